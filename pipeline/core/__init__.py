@@ -1,0 +1,1 @@
+"""Values and decisions: no input or output beyond what is passed in, no torch."""

@@ -1,0 +1,129 @@
+"""Distances between the logits of two models on the same samples, both float32 [n, classes].
+
+Sums are taken in float64. Nothing here knows what is near enough: that is the gate's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Logits = NDArray[np.float32]
+PerSample = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Samples whose top-1 is the same, and whose five best classes are the same set."""
+
+    top1: int
+    top5: int
+
+
+@dataclass(frozen=True)
+class Flips:
+    """Samples whose top-1 changed, by direction.
+
+    Without labels all of them are ``wrong_to_wrong``'s unlabelled kin, ``unlabelled``. A flip
+    within the noise is one where the float model's own lead was below the noise floor: it could
+    have gone either way in float, too.
+    """
+
+    right_to_wrong: int
+    wrong_to_right: int
+    wrong_to_wrong: int
+    unlabelled: int
+    within_noise: int
+
+    def to_dict(self) -> dict[str, int]:
+        return asdict(self)
+
+
+def agreement_counts(reference: Logits, candidate: Logits) -> Agreement:
+    """Count equal top-1 and equal top-5 sets (of min(5, classes) classes)."""
+    _check(reference, candidate)
+    k = min(5, reference.shape[1])
+    best = np.sort(np.argpartition(-reference, k - 1, axis=1)[:, :k], axis=1)
+    other = np.sort(np.argpartition(-candidate, k - 1, axis=1)[:, :k], axis=1)
+    return Agreement(
+        top1=int((reference.argmax(1) == candidate.argmax(1)).sum()),
+        top5=int((best == other).all(1).sum()),
+    )
+
+
+def kl_divergence(reference: Logits, candidate: Logits) -> PerSample:
+    """KL(softmax(reference) || softmax(candidate)) of each sample, in nats [n]."""
+    _check(reference, candidate)
+    p, q = _log_softmax(reference), _log_softmax(candidate)
+    divergence: PerSample = (np.exp(p) * (p - q)).sum(1)
+    return np.maximum(divergence, 0.0)  # rounding can leave equal ones at -1e-17
+
+
+def cosine(reference: Logits, candidate: Logits) -> PerSample:
+    """Cosine of the angle between both answers, per sample [n]; 1 where both are zero."""
+    _check(reference, candidate)
+    a, b = reference.astype(np.float64), candidate.astype(np.float64)
+    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    both_zero = (a == 0).all(1) & (b == 0).all(1)
+    return np.where(both_zero, 1.0, (a * b).sum(1) / np.where(norms == 0, 1.0, norms))
+
+
+def sqnr_db(reference: Logits, candidate: Logits) -> float:
+    """Signal to quantization noise ratio over all logits, in decibels; infinite if equal."""
+    _check(reference, candidate)
+    signal = np.square(reference, dtype=np.float64).sum()
+    noise = np.square(reference.astype(np.float64) - candidate).sum()
+    if noise == 0:
+        return float("inf")
+    return float(10 * np.log10(signal / noise)) if signal else float("-inf")
+
+
+def top1_margin(logits: Logits) -> PerSample:
+    """How far the best class leads the second, per sample [n], in logits; infinite for one class."""
+    if logits.shape[1] < 2:
+        return np.full(len(logits), np.inf)
+    two = np.partition(logits.astype(np.float64), -2, axis=1)[:, -2:]
+    margin: PerSample = two[:, 1] - two[:, 0]
+    return margin
+
+
+def flips(
+    reference: Logits,
+    candidate: Logits,
+    labels: NDArray[np.int64] | None,
+    noise_floor: float,
+) -> Flips:
+    """Count changed top-1 answers by direction; ``noise_floor`` in logits, ``labels`` [n]."""
+    _check(reference, candidate)
+    before, after = reference.argmax(1), candidate.argmax(1)
+    changed = before != after
+    # Each of two logits may be off by the floor, so a lead below twice that is no lead.
+    within = changed & (top1_margin(reference) <= 2 * noise_floor)
+    if labels is None:
+        return Flips(0, 0, 0, int(changed.sum()), int(within.sum()))
+    was, now = before == labels, after == labels
+    return Flips(
+        right_to_wrong=int((changed & was).sum()),
+        wrong_to_right=int((changed & now).sum()),
+        wrong_to_wrong=int((changed & ~was & ~now).sum()),
+        unlabelled=0,
+        within_noise=int(within.sum()),
+    )
+
+
+def _log_softmax(logits: Logits) -> NDArray[np.float64]:
+    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
+    result: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
+    return result
+
+
+def _check(reference: Logits, candidate: Logits) -> None:
+    if reference.shape != candidate.shape or reference.ndim != 2 or not reference.size:
+        raise ValueError(
+            f"logits must be of one shape [n, classes] with n > 0, got {reference.shape} "
+            f"and {candidate.shape}"
+        )
+    if not (np.isfinite(reference).all() and np.isfinite(candidate).all()):
+        raise ValueError("logits hold NaN or infinity")

@@ -1,0 +1,66 @@
+"""Every error that edge-vit raises on purpose.
+
+EdgeVitError
+├── ParamsError      a parameter is missing, misspelt or out of range
+├── InputError       a file, folder or model that the user gave cannot be used
+├── IntegrityError   bytes are not the bytes that were promised or measured
+├── NetworkError     a server cannot be reached or answers wrongly
+└── GateError        the evidence does not let the files out
+
+A message says what happened, in which file or parameter, what was expected and found, and what
+to do next. :func:`exit_on_error` turns them into one line on stderr and an exit status.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class EdgeVitError(Exception):
+    """Base of all errors that edge-vit raises on purpose."""
+
+    exit_status = 2
+
+
+class ParamsError(EdgeVitError):
+    """A parameter is missing, misspelt or out of range."""
+
+
+class InputError(EdgeVitError):
+    """A file, folder or model that the user gave cannot be used."""
+
+
+class IntegrityError(EdgeVitError):
+    """Bytes are not the bytes that were promised or measured."""
+
+
+class NetworkError(EdgeVitError):
+    """A server cannot be reached or answers wrongly."""
+
+
+class GateError(EdgeVitError):
+    """The evidence does not let the files out."""
+
+    exit_status = 1
+
+
+@contextmanager
+def exit_on_error() -> Iterator[None]:
+    """Print an expected error as one message and leave with its exit status, without a traceback.
+
+    A full disk and a missing permission are reported the same way: they are the user's to mend.
+    """
+    try:
+        yield
+    except EdgeVitError as error:
+        print(f"edge-vit: {error}", file=sys.stderr)
+        sys.exit(error.exit_status)
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        print(f"edge-vit: {error.strerror or error}{where}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("edge-vit: interrupted; run the same command again to go on", file=sys.stderr)
+        sys.exit(130)

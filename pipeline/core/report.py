@@ -1,0 +1,173 @@
+"""A verdict for people and for CI: text, Markdown and JUnit XML, from the same values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from xml.etree import ElementTree
+
+from tabulate import tabulate
+
+from pipeline.core import statistics, timing
+from pipeline.core.statistics import Interval
+from pipeline.core.verdict import FAIL, FORMATS, NAMES, PASS, UNDECIDED, Criterion, Verdict
+
+MARKS = {PASS: "pass", FAIL: "FAIL", UNDECIDED: "undecided"}
+
+
+def headline(verdict: Verdict) -> str:
+    """One sentence: is it let out, and why not."""
+    counts = ", ".join(f"{verdict.count(o)} {o}" for o in (PASS, FAIL, UNDECIDED))
+    word = "passed" if verdict.passed else "refused"
+    return f"{word} for channel {verdict.channel}: {counts}"
+
+
+def refusals(verdict: Verdict) -> list[str]:
+    """Each criterion that stands in the way: what, the number, the limit, what to do."""
+    return [
+        " ".join(part for part in (f"{c.subject}: {c.name}", _numbers(c), f"- {c.note}") if part)
+        for c in verdict.criteria
+        if c.outcome == FAIL or (verdict.channel == "release" and c.outcome == UNDECIDED)
+    ]
+
+
+def criteria_table(verdict: Verdict, style: str = "simple") -> str:
+    """All criteria, worst first; ``style`` is one of tabulate's."""
+    worst_first = sorted(verdict.criteria, key=lambda c: (FAIL, UNDECIDED, PASS).index(c.outcome))
+    rows = [
+        (MARKS[c.outcome], c.subject, c.name, _value(c), _interval(c), _limit(c), c.note)
+        for c in worst_first
+    ]
+    header = ("outcome", "of", "criterion", "value", "interval", "limit", "note")
+    return tabulate(rows, header, tablefmt=style, disable_numparse=True)
+
+
+def files_table(
+    parity: Mapping[str, Any],
+    latency: Mapping[str, Any],
+    confidence: float,
+    style: str = "simple",
+) -> str:
+    """Each file beside the float model: size, accuracy, agreement, distance, time."""
+    rows = [_float_row(parity, latency, confidence)]
+    for key in FORMATS:
+        measured, timed = parity["artefacts"].get(key), latency["artefacts"].get(key)
+        if measured and timed and measured["finite"]:
+            rows.append(_file_row(key, measured, timed, latency, confidence))
+    header = (
+        "file",
+        "size MB",
+        "top-1 %",
+        "drop pp",
+        "agreement %",
+        "SQNR dB",
+        "p50 ms",
+        "time of float",
+    )
+    return tabulate(rows, header, tablefmt=style, disable_numparse=True)
+
+
+def markdown(verdict: Verdict, parity: Mapping[str, Any], latency: Mapping[str, Any]) -> str:
+    """The whole verdict as Markdown, for a pull request or a job summary."""
+    samples = parity["samples"]
+    lines = [
+        f"## edge-vit: {headline(verdict)}",
+        "",
+        *[f"- {refusal}" for refusal in refusals(verdict)],
+        "",
+        files_table(parity, latency, 0.95, "github"),
+        "",
+        f"{samples['count']} samples; intervals at 95% (Wilson; Tango for the drop); times on "
+        f"{latency['machine']['processor']}, {latency['threads']} thread(s).",
+        "",
+        criteria_table(verdict, "github"),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def junit(verdict: Verdict) -> str:
+    """JUnit XML: a test case for each criterion; undecided ones are skipped ones."""
+    suite = ElementTree.Element(
+        "testsuite",
+        name=f"edge-vit gate ({verdict.channel})",
+        tests=str(len(verdict.criteria)),
+        failures=str(verdict.count(FAIL)),
+        skipped=str(verdict.count(UNDECIDED)),
+    )
+    for c in verdict.criteria:
+        case = ElementTree.SubElement(suite, "testcase", classname=c.subject, name=c.name)
+        message = f"{_numbers(c)} {c.note}".strip()
+        if c.outcome == FAIL:
+            ElementTree.SubElement(case, "failure", message=message)
+        elif c.outcome == UNDECIDED:
+            ElementTree.SubElement(case, "skipped", message=message)
+    ElementTree.indent(suite)
+    return ElementTree.tostring(suite, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def _float_row(
+    parity: Mapping[str, Any], latency: Mapping[str, Any], confidence: float
+) -> tuple[str, ...]:
+    right = parity["reference_accuracy"]
+    accuracy = _percent(right["right"], right["count"], confidence) if right else "no labels"
+    p50 = timing.median(latency["artefacts"]["float"]["runs_ms"])
+    size = f"{parity['float_size_bytes'] / 1e6:.2f}"
+    return ("float (PyTorch)", size, accuracy, "", "", "", f"{p50:.1f}", "1")
+
+
+def _file_row(
+    key: str,
+    measured: Mapping[str, Any],
+    timed: Mapping[str, Any],
+    latency: Mapping[str, Any],
+    confidence: float,
+) -> tuple[str, ...]:
+    count, pairs = measured["count"], measured["accuracy"]
+    accuracy = drop = "no labels"
+    if pairs:
+        accuracy = _percent(pairs["both"] + pairs["only_edge"], count, confidence)
+        lost = statistics.paired_drop(**pairs, confidence=confidence)
+        drop = f"{lost.drop_pp:+.2f} {_range(lost.interval_pp, 2)}"
+    ratio = timing.bootstrap_ratio(
+        timed["runs_ms"], latency["artefacts"]["float"]["runs_ms"], confidence
+    )
+    return (
+        NAMES[key],
+        f"{measured['size_bytes'] / 1e6:.2f}",
+        accuracy,
+        drop,
+        _percent(measured["top1_equal"], count, confidence),
+        f"{measured['sqnr_db']:.1f}",
+        f"{timing.median(timed['runs_ms']):.1f}",
+        f"{ratio.median:.2f} {_range(ratio.interval, 2)}",
+    )
+
+
+def _percent(successes: int, count: int, confidence: float) -> str:
+    interval = statistics.wilson(successes, count, confidence)
+    hundred = Interval(100 * interval.low, 100 * interval.high)
+    return f"{100 * successes / count:.2f} {_range(hundred, 2)}"
+
+
+def _range(interval: Interval, digits: int) -> str:
+    return f"[{interval.low:.{digits}f}, {interval.high:.{digits}f}]"
+
+
+def _numbers(c: Criterion) -> str:
+    if c.value is None:
+        return ""
+    interval = f" {_interval(c)}" if c.interval else ""
+    return f"{_value(c)}{interval} against a limit of {_limit(c)}"
+
+
+def _value(c: Criterion) -> str:
+    return "" if c.value is None else f"{c.value:.4g} {c.unit}".strip()
+
+
+def _interval(c: Criterion) -> str:
+    return f"[{c.interval.low:.4g}, {c.interval.high:.4g}]" if c.interval else ""
+
+
+def _limit(c: Criterion) -> str:
+    return "" if c.limit is None else f"{c.limit:.4g} {c.unit}".strip()

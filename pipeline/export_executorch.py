@@ -1,0 +1,110 @@
+"""Stage ``export_executorch``: an int8 ``.pte`` for ExecuTorch, delegated to XNNPACK."""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+import warnings
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.core.contract import Artefact
+from pipeline.core.errors import exit_on_error
+from pipeline.core.params import Quantize, load_params
+from pipeline.support import paths
+from pipeline.support.files import atomic, write_text
+
+if TYPE_CHECKING:
+    import torch
+
+
+def export_executorch(params: Quantize, checkpoint: Path, out: Path) -> Path:
+    """Write folder ``out`` with the ``.pte`` and its contract; return the ``.pte``'s path.
+
+    XNNPACK quantizes dynamically only with per-channel weights, so that is what the file has
+    whatever ``quantize.scheme`` says; its name and contract say so.
+    """
+    import torch
+
+    from pipeline.support.quantized import MODEL_FILE, load_model
+
+    # Fused attention would be decomposed with a guard for fully masked rows, whose operators
+    # XNNPACK lacks: twice the latency, for a case that images never have.
+    model, contract = load_model(checkpoint / MODEL_FILE, fused_attention=False)
+    example = (torch.zeros(contract.input_shape),)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = _lower(_quantize(model, example, params.keep_float), example)
+    final = contract.for_artefact(
+        Artefact(
+            format="pte",
+            quantization="dynamic int8, per_channel weights",
+            keep_float=params.keep_float,
+            engine="executorch with XNNPACK",
+            oldest_runtime=f"ExecuTorch {version('executorch')}",
+            operators=tuple(sorted(_operators(program))),
+        )
+    )
+    name = contract.file_name("per_channel", ".pte")
+    with atomic(out) as new:
+        new.mkdir()
+        (new / name).write_bytes(program.buffer)
+        write_text(new / (name + paths.CONTRACT_SUFFIX), final.to_json())
+    return out / name
+
+
+def _quantize(
+    model: torch.nn.Module, example: tuple[torch.Tensor], keep_float: tuple[str, ...]
+) -> torch.nn.Module:
+    import torch
+    from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
+        XNNPACKQuantizer,
+        get_symmetric_quantization_config,
+    )
+    from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+
+    from pipeline.quantize import matching_linears
+
+    config = get_symmetric_quantization_config(is_per_channel=True, is_dynamic=True)
+    quantizer = XNNPACKQuantizer().set_global(config)
+    for name in matching_linears(model, keep_float):
+        quantizer.set_module_name(name, None)
+    exported = torch.export.export(model, example).module()
+    prepared = prepare_pt2e(exported, quantizer)
+    prepared(*example)
+    converted: torch.nn.Module = convert_pt2e(prepared)
+    return converted
+
+
+def _lower(model: torch.nn.Module, example: tuple[torch.Tensor]) -> Any:
+    import torch
+    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+    from executorch.exir import to_edge_transform_and_lower
+
+    # ExecuTorch calls the flatc program that its wheel puts beside this interpreter.
+    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    # Lowering makes millions of small objects that all live: collecting costs a quarter of it.
+    gc.disable()
+    try:
+        exported = torch.export.export(model, example)
+        edge = to_edge_transform_and_lower(exported, partitioner=[XnnpackPartitioner()])
+        return edge.to_executorch()
+    finally:
+        gc.enable()
+
+
+def _operators(program: Any) -> set[str]:
+    plan = program.executorch_program.execution_plan[0]
+    operators = {f"{op.name}.{op.overload}".rstrip(".") for op in plan.operators}
+    return operators | {f"delegate::{delegate.id}" for delegate in plan.delegates}
+
+
+def main() -> None:
+    with exit_on_error():
+        export_executorch(load_params().quantize, paths.CHECKPOINT, paths.EXECUTORCH)
+
+
+if __name__ == "__main__":
+    main()

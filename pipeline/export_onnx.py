@@ -1,0 +1,124 @@
+"""Stage ``export_onnx``: the float model and a dynamic int8 copy, as single ONNX files."""
+
+from __future__ import annotations
+
+import warnings
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.core.contract import METADATA_KEY, Artefact, Contract
+from pipeline.core.errors import exit_on_error
+from pipeline.core.params import Quantize, load_params
+from pipeline.support import paths
+from pipeline.support.files import atomic
+
+if TYPE_CHECKING:
+    import onnx
+
+OPSET = 18  # has LayerNormalization; ONNX Runtime 1.14 and later load it
+OLDEST_RUNTIME = "ONNX Runtime 1.14"
+QUANTIZED_OPERATORS = ["MatMul", "Gemm"]
+
+
+def export_onnx(params: Quantize, checkpoint: Path, float_out: Path, int8_out: Path) -> None:
+    """Write folder ``float_out`` with the float file and ``int8_out`` with the int8 one.
+
+    Both take a batch of any size, are checked by onnx and carry the contract in their metadata.
+    """
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    model, contract = _export_float(checkpoint)
+    float_name = contract.file_name("float", ".onnx")
+    with atomic(float_out) as new:
+        new.mkdir()
+        _save(model, contract, "onnx", "none", (), new / float_name)
+
+    kept = _kept_nodes(model, params.keep_float)
+    int8_name = contract.file_name(params.scheme, ".int8.onnx")
+    with atomic(int8_out) as new:
+        new.mkdir()
+        quantize_dynamic(
+            float_out / float_name,
+            new / int8_name,
+            per_channel=params.scheme == "per_channel",
+            weight_type=QuantType.QInt8,
+            op_types_to_quantize=QUANTIZED_OPERATORS,
+            nodes_to_exclude=kept,
+        )
+        import onnx
+
+        quantized = onnx.load(new / int8_name)
+        words = f"dynamic int8, {params.scheme} weights"
+        _save(quantized, contract, "int8_onnx", words, params.keep_float, new / int8_name)
+
+
+def _export_float(checkpoint: Path) -> tuple[onnx.ModelProto, Contract]:
+    import torch
+
+    from pipeline.support.quantized import MODEL_FILE, load_model
+
+    model, contract = load_model(checkpoint / MODEL_FILE, fused_attention=False)
+    example = torch.zeros(2, *contract.input_shape[1:])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            model,
+            (example,),
+            dynamo=True,
+            verbose=False,
+            opset_version=OPSET,
+            input_names=[contract.input_name],
+            output_names=[contract.output_name],
+            dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
+        )
+    assert program is not None
+    proto = program.model_proto
+    # Shapes of inner values: ONNX Runtime's quantizer transposes weights and then finds them wrong.
+    del proto.graph.value_info[:]
+    return proto, contract
+
+
+def _kept_nodes(model: onnx.ModelProto, patterns: tuple[str, ...]) -> list[str]:
+    """Names of the nodes whose weight belongs to a layer that ``keep_float`` names."""
+    kept = []
+    for node in model.graph.node:
+        layers = [name.rsplit(".", 1)[0] for name in node.input]
+        if any(fnmatchcase(layer, pattern) for layer in layers for pattern in patterns):
+            kept.append(node.name)
+    return kept
+
+
+def _save(
+    model: onnx.ModelProto,
+    contract: Contract,
+    file_format: str,
+    quantization: str,
+    keep_float: tuple[str, ...],
+    path: Path,
+) -> None:
+    import onnx
+
+    operators = sorted({f"{node.domain or 'ai.onnx'}::{node.op_type}" for node in model.graph.node})
+    final = contract.for_artefact(
+        Artefact(
+            format=file_format,
+            quantization=quantization,
+            keep_float=keep_float,
+            engine="onnxruntime",
+            oldest_runtime=OLDEST_RUNTIME,
+            operators=tuple(operators),
+        )
+    )
+    onnx.helper.set_model_props(model, {METADATA_KEY: final.to_json()})
+    onnx.checker.check_model(model, full_check=True)
+    onnx.save(model, path)
+
+
+def main() -> None:
+    with exit_on_error():
+        export_onnx(load_params().quantize, paths.CHECKPOINT, paths.ONNX, paths.ONNX_INT8)
+
+
+if __name__ == "__main__":
+    main()

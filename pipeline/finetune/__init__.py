@@ -1,0 +1,1 @@
+"""The ``finetune`` sub-pipeline: trains any timm vision transformer; see finetune/README.md."""

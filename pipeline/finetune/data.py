@@ -1,0 +1,237 @@
+"""Labelled images for training: IDX files, or one folder of image files a class.
+
+A data set hands out whole batches of uint8 [n, C, S, S]. What it draws at random depends on the
+batch's seed alone, so a run that was killed goes on with exactly the images it would have seen.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from pipeline.core.errors import InputError
+from pipeline.finetune.params import Augmentation, Data
+from pipeline.support import idx
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+FASHION_MNIST = (
+    "T-shirt/top",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
+)
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".gif")
+ASPECT = (3 / 4, 4 / 3)  # of random crops, as in Inception and everything since
+
+Batch = tuple[torch.Tensor, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Which images make a batch, and the seed of whatever is random about them."""
+
+    indices: tuple[int, ...]
+    seed: int
+
+
+@dataclass(frozen=True)
+class View:
+    """How images are shown: size in pixels, interpolation, augmentation (None: as they are)."""
+
+    size: int
+    interpolation: str
+    augmentation: Augmentation | None = None
+
+
+class ImageData:
+    """Labelled images that can be drawn in batches."""
+
+    classes: tuple[str, ...]
+    labels: torch.Tensor  # int64 [n]
+    workers = 0
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def batch(self, draw: Draw, view: View) -> torch.Tensor:
+        """Return images in [0, 1], float32 [len(draw.indices), 3, view.size, view.size]."""
+        raise NotImplementedError
+
+    def open(self, index: int) -> Image.Image:
+        """Return one image as it was stored."""
+        raise NotImplementedError
+
+
+class IdxData(ImageData):
+    """Grey images of one size, all in memory; resized on the fly as tensors."""
+
+    def __init__(self, root: Path, part: str, classes: Sequence[str]) -> None:
+        self.pixels = torch.from_numpy(idx.read_images(_idx_file(root, part, "images-idx3")).copy())
+        labels = idx.read_labels(_idx_file(root, part, "labels-idx1"))
+        if len(labels) != len(self.pixels):
+            raise InputError(f"{root}: {len(self.pixels)} {part} images, {len(labels)} labels")
+        self.labels = torch.from_numpy(labels.astype(np.int64))
+        count = int(self.labels.max()) + 1
+        names = tuple(classes) + tuple(str(i) for i in range(len(classes), count))
+        self.classes = names if count <= len(names) else names[:count]
+
+    def batch(self, draw: Draw, view: View) -> torch.Tensor:
+        x = self.pixels[torch.tensor(draw.indices)].float()[:, None] / 255
+        if view.augmentation:
+            generator = torch.Generator().manual_seed(draw.seed)
+            x = _flip_and_shift(x, view.augmentation, generator)
+        size = (view.size, view.size)
+        x = torch.nn.functional.interpolate(x, size, mode=view.interpolation, antialias=True)
+        return x.clamp(0, 1).expand(-1, 3, -1, -1)
+
+    def open(self, index: int) -> Image.Image:
+        from PIL import Image
+
+        return Image.fromarray(self.pixels[index].numpy())
+
+
+def _flip_and_shift(
+    x: torch.Tensor, augmentation: Augmentation, generator: torch.Generator
+) -> torch.Tensor:
+    """Flip and shift grey images [n, 1, H, W] by whole pixels; what moves in is black."""
+    n, _, height, width = x.shape
+    flipped = torch.rand(n, 1, 1, 1, generator=generator) < augmentation.flip
+    x = torch.where(flipped, x.flip(3), x)
+    most = round(augmentation.shift * min(height, width))
+    padded = torch.nn.functional.pad(x, (most,) * 4)[:, 0]
+    top = torch.randint(0, 2 * most + 1, (n, 1), generator=generator)
+    left = torch.randint(0, 2 * most + 1, (n, 1), generator=generator)
+    rows = (top + torch.arange(height))[:, :, None]
+    columns = (left + torch.arange(width))[:, None, :]
+    return padded[torch.arange(n)[:, None, None], rows, columns][:, None]
+
+
+class FolderData(ImageData):
+    """Image files in one folder a class, decoded with Pillow as they are needed."""
+
+    def __init__(self, root: Path, workers: int) -> None:
+        folders = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
+        files = {p.name: _image_files(p) for p in folders}
+        self.classes = tuple(name for name, found in files.items() if found)
+        if len(self.classes) < 2:
+            raise InputError(
+                f"data.root: {root} has {len(self.classes)} folders with images, one for each "
+                "class; at least 2 are needed"
+            )
+        self.files = [path for name in self.classes for path in files[name]]
+        counts = [len(files[name]) for name in self.classes]
+        self.labels = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
+        self.workers = workers
+
+    def batch(self, draw: Draw, view: View) -> torch.Tensor:
+        rng = random.Random(draw.seed)
+        images = [_crop(self.open(index), view, rng) for index in draw.indices]
+        return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 255
+
+    def open(self, index: int) -> Image.Image:
+        from PIL import Image, UnidentifiedImageError
+
+        path = self.files[index]
+        try:
+            return Image.open(path).convert("RGB")
+        except (UnidentifiedImageError, OSError, ValueError) as error:
+            raise InputError(f"{path} is not an image that can be read ({error})") from None
+
+
+def _crop(image: Image.Image, view: View, rng: random.Random) -> np.ndarray:
+    from PIL import Image
+
+    box = _box(image.size, view.augmentation, rng)
+    resample = Image.Resampling[view.interpolation.upper()]
+    image = image.resize((view.size, view.size), resample, box=box)
+    if view.augmentation and rng.random() < view.augmentation.flip:
+        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    return np.asarray(image)
+
+
+def _box(
+    size: tuple[int, int], augmentation: Augmentation | None, rng: random.Random
+) -> tuple[float, float, float, float]:
+    """Return a crop (left, upper, right, lower): the central square, or a random one."""
+    width, height = size
+    if augmentation is None:
+        w = h = float(min(size))
+        left, top = (width - w) / 2, (height - h) / 2
+    else:
+        area = width * height * rng.uniform(augmentation.min_area, 1)
+        aspect = math.exp(rng.uniform(math.log(ASPECT[0]), math.log(ASPECT[1])))
+        w, h = min(width, math.sqrt(area * aspect)), min(height, math.sqrt(area / aspect))
+        left, top = rng.uniform(0, width - w), rng.uniform(0, height - h)
+    return left, top, left + w, top + h
+
+
+def _image_files(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+
+
+def _idx_file(root: Path, part: str, kind: str) -> Path:
+    name = f"{part}-{kind}-ubyte"
+    plain, packed = root / name, root / f"{name}.gz"
+    return plain if plain.exists() else packed
+
+
+def is_idx(root: Path) -> bool:
+    return any(root.glob("*-images-idx3-ubyte*"))
+
+
+def load_train(data: Data) -> ImageData:
+    """Open the training images.
+
+    Raises:
+        InputError: the data set is missing, or there are fewer than two classes in it.
+    """
+    if not data.root.is_dir():
+        raise InputError(
+            f"data.root: there is no folder {data.root}. Fashion-MNIST comes with `apt-get install "
+            "dataset-fashion-mnist`; for your own images give a folder with one folder a class"
+        )
+    if is_idx(data.root):
+        return IdxData(data.root, "train", FASHION_MNIST)
+    return FolderData(data.root, data.workers)
+
+
+def split(n: int, fraction: float, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Split 0..n-1 at random into training and validation indices (at least one of each)."""
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+    held_out = min(max(1, round(n * fraction)), n - 1)
+    return order[held_out:].sort().values, order[:held_out].sort().values
+
+
+class _Batches(Dataset[Batch]):
+    def __init__(self, data: ImageData, draws: Sequence[Draw], view: View) -> None:
+        self.data, self.draws, self.view = data, draws, view
+
+    def __len__(self) -> int:
+        return len(self.draws)
+
+    def __getitem__(self, step: int) -> Batch:
+        draw = self.draws[step]
+        images = self.data.batch(draw, self.view)
+        return images, self.data.labels[torch.tensor(draw.indices)]
+
+
+def batches(data: ImageData, draws: Sequence[Draw], view: View) -> Iterator[Batch]:
+    """Yield (images float32 [n, 3, S, S] in [0, 1], labels int64 [n]) for each draw, in order."""
+    workers = min(data.workers, len(draws))
+    yield from DataLoader(_Batches(data, draws, view), batch_size=None, num_workers=workers)

@@ -1,0 +1,80 @@
+"""Models at a chosen image size, with weights that may come from another size."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from pipeline.core.errors import InputError, ParamsError
+from pipeline.support import models
+from pipeline.support.checkpoints import open_checkpoint
+
+State = Mapping[str, torch.Tensor]
+
+
+def build(architecture: str, classes: int, image_size: int, patch_drop: float = 0.0) -> nn.Module:
+    """Create a classifier for images of ``image_size``, with fresh weights.
+
+    Raises:
+        InputError: timm does not know the architecture or cannot make it at this size.
+        ParamsError: patches are to be dropped from a model that has none.
+    """
+    model = models.create(architecture, num_classes=classes)
+    if getattr(model, "pos_embed", None) is not None:
+        model = models.create(architecture, num_classes=classes, image_size=image_size)
+    if patch_drop:
+        if not hasattr(model, "patch_drop"):
+            raise ParamsError(f"patch_drop: {architecture} has no patches to drop; set it to 0")
+        from timm.layers import PatchDropout
+
+        prefix = getattr(model, "num_prefix_tokens", 1)
+        model.patch_drop = PatchDropout(patch_drop, num_prefix_tokens=prefix)
+    return model
+
+
+def resample(state: State, model: nn.Module) -> dict[str, torch.Tensor]:
+    """Fit position embeddings of ``state`` to the grid of ``model`` by bicubic interpolation.
+
+    As the ViT paper does when it fine-tunes at a higher resolution (Dosovitskiy et al., 2021).
+    """
+    from timm.layers import resample_abs_pos_embed
+
+    fitted = dict(state)
+    target, source = getattr(model, "pos_embed", None), fitted.get("pos_embed")
+    if target is None or source is None or source.shape == target.shape:
+        return fitted
+    if source.ndim != 3 or target.ndim != 3:
+        return fitted
+    prefix = 0 if getattr(model, "no_embed_class", False) else getattr(model, "num_prefix_tokens")
+    grid = model.patch_embed.grid_size
+    fitted["pos_embed"] = resample_abs_pos_embed(source, list(grid), num_prefix_tokens=prefix)
+    return fitted
+
+
+def load(model: nn.Module, state: State, source: str) -> None:
+    """Copy ``state`` into ``model``, with position embeddings fitted to its grid.
+
+    Raises:
+        InputError: the weights do not fit; see :func:`pipeline.support.models.load_weights`.
+    """
+    models.load_weights(model, resample(state, model), source)
+
+
+def start_from(model: nn.Module, checkpoint: Path) -> None:
+    """Copy a checkpoint into ``model``; a head for other classes is left as it is, fresh.
+
+    Raises:
+        InputError: the file is missing, cannot be read, or does not fit the architecture.
+    """
+    if not checkpoint.is_file():
+        raise InputError(f"model.checkpoint: there is no file {checkpoint}")
+    state, _ = open_checkpoint(checkpoint)
+    own = model.state_dict()
+    for head in models.heads(getattr(model, "pretrained_cfg", None) or {}):
+        for key in (f"{head}.weight", f"{head}.bias"):
+            if key in own and (key not in state or state[key].shape != own[key].shape):
+                state[key] = own[key]
+    load(model, state, str(checkpoint))

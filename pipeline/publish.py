@@ -1,0 +1,109 @@
+"""Stage ``publish``: let the files out, after deciding again.
+
+A failed gate can be walked past (`dvc repro --ignore-errors`, `-s publish`) and a verdict edited by
+hand, so nothing here trusts either: the files are hashed, what parity says is computed again from
+the logits it rests on, and the criteria are judged anew. The release folder is built aside and
+moved into place in one step; a failure leaves the last good release as it was.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.core import report
+from pipeline.core.contract import Contract
+from pipeline.core.errors import IntegrityError, exit_on_error
+from pipeline.core.evidence import logits_sha256
+from pipeline.core.measures import against_float, between_steps
+from pipeline.core.params import Params, load_params
+from pipeline.core.verdict import Verdict
+from pipeline.gate import EVIDENCE_FILE, Evidence, judge, require
+from pipeline.support import paths
+from pipeline.support.files import atomic, read_json, sha256_file, write_json, write_text
+
+SUMS_FILE = "SHA256SUMS"
+LABELS_FILE = "labels.txt"
+
+
+def publish(params: Params, artifacts: Path, out: Path) -> Path:
+    """Write the release folder below ``out`` and return it.
+
+    Raises:
+        IntegrityError: evidence and logits disagree, or evidence was changed.
+        GateError: the channel's rule is not met.
+    """
+    evidence = Evidence.load(artifacts)
+    _measure_again(evidence.parity, artifacts)
+    verdict = judge(params, artifacts, evidence)
+    require(verdict)
+    contract = Contract.from_json((artifacts / "checkpoint" / "contract.json").read_text())
+    release = out / f"{contract.name}-{params.release.version}"
+    with atomic(release) as new:
+        _fill(new, artifacts, contract, verdict, evidence)
+    return release
+
+
+def _measure_again(parity: dict[str, Any], artifacts: Path) -> None:
+    """Compute parity's numbers again from the logits; they must be the evidence's, every digit."""
+    samples = read_json(artifacts / "samples" / "samples.json")
+    labels = None if None in samples["labels"] else np.array(samples["labels"], np.int64)
+    with np.load(artifacts / "parity" / "logits.npz", allow_pickle=False) as archive:
+        logits = {key: archive[key] for key in archive.files}
+    for key, digest in parity["logits_sha256"].items():
+        if key not in logits or logits_sha256(logits[key]) != digest:
+            raise IntegrityError(
+                f"the logits of {key} are not the measured ones; run `dvc repro --force parity`"
+            )
+    floor = parity["noise_floor"]["max_abs"]
+    for key, recorded in parity["artefacts"].items():
+        _same(key, recorded, against_float(logits["reference"], logits[key], labels, floor))
+    for step, recorded in parity["steps"].items():
+        before, after = logits[recorded["before"]], logits[recorded["after"]]
+        count = min(len(before), len(after))
+        _same(step, recorded, between_steps(before[:count], after[:count]))
+
+
+def _same(subject: str, recorded: dict[str, Any], measured: dict[str, Any]) -> None:
+    for key, value in measured.items():
+        if recorded.get(key) != value:
+            raise IntegrityError(
+                f"parity evidence says {key} = {recorded.get(key)} of {subject}, its logits say "
+                f"{value}: it was edited; run `dvc repro --force parity`"
+            )
+
+
+def _fill(
+    folder: Path, artifacts: Path, contract: Contract, verdict: Verdict, evidence: Evidence
+) -> None:
+    (folder / "evidence").mkdir(parents=True)
+    for path in paths.delivered_files(artifacts).values():
+        shutil.copyfile(path, folder / path.name)
+        beside = path.with_name(path.name + paths.CONTRACT_SUFFIX)
+        if beside.is_file():
+            shutil.copyfile(beside, folder / beside.name)
+    for kind in ("parity", "latency"):
+        shutil.copyfile(artifacts / kind / EVIDENCE_FILE, folder / "evidence" / f"{kind}.json")
+    write_text(folder / "contract.json", dataclasses.replace(contract, artefact=None).to_json())
+    write_text(folder / LABELS_FILE, "".join(f"{label}\n" for label in contract.labels))
+    write_json(folder / "verdict.json", verdict.to_dict())
+    write_text(
+        folder / "verdict.md", report.markdown(verdict, evidence.parity, evidence.latency)
+    )
+    listed = sorted(path for path in folder.rglob("*") if path.is_file())
+    sums = [f"{sha256_file(path)}  {path.relative_to(folder).as_posix()}\n" for path in listed]
+    write_text(folder / SUMS_FILE, "".join(sums))
+
+
+def main() -> None:
+    with exit_on_error():
+        release = publish(load_params(), paths.ARTIFACTS, paths.RELEASE)
+        print(f"published {release}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,65 @@
+"""Load any file of the pipeline and run it on the runtime that it is meant for.
+
+>>> runtime = load(Path("artifacts/lite/NAME.ptl"))
+>>> runtime.logits(batch)  # float32 [n, 3, H, W] -> float32 [n, classes]
+
+The runtime is chosen by the file's ending, so that parity, latency and device tests share one way
+to run a thing. Every engine is held to the number of threads asked for.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.core.contract import Contract
+from pipeline.core.errors import InputError
+
+FloatArray = NDArray[np.float32]
+
+
+class Runtime(Protocol):
+    """A loaded file."""
+
+    contract: Contract
+
+    def logits(self, batch: FloatArray) -> FloatArray:
+        """Run contiguous float32 images ``[n, 3, H, W]``; return raw logits ``[n, classes]``."""
+        ...
+
+
+def load(path: Path, *, threads: int = 1) -> Runtime:
+    """Load a file for its runtime: ``.ptl``, ``.onnx``, ``.pte``, ``.pt`` (TorchScript) or
+    ``.safetensors`` (the eager model, float or quantized, with ``contract.json`` beside it).
+
+    Raises:
+        InputError: no runtime for this ending, or the runtime cannot load the file.
+        IntegrityError: the file carries no contract.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path} is missing; run `dvc repro` to make it")
+    if path.suffix == ".ptl":
+        from pipeline.runtimes.lite import LiteRuntime
+
+        return LiteRuntime(path, threads)
+    if path.suffix == ".onnx":
+        from pipeline.runtimes.onnx import OnnxRuntime
+
+        return OnnxRuntime(path, threads)
+    if path.suffix == ".pte":
+        from pipeline.runtimes.executorch import ExecuTorchRuntime
+
+        return ExecuTorchRuntime(path, threads)
+    if path.suffix == ".pt":
+        from pipeline.runtimes.eager import TorchScriptRuntime
+
+        return TorchScriptRuntime(path, threads)
+    if path.suffix == ".safetensors":
+        from pipeline.runtimes.eager import EagerRuntime
+
+        return EagerRuntime(path, threads)
+    raise InputError(f"{path}: no runtime runs *{path.suffix}; known: .ptl .onnx .pte .pt")

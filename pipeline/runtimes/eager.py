@@ -1,0 +1,57 @@
+"""PyTorch itself: the eager model, float or quantized, and TorchScript files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from pipeline.core.contract import EXTRA_FILE, Contract
+from pipeline.core.errors import InputError
+from pipeline.runtimes import FloatArray
+from pipeline.support.quantized import load_model
+
+
+class TorchRuntime:
+    """Call a PyTorch module on numpy images, on QNNPACK wherever it is quantized.
+
+    The engine is forced because files are packed for the engine that loads them: on another one
+    the same file gives other numbers.
+    """
+
+    contract: Contract
+    module: torch.nn.Module
+    dtype: torch.dtype = torch.float32
+
+    def __init__(self, threads: int) -> None:
+        torch.backends.quantized.engine = "qnnpack"
+        torch.set_num_threads(threads)
+
+    def logits(self, batch: FloatArray) -> FloatArray:
+        with torch.inference_mode():
+            answer: FloatArray = self.module(torch.from_numpy(batch).to(self.dtype)).numpy()
+        return answer.astype(np.float32, copy=True)
+
+
+class EagerRuntime(TorchRuntime):
+    """A ``model.safetensors`` that `fetch` or `quantize` wrote."""
+
+    def __init__(self, path: Path, threads: int, *, float64: bool = False) -> None:
+        super().__init__(threads)
+        self.module, self.contract = load_model(path)
+        self.dtype = torch.float64 if float64 else torch.float32
+        self.module.to(self.dtype)
+
+
+class TorchScriptRuntime(TorchRuntime):
+    """A TorchScript file of the stages between quantization and delivery."""
+
+    def __init__(self, path: Path, threads: int) -> None:
+        super().__init__(threads)
+        extra = {EXTRA_FILE: ""}
+        try:
+            self.module = torch.jit.load(path, map_location="cpu", _extra_files=extra).eval()
+        except RuntimeError as error:
+            raise InputError(f"{path} is no TorchScript file: {error}") from None
+        self.contract = Contract.from_json(extra[EXTRA_FILE])

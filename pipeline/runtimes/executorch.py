@@ -1,0 +1,35 @@
+"""ExecuTorch's runtime with the XNNPACK delegate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from executorch.extension.pybindings import _portable_lib as portable
+
+from pipeline.core.contract import Contract
+from pipeline.core.errors import InputError, IntegrityError
+from pipeline.runtimes import FloatArray
+from pipeline.support.paths import CONTRACT_SUFFIX
+
+
+class ExecuTorchRuntime:
+    """A ``.pte``. The method takes one image at a time, so batches are run image by image."""
+
+    def __init__(self, path: Path, threads: int) -> None:
+        portable._unsafe_reset_threadpool(threads)
+        beside = path.with_name(path.name + CONTRACT_SUFFIX)
+        if not beside.is_file():
+            raise IntegrityError(f"{beside} is missing; deliver it with {path.name}")
+        self.contract = Contract.from_json(beside.read_text())
+        try:
+            self.module = portable._load_for_executorch(str(path))
+        except RuntimeError as error:
+            raise InputError(f"{path}: ExecuTorch cannot load it: {error}") from None
+
+    def logits(self, batch: FloatArray) -> FloatArray:
+        # ExecuTorch reads strides wrongly without a word, so contiguity is made sure of here.
+        images = torch.from_numpy(np.ascontiguousarray(batch)).split(1)
+        rows = [self.module.forward([image])[0].numpy().copy() for image in images]
+        return np.concatenate(rows).astype(np.float32, copy=False)

@@ -1,0 +1,358 @@
+"""Stage ``samples``: the images that everything is measured on, and others to calibrate with.
+
+They come from the embedded set or from a folder: one folder a class (named as the model's label or
+its WordNet id), or flat and unlabelled. All candidates are put into one seeded order that takes
+the classes in turn; the first ``limit`` readable ones are evaluated, the next ``calibration`` ones
+with other pixels are for calibration. Where images are short, evaluation comes first.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import sys
+import warnings
+from collections import defaultdict
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import zip_longest
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+import numpy as np
+
+from pipeline.core.contract import Contract
+from pipeline.core.errors import InputError, exit_on_error
+from pipeline.core.params import Samples, load_params
+from pipeline.support import paths
+from pipeline.support.files import atomic, write_json
+from pipeline.support.images import (
+    CALIBRATION_FILE,
+    IMAGES_FILE,
+    SAMPLES_FILE,
+    SCHEMA,
+    Pixels,
+    content_hash,
+    geometry,
+    samples_sha256,
+)
+from pipeline.support.zoo import imagenet_labels, imagenet_wordnet_ids
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+FASHION_MNIST_FILES = ("t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz")
+FASHION_MNIST_CLASSES = (
+    *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
+    *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+)
+READ_AHEAD = 64  # images decoded at a time, to bound memory
+SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An image that may become a sample; opened only if its turn comes."""
+
+    id: str
+    label: int | None  # index into the model's labels
+    open: Callable[[], Image.Image]
+
+
+@dataclass
+class _Taken:
+    """What was taken from the stream of candidates so far, and what was not."""
+
+    chosen: list[Candidate] = field(default_factory=list)
+    hashes: list[bytes] = field(default_factory=list)
+    duplicates: list[str] = field(default_factory=list)
+
+
+def samples(params: Samples, contract: Contract, out: Path) -> None:
+    """Write folder ``out``: ``images.npy``, ``calibration.npy`` and ``samples.json``.
+
+    The arrays are uint8 [n, H, W, 3], as :func:`pipeline.support.images.geometry` makes them.
+
+    Raises:
+        InputError: no usable image, a file that is not one (unless ``bad_images`` is skip), or
+            classes that are not the model's.
+    """
+    candidates = in_turn(find_candidates(params.source, contract), params.seed)
+    if not candidates:
+        raise InputError(f"params.yaml: samples.source: {params.source} holds no images")
+    from tqdm import tqdm
+
+    skipped: list[dict[str, str]] = []
+    total = min(len(candidates), params.limit + params.calibration)
+    read = _read_all(candidates, geometry(contract.preprocessing))
+    usable = _usable(read, params, skipped)
+    with atomic(out) as new, _bombs_are_errors(), closing(read):
+        new.mkdir()
+        with tqdm(total=total, desc="samples", unit="image", disable=None) as bar:
+            evaluation = _take(usable, params.limit, new / IMAGES_FILE, contract, bar.update)
+            calibration = _take(
+                usable,
+                params.calibration,
+                new / CALIBRATION_FILE,
+                contract,
+                bar.update,
+                apart_from=frozenset(evaluation.hashes),
+            )
+        if not evaluation.chosen:
+            raise InputError(
+                f"params.yaml: samples.source: none of the {len(skipped)} files in {params.source} "
+                f"is an image; the first, {skipped[0]['file']}: {skipped[0]['reason']}"
+            )
+        write_json(new / SAMPLES_FILE, _about(params, contract, evaluation, calibration, skipped))
+    _report(params, evaluation, calibration, skipped)
+
+
+@contextmanager
+def _bombs_are_errors() -> Iterator[None]:
+    """Refuse pictures of over 89 million pixels, where Pillow by itself would only warn."""
+    from PIL import Image
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        yield
+
+
+def _about(
+    params: Samples,
+    contract: Contract,
+    evaluation: _Taken,
+    calibration: _Taken,
+    skipped: list[dict[str, str]],
+) -> dict[str, object]:
+    ids = [candidate.id for candidate in evaluation.chosen]
+    labels = [candidate.label for candidate in evaluation.chosen]
+    return {
+        "schema": SCHEMA,
+        "source": str(params.source),
+        "seed": params.seed,
+        "asked": {"limit": params.limit, "calibration": params.calibration},
+        "ids": ids,
+        "labels": labels,
+        "classes": list(contract.labels),
+        "skipped": skipped,
+        "calibration_ids": [candidate.id for candidate in calibration.chosen],
+        "calibration_duplicates": calibration.duplicates,
+        "preprocessing": dataclasses.asdict(contract.preprocessing),
+        "sha256": samples_sha256(evaluation.hashes, labels, ids),
+    }
+
+
+def _report(
+    params: Samples, evaluation: _Taken, calibration: _Taken, skipped: Sequence[object]
+) -> None:
+    found, apart = len(evaluation.chosen), len(calibration.chosen)
+    if skipped:
+        print(f"samples: {len(skipped)} files are not images, see samples.json", file=sys.stderr)
+    if found < params.limit or apart < params.calibration:
+        print(
+            f"samples: {params.source} has too few images: {found} of {params.limit} to evaluate, "
+            f"then {apart} of {params.calibration} to calibrate",
+            file=sys.stderr,
+        )
+
+
+def in_turn(candidates: Iterable[Candidate], seed: int) -> list[Candidate]:
+    """Order candidates so that every beginning of the list is as balanced as can be.
+
+    Within a class the order is random, the classes take turns, and each turn is shuffled; all of
+    it follows from the ids and ``seed`` alone.
+    """
+    rng = np.random.default_rng(seed)
+    classes: dict[int, list[Candidate]] = defaultdict(list)
+    for candidate in sorted(candidates, key=lambda c: c.id):
+        classes[-1 if candidate.label is None else candidate.label].append(candidate)
+    queues = [_shuffled(members, rng) for _, members in sorted(classes.items())]
+    ordered: list[Candidate] = []
+    for turn in zip_longest(*queues):
+        ordered += _shuffled([c for c in turn if c is not None], rng)
+    return ordered
+
+
+def _shuffled(members: Sequence[Candidate], rng: np.random.Generator) -> list[Candidate]:
+    return [members[index] for index in rng.permutation(len(members))]
+
+
+def find_candidates(source: Path, contract: Contract) -> list[Candidate]:
+    """List the images of the embedded set or of a folder, with their labels; open none.
+
+    Raises:
+        InputError: there is no such folder, or its classes are not the model's.
+    """
+    if (source / FASHION_MNIST_FILES[0]).is_file():
+        return _fashion_mnist(source, contract)
+    if not source.is_dir():
+        what = "is a file" if source.exists() else "is missing"
+        raise InputError(
+            f"params.yaml: samples.source: {source} {what}; give a folder of images: {_layout()}"
+        )
+    entries = sorted(path for path in source.iterdir() if not path.name.startswith("."))
+    folders = [path for path in entries if path.is_dir()]
+    loose = [path for path in entries if not path.is_dir()]
+    if folders and loose:
+        raise InputError(
+            f"params.yaml: samples.source: {source} holds class folders and also files outside of "
+            f"them ({_some([path.name for path in loose])}); give {_layout()}"
+        )
+    classes = _match_folders([path.name for path in folders], source, contract)
+    labelled = [
+        _image_file(path, source, classes[folder.name])
+        for folder in folders
+        for path in folder.rglob("*")
+        if not path.is_dir() and not path.name.startswith(".")
+    ]
+    return labelled + [_image_file(path, source, None) for path in loose]
+
+
+def _layout() -> str:
+    return "one folder a class, named as the model's label, or unlabelled images in one folder"
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
+
+
+def _fashion_mnist(source: Path, contract: Contract) -> list[Candidate]:
+    from pipeline.support.idx import read_images, read_labels
+
+    missing = set(FASHION_MNIST_CLASSES) - set(contract.labels)
+    if missing:
+        raise InputError(
+            f"params.yaml: samples.source: {source} holds pictures of clothes "
+            f"({_some(FASHION_MNIST_CLASSES)}), but {contract.name} tells {len(contract.labels)} "
+            f"other classes apart ({_some(contract.labels)}). Set samples.source to a folder of "
+            f"images of the model's own classes: {_layout()}"
+        )
+    images = read_images(source / FASHION_MNIST_FILES[0])
+    labels = read_labels(source / FASHION_MNIST_FILES[1])
+    if len(images) != len(labels):
+        raise InputError(f"{source}: {len(images)} images but {len(labels)} labels")
+    index = [contract.labels.index(name) for name in FASHION_MNIST_CLASSES]
+    return [
+        Candidate(f"t10k-{number:05}", index[label], partial(_grey, image))
+        for number, (image, label) in enumerate(zip(images, labels.tolist(), strict=True))
+    ]
+
+
+def _match_folders(names: Sequence[str], source: Path, contract: Contract) -> dict[str, int]:
+    """Return the index of the class that each folder's name stands for."""
+    known: dict[str, int | None] = {}
+    for index, label in enumerate(contract.labels):
+        for form in {label, re.sub(r'[/\\:*?"<>|]', "_", label)}:  # no folder is called "a/b"
+            known[form] = None if form in known else index
+    if len(contract.labels) == len(imagenet_labels()) and contract.labels == imagenet_labels():
+        known |= {wordnet: index for index, wordnet in enumerate(imagenet_wordnet_ids())}
+    found = {name: known.get(name) for name in names}
+    lost = [name for name, index in found.items() if index is None]
+    if lost:
+        raise InputError(
+            f"params.yaml: samples.source: {source}: {len(lost)} of {len(names)} folders are named "
+            f"as no class of {contract.name}, or as two: {_some(lost)}. Its classes are "
+            f"{_some(contract.labels)}. Give {_layout()}; ImageNet's may be WordNet ids (n01440764)"
+        )
+    return {name: index for name, index in found.items() if index is not None}
+
+
+def _image_file(path: Path, source: Path, label: int | None) -> Candidate:
+    return Candidate(path.relative_to(source).as_posix(), label, partial(_open, path))
+
+
+def _open(path: Path) -> Image.Image:
+    from PIL import Image
+
+    with Image.open(path) as image:
+        return image.convert("RGB")
+
+
+def _grey(pixels: Pixels) -> Image.Image:
+    from PIL import Image
+
+    return Image.fromarray(pixels).convert("RGB")
+
+
+def _read_all(
+    candidates: Sequence[Candidate], apply: Callable[[Image.Image], Pixels]
+) -> Generator[tuple[Candidate, Pixels | Exception], None, None]:
+    """Yield every candidate in order with its pixels or with what went wrong."""
+
+    def read(candidate: Candidate) -> Pixels | Exception:
+        try:
+            return apply(candidate.open())
+        except Exception as error:  # Pillow's decoders raise anything on broken files
+            return error
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for start in range(0, len(candidates), READ_AHEAD):
+            batch = candidates[start : start + READ_AHEAD]
+            yield from zip(batch, pool.map(read, batch), strict=True)
+
+
+def _usable(
+    read: Iterable[tuple[Candidate, Pixels | Exception]],
+    params: Samples,
+    skipped: list[dict[str, str]],
+) -> Iterator[tuple[Candidate, Pixels]]:
+    """Yield what could be read; stop at the rest, or note it in ``skipped``."""
+    for candidate, pixels in read:
+        if not isinstance(pixels, Exception):
+            yield candidate, pixels
+        elif params.bad_images == "stop":
+            raise InputError(
+                f"{params.source / candidate.id} cannot be read as an image ({pixels}); remove it, "
+                "or set samples.bad_images: skip in params.yaml"
+            )
+        else:
+            skipped.append({"file": candidate.id, "reason": str(pixels)})
+
+
+def _take(
+    usable: Iterator[tuple[Candidate, Pixels]],
+    count: int,
+    path: Path,
+    contract: Contract,
+    progress: Callable[[int], object],
+    apart_from: frozenset[bytes] = frozenset(),
+) -> _Taken:
+    """Write the next ``count`` images, but none whose pixels are in ``apart_from``."""
+    taken = _Taken()
+    with path.open("wb") as file:
+        _write_header(file, 0, contract)
+        while len(taken.chosen) < count and (following := next(usable, None)):
+            candidate, pixels = following
+            digest = content_hash(pixels)
+            if digest in apart_from:
+                taken.duplicates.append(candidate.id)
+                continue
+            file.write(np.ascontiguousarray(pixels).data)
+            taken.chosen.append(candidate)
+            taken.hashes.append(digest)
+            progress(1)
+        file.seek(0)
+        _write_header(file, len(taken.chosen), contract)
+    return taken
+
+
+def _write_header(file: BinaryIO, count: int, contract: Contract) -> None:
+    """Write `.npy`'s header: numpy pads it so that a first axis may grow without moving data."""
+    height, width = contract.preprocessing.size
+    header = {"descr": "|u1", "fortran_order": False, "shape": (count, height, width, 3)}
+    np.lib.format.write_array_header_1_0(file, header)
+
+
+def main() -> None:
+    with exit_on_error():
+        from pipeline.support.quantized import load_contract
+
+        samples(load_params().samples, load_contract(paths.CHECKPOINT), paths.SAMPLES)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""What the stages share: files, images, models, machines. No stage is imported from here."""

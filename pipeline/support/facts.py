@@ -1,0 +1,126 @@
+"""What is known about a checkpoint besides its weights, and who says so.
+
+The zoo and params.yaml say it in our words; timm's ``config.json`` on the hub and the metadata that
+`finetune` writes into safetensors files are read here. None of them is believed unchecked.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from pipeline.core.errors import InputError, ParamsError
+from pipeline.support.zoo import IMAGENET, DataConfig, imagenet_labels
+
+IMAGENET_CLASSES = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What somebody says about a checkpoint; None and empty where they do not."""
+
+    architecture: str | None = None
+    labels: tuple[str, ...] | None = None
+    license: str | None = None
+    data: Mapping[str, Any] = field(default_factory=dict)  # as `DataConfig.given` returns it
+
+    def over(self, other: Facts) -> Facts:
+        """Return these facts, with gaps filled from ``other``."""
+        values = {f.name: getattr(self, f.name) or getattr(other, f.name) for f in fields(self)}
+        return Facts(**values | {"data": {**other.data, **self.data}})
+
+
+def read_labels(path: Path) -> tuple[str, ...]:
+    if str(path) == IMAGENET:
+        return imagenet_labels()
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        raise ParamsError(f"params.yaml: model.labels: {path} is missing") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8 text ({error}); one class name a line") from None
+    while lines and not lines[-1].strip():
+        lines.pop()
+    labels = tuple(line.strip() for line in lines)
+    _check_labels(labels, str(path))
+    return labels
+
+
+def _check_labels(labels: tuple[str, ...], source: str) -> None:
+    twice = [label for label, count in Counter(labels).items() if count > 1]
+    if twice or not labels or not all(labels):
+        what = f"{twice[0]!r} is there twice" if any(twice) else "a class name is empty"
+        raise InputError(f"{source}: {what}; each class needs a name of its own")
+
+
+def facts_of_metadata(metadata: Mapping[str, str], source: str) -> Facts:
+    """Read what `finetune` writes into a safetensors file; anybody else's keys are left alone."""
+    values: dict[str, Any] = {}
+    for key in (*DataConfig.model_fields, "labels"):
+        if key in metadata:
+            values[key] = _json_or_text(metadata[key])
+    labels = values.pop("labels", None)
+    return Facts(
+        architecture=metadata.get("architecture"),
+        labels=_label_tuple(labels, source),
+        license=metadata.get("license"),
+        data=_data_config(values, f"{source}: metadata"),
+    )
+
+
+def _json_or_text(text: str) -> Any:
+    """Read a metadata value, which is always text: JSON, ``0.5,0.5,0.5`` or a bare word."""
+    for form in (text, f"[{text}]"):
+        try:
+            return json.loads(form)
+        except json.JSONDecodeError:
+            continue
+    return text
+
+
+def facts_of_config(config: Any, source: str) -> Facts:
+    """Read timm's ``config.json``, as `timm.models.load_model_config_from_hf` does."""
+    if not isinstance(config, dict) or not isinstance(config.get("architecture"), str):
+        kind = config.get("model_type") if isinstance(config, dict) else None
+        what = "of transformers' format" if kind else "not timm's"
+        raise InputError(
+            f"{source}: its config.json is {what}; transformers-format checkpoints are not "
+            "supported yet. Look for timm's copy of the model, e.g. "
+            "hf:timm/deit_tiny_patch16_224.fb_in1k"
+        )
+    cfg = config.get("pretrained_cfg") or config
+    values = {key: cfg.get(key) for key in DataConfig.model_fields}
+    labels = _label_tuple(config.get("label_names") or cfg.get("label_names"), source)
+    classes = config.get("num_classes") or cfg.get("num_classes")
+    if labels is None and classes == IMAGENET_CLASSES:
+        labels = imagenet_labels()  # as timm infers it
+    return Facts(
+        architecture=config["architecture"],
+        labels=labels,
+        license=cfg.get("license"),
+        data=_data_config(values, f"{source}: config.json"),
+    )
+
+
+def _label_tuple(labels: Any, source: str) -> tuple[str, ...] | None:
+    if labels is None:
+        return None
+    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+        raise InputError(f"{source}: its labels are no list of names")
+    _check_labels(tuple(labels), source)
+    return tuple(labels)
+
+
+def _data_config(values: Mapping[str, Any], source: str) -> dict[str, Any]:
+    try:
+        return DataConfig.model_validate(values).given()
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        raise InputError(f"{source}: {key} is {first['input']!r}: {first['msg']}") from None

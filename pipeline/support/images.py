@@ -1,0 +1,163 @@
+"""Images as models see them: timm's evaluation transform, and the samples it was applied to.
+
+A sample is stored as the uint8 pixels that come out of the transform's geometry (resize and crop);
+:func:`normalize` does the rest with exactly the result of the whole transform.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.core.contract import Preprocessing
+from pipeline.core.errors import InputError, IntegrityError
+from pipeline.support.files import read_json
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+SCHEMA = 1
+IMAGES_FILE = "images.npy"
+CALIBRATION_FILE = "calibration.npy"
+SAMPLES_FILE = "samples.json"
+
+Pixels = NDArray[np.uint8]
+
+
+def geometry(preprocessing: Preprocessing) -> Callable[[Image.Image], Pixels]:
+    """Return the part of timm's evaluation transform that moves pixels: RGB image -> [H, W, 3].
+
+    As timm does it, an EXIF orientation is not applied.
+    """
+    from timm.data import create_transform
+
+    transform = create_transform(
+        (3, *preprocessing.size),
+        is_training=False,
+        crop_pct=preprocessing.crop_pct,
+        crop_mode=preprocessing.crop_mode,
+        interpolation=preprocessing.interpolation,
+        mean=preprocessing.mean,
+        std=preprocessing.std,
+    )
+    steps = transform.transforms[:-2]  # all but MaybeToTensor and Normalize
+
+    def apply(image: Image.Image) -> Pixels:
+        image = image.convert("RGB")
+        for step in steps:
+            image = step(image)
+        return np.asarray(image)
+
+    return apply
+
+
+def normalize(images: Pixels, preprocessing: Preprocessing) -> NDArray[np.float32]:
+    """Turn pixels [n, H, W, 3] into model input [n, 3, H, W], C-contiguous float32.
+
+    Bit-equal to torchvision's ``ToTensor`` and ``Normalize``: each of 256 values is divided by
+    255, less the mean, divided by the standard deviation, each step rounded to float32.
+    """
+    if images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8:
+        raise InputError(f"images must be uint8 [n, H, W, 3], got {images.dtype} {images.shape}")
+    unit = np.arange(256, dtype=np.float32) / np.float32(255)
+    out = np.empty((len(images), 3, *images.shape[1:3]), np.float32)
+    for channel, (mean, std) in enumerate(zip(preprocessing.mean, preprocessing.std, strict=True)):
+        table = (unit - np.float32(mean)) / np.float32(std)
+        out[:, channel] = table[images[..., channel]]
+    return out
+
+
+def content_hash(image: Pixels) -> bytes:
+    """Return the SHA-256 of one image's pixels (C order)."""
+    return hashlib.sha256(np.ascontiguousarray(image).data).digest()
+
+
+def samples_sha256(
+    image_hashes: Sequence[bytes], labels: Sequence[int | None], ids: Sequence[str]
+) -> str:
+    """Return the SHA-256 that stands for samples: pixels, labels and ids, in their order."""
+    listing = json.dumps([list(ids), list(labels)], separators=(",", ":"))
+    return hashlib.sha256(b"".join(image_hashes) + listing.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class SampleSet:
+    """Evaluation images, as the ``samples`` stage wrote them."""
+
+    images: Pixels  # [n, H, W, 3], on disk
+    labels: NDArray[np.int64] | None  # [n] indices into the model's labels; None: unlabelled
+    ids: tuple[str, ...]  # [n], unique
+    classes: tuple[str, ...]  # the model's labels
+    sha256: str  # of pixels, labels and ids
+
+    @classmethod
+    def load(cls, folder: Path) -> SampleSet:
+        """Open the samples in ``folder``; pixels are read when they are used.
+
+        Raises:
+            InputError: a file is missing or damaged.
+        """
+        about = read_json(folder / SAMPLES_FILE)
+        images = load_pixels(folder / IMAGES_FILE)
+        try:
+            if about["schema"] != SCHEMA:
+                raise InputError(
+                    f"{folder / SAMPLES_FILE} is of schema {about['schema']}, this edge-vit reads "
+                    f"{SCHEMA}; delete it and run `dvc repro`"
+                )
+            ids, labels = tuple(about["ids"]), about["labels"]
+            classes, sha256 = tuple(about["classes"]), about["sha256"]
+        except (KeyError, TypeError) as error:
+            raise InputError(
+                f"{folder / SAMPLES_FILE} lacks {error}; delete it and run `dvc repro`"
+            ) from None
+        if not len(ids) == len(labels) == len(images):
+            raise InputError(
+                f"{folder}: {len(images)} images, {len(ids)} ids and {len(labels)} labels do not "
+                "belong together; delete the folder and run `dvc repro`"
+            )
+        known = None if None in labels else np.array(labels, np.int64)
+        return cls(images, known, ids, classes, sha256)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def verify(self) -> None:
+        """Read every pixel and hold samples to the hash that was recorded.
+
+        Raises:
+            IntegrityError: pixels, labels or ids were changed.
+        """
+        labels = [None] * len(self) if self.labels is None else self.labels.tolist()
+        actual = samples_sha256([content_hash(image) for image in self.images], labels, self.ids)
+        if actual != self.sha256:
+            raise IntegrityError(
+                f"samples were changed: expected SHA-256 {self.sha256}, got {actual}; "
+                "run `dvc repro --force samples`"
+            )
+
+
+def load_pixels(path: Path) -> Pixels:
+    """Map ``images.npy`` or ``calibration.npy`` into memory: uint8 [n, H, W, 3], read-only.
+
+    Raises:
+        InputError: missing, damaged, or not such an array.
+    """
+    try:
+        array: Pixels = np.load(path, mmap_mode="r")
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing; run `dvc repro` to make it") from None
+    except (ValueError, EOFError, OSError) as error:
+        raise InputError(
+            f"{path} is no array of images ({error}); delete it and run `dvc repro`"
+        ) from None
+    if array.dtype != np.uint8 or array.ndim != 4 or array.shape[3] != 3:
+        raise InputError(f"{path} holds {array.dtype} {array.shape}, not uint8 [n, H, W, 3]")
+    return array

@@ -1,0 +1,129 @@
+"""Create timm vision models and give them weights, with errors that say what to do.
+
+Importing this module is cheap; timm is imported on first use.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from pipeline.core.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+SHOWN_KEYS = 5
+
+
+def create(
+    architecture: str,
+    *,
+    num_classes: int,
+    image_size: int | None = None,
+    fused_attention: bool = True,
+) -> nn.Module:
+    """Create a timm classifier in evaluation mode, with random weights.
+
+    ``fused_attention`` chooses between `scaled_dot_product_attention` and two matrix products
+    around a softmax: PyTorch runtimes before 2.0 have only the latter.
+
+    Raises:
+        InputError: timm does not know the architecture (near names are suggested), or it is no
+            image classifier with a head of ``num_classes``.
+    """
+    import timm
+    from timm.layers import set_fused_attn
+
+    usual = pretrained_cfg(architecture).get("input_size", (0, 0, 0))
+    # Convolutions take no `img_size`, so it is left out where it says nothing new.
+    extra: dict[str, Any] = {} if image_size in (None, usual[-1]) else {"img_size": image_size}
+    set_fused_attn(fused_attention)
+    try:
+        model = timm.create_model(architecture, pretrained=False, num_classes=num_classes, **extra)
+    except (TypeError, AttributeError, AssertionError, RuntimeError, ValueError) as error:
+        raise InputError(
+            f"model.architecture: {architecture} cannot be made with {num_classes} classes"
+            f"{f' at {image_size} pixels' if image_size else ''}: {error}"
+        ) from None
+    finally:
+        set_fused_attn(True)
+    if not hasattr(model, "get_classifier") or getattr(model, "num_classes", 0) != num_classes:
+        raise InputError(f"model.architecture: {architecture} is not an image classifier")
+    return model.eval()
+
+
+def pretrained_cfg(architecture: str) -> dict[str, Any]:
+    """Return timm's configuration of an architecture: input, crop, names of its head; or {}.
+
+    Raises:
+        InputError: timm does not know the architecture; near names are suggested.
+    """
+    import timm
+
+    if not timm.is_model(architecture):
+        near = difflib.get_close_matches(architecture, timm.list_models(), n=3)
+        hint = f"did you mean {', '.join(near)}?" if near else "see timm.list_models()"
+        raise InputError(f"model.architecture: timm knows no {architecture!r}; {hint}")
+    try:
+        cfg = timm.models.get_pretrained_cfg(architecture)
+    except RuntimeError as error:
+        raise InputError(f"model.architecture: {architecture}: {error}") from None
+    return {} if cfg is None else dict(cfg.to_dict())
+
+
+def heads(cfg: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the names of the classifier layers; distilled models have two."""
+    names = cfg.get("classifier") or ()
+    return (names,) if isinstance(names, str) else tuple(names)
+
+
+def head_size(cfg: Mapping[str, Any], state: Mapping[str, torch.Tensor]) -> int | None:
+    """Return how many classes the weights were trained for, None if they hold no head."""
+    for name in heads(cfg):
+        weight = state.get(f"{name}.weight")
+        if weight is not None and weight.ndim > 0:
+            return len(weight)
+    return None
+
+
+def load_weights(model: nn.Module, state: Mapping[str, torch.Tensor], source: str) -> None:
+    """Copy ``state`` (float tensors by timm's parameter names) into ``model``, as float32.
+
+    Raises:
+        InputError: keys or shapes do not fit, the head is missing, or a weight is NaN or infinite;
+            the first few are named, with ``source`` as the file to look at.
+    """
+    own = model.state_dict()
+    missing = {key for key in own if key not in state}
+    head = {key for key in own if key.startswith(tuple(f"{n}." for n in _heads_of(model)))}
+    if missing and missing == head:
+        raise InputError(
+            f"{source} is no classifier: it has all weights but {', '.join(sorted(head))}. "
+            "Fine-tune it on labelled images first, or choose a classifier in model.checkpoint"
+        )
+    problems = [f"missing {key}" for key in own if key not in state]
+    problems += [f"unexpected {key}" for key in state if key not in own]
+    problems += [
+        f"{key} is {tuple(state[key].shape)}, the model wants {tuple(own[key].shape)}"
+        for key in own
+        if key in state and state[key].shape != own[key].shape
+    ]
+    problems = problems or [
+        f"{key} holds NaN or infinity" for key in own if not state[key].isfinite().all()
+    ]
+    if problems:
+        shown = "; ".join(problems[:SHOWN_KEYS])
+        more = f"; and {len(problems) - SHOWN_KEYS} more" if len(problems) > SHOWN_KEYS else ""
+        raise InputError(
+            f"{source} does not fit the model: {shown}{more}. "
+            "Check model.checkpoint and model.architecture in params.yaml"
+        )
+    model.load_state_dict({key: state[key].float() for key in own})
+
+
+def _heads_of(model: nn.Module) -> tuple[str, ...]:
+    cfg = getattr(model, "pretrained_cfg", None)
+    return heads(cfg) if isinstance(cfg, Mapping) else ()

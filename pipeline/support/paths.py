@@ -1,0 +1,41 @@
+"""Where the stages put things, under ``artifacts/``; the same names as in ``dvc.yaml``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pipeline.support.files import sole_file
+
+ARTIFACTS = Path("artifacts")
+
+CHECKPOINT = ARTIFACTS / "checkpoint"
+SAMPLES = ARTIFACTS / "samples"
+REFERENCE = ARTIFACTS / "reference"
+QUANTIZED = ARTIFACTS / "quantized"
+SCRIPTED = ARTIFACTS / "scripted"
+OPTIMIZED = ARTIFACTS / "optimized"
+LITE = ARTIFACTS / "lite"
+ONNX = ARTIFACTS / "onnx"
+ONNX_INT8 = ARTIFACTS / "onnx_int8"
+EXECUTORCH = ARTIFACTS / "executorch"
+PARITY = ARTIFACTS / "parity"
+LATENCY = ARTIFACTS / "latency"
+VERDICT = ARTIFACTS / "verdict"
+RELEASE = ARTIFACTS / "release"
+
+TORCHSCRIPT_FILE = "model.pt"
+CONTRACT_SUFFIX = ".contract.json"  # beside a .pte, which has no room for a contract
+
+
+def delivered_files(artifacts: Path) -> dict[str, Path]:
+    """The files that a release delivers, by format.
+
+    Raises:
+        InputError: one is missing, or there is more than one of its kind.
+    """
+    return {
+        "ptl": sole_file(artifacts / LITE.name, ".ptl"),
+        "onnx": sole_file(artifacts / ONNX.name, ".onnx"),
+        "int8_onnx": sole_file(artifacts / ONNX_INT8.name, ".int8.onnx"),
+        "pte": sole_file(artifacts / EXECUTORCH.name, ".pte"),
+    }
