@@ -33,7 +33,10 @@ FLOAT = "float"
 
 def latency(params: Latency, artifacts: Path, out: Path) -> None:
     """Time the files below ``artifacts`` and the float model, and write folder ``out``."""
-    files = {FLOAT: artifacts / "checkpoint" / "model.safetensors", **paths.delivered_files(artifacts)}
+    files = {
+        FLOAT: artifacts / "checkpoint" / "model.safetensors",
+        **paths.delivered_files(artifacts),
+    }
     hashes = {key: sha256_file(path) for key, path in files.items()}
     samples = SampleSet.load(artifacts / "samples")
 

@@ -18,7 +18,13 @@ from pipeline.core.measures import against_float, between_steps, weight_error_st
 from pipeline.core.params import Parity, load_params
 from pipeline.runtimes.parallel import Run, run_all
 from pipeline.support import paths
-from pipeline.support.files import atomic, read_json, sha256_file, write_json, write_text
+from pipeline.support.files import (
+    atomic,
+    read_json,
+    sha256_file,
+    write_json,
+    write_text,
+)
 from pipeline.support.images import SampleSet
 from pipeline.support.machine import fingerprint
 
@@ -55,6 +61,7 @@ def parity(params: Parity, artifacts: Path, out: Path) -> None:
             raise IntegrityError(f"{path} was replaced while it was measured; run `dvc repro`")
 
     floor = about["noise_floor"]["max_abs"]
+    everything = {"reference": reference} | logits
     evidence = {
         "kind": "parity",
         "schema": SCHEMA,
@@ -79,14 +86,12 @@ def parity(params: Parity, artifacts: Path, out: Path) -> None:
         "float_size_bytes": (artifacts / "checkpoint" / "model.safetensors").stat().st_size,
         "steps": _steps(logits, reference, hashes, steps),
         "weights": _weights(artifacts),
-        "logits_sha256": {
-            key: logits_sha256(rows) for key, rows in ({"reference": reference} | logits).items()
-        },
+        "logits_sha256": {key: logits_sha256(rows) for key, rows in everything.items()},
         "machine": fingerprint(),
     }
     with atomic(out) as new:
         new.mkdir()
-        np.savez_compressed(new / LOGITS_FILE, reference=reference, **logits)
+        np.savez_compressed(new / LOGITS_FILE, allow_pickle=False, **everything)
         write_json(new / EVIDENCE_FILE, seal(evidence))
         write_json(new / METRICS_FILE, _metrics(evidence))
         write_text(new / PLOT_FILE, _confusion(logits["ptl"], samples))
@@ -154,7 +159,7 @@ def _weights(artifacts: Path) -> dict[str, Any]:
         key
         for key in sorted(floats)
         if f"{key.removesuffix('weight')}scale" not in arrays
-        and not np.array_equal(floats[key], arrays.get(key))
+        and not (key in arrays and np.array_equal(floats[key], arrays[key]))
     ]
     worst = max(errors, key=lambda name: errors[name], default=None)
     return {

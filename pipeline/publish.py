@@ -91,9 +91,7 @@ def _fill(
     write_text(folder / "contract.json", dataclasses.replace(contract, artefact=None).to_json())
     write_text(folder / LABELS_FILE, "".join(f"{label}\n" for label in contract.labels))
     write_json(folder / "verdict.json", verdict.to_dict())
-    write_text(
-        folder / "verdict.md", report.markdown(verdict, evidence.parity, evidence.latency)
-    )
+    write_text(folder / "verdict.md", report.markdown(verdict, evidence.parity, evidence.latency))
     listed = sorted(path for path in folder.rglob("*") if path.is_file())
     sums = [f"{sha256_file(path)}  {path.relative_to(folder).as_posix()}\n" for path in listed]
     write_text(folder / SUMS_FILE, "".join(sums))

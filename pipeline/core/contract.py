@@ -97,7 +97,7 @@ class Contract:
         return dataclasses.asdict(self) | {"input_shape": list(self.input_shape)}
 
     def to_json(self) -> str:
-        return json.dumps(self.to_dict(), indent=2, sort_keys=True)
+        return json.dumps(self.to_dict(), indent=2, sort_keys=True, allow_nan=False)
 
     @classmethod
     def from_json(cls, text: str) -> Contract:
@@ -114,6 +114,8 @@ class Contract:
                     "use the version that wrote it"
                 )
             values.pop("input_shape", None)
+            if not isinstance(values["labels"], list):
+                raise TypeError("labels are no list")
             return cls(
                 **values
                 | {

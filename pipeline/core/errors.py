@@ -13,6 +13,7 @@ to do next. :func:`exit_on_error` turns them into one line on stderr and an exit
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -46,6 +47,11 @@ class GateError(EdgeVitError):
     exit_status = 1
 
 
+def is_full(error: BaseException) -> bool:
+    """Whether the disk, the user's quota or the largest file allowed is what stopped a write."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
 @contextmanager
 def exit_on_error() -> Iterator[None]:
     """Print an expected error as one message and leave with its exit status, without a traceback.
@@ -59,7 +65,8 @@ def exit_on_error() -> Iterator[None]:
         sys.exit(error.exit_status)
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
-        print(f"edge-vit: {error.strerror or error}{where}", file=sys.stderr)
+        hint = "; free some space and run the same command again" if is_full(error) else ""
+        print(f"edge-vit: {error.strerror or error}{where}{hint}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("edge-vit: interrupted; run the same command again to go on", file=sys.stderr)

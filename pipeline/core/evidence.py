@@ -44,7 +44,13 @@ def check_seal(evidence: Any, kind: str, source: str) -> dict[str, Any]:
             f"run `dvc repro --force {kind}`"
         )
     recorded = evidence.get(SEAL)
-    actual = _digest({key: value for key, value in evidence.items() if key != SEAL})
+    try:
+        actual = _digest({key: value for key, value in evidence.items() if key != SEAL})
+    except ValueError:
+        raise IntegrityError(
+            f"{source} holds NaN or infinity, which edge-vit never writes; "
+            f"run `dvc repro --force {kind}` to measure again"
+        ) from None
     if recorded != actual:
         raise IntegrityError(
             f"{source} was changed after it was measured: its seal is {recorded}, its content "

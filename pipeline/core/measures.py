@@ -69,7 +69,7 @@ def weight_error_steps(
     quantization of these float weights: other weights, a swapped row, a wrong scale.
     """
     steps = weight.astype(np.float64) / scale.reshape(-1, 1)
-    return float(np.abs(np.clip(steps, -128, 127) - integers).max())
+    return float(np.abs(steps - integers).max())
 
 
 def _accuracy(

@@ -52,7 +52,7 @@ def files_table(
     rows = [_float_row(parity, latency, confidence)]
     for key in FORMATS:
         measured, timed = parity["artefacts"].get(key), latency["artefacts"].get(key)
-        if measured and timed and measured["finite"]:
+        if measured and timed and measured["count"] and measured["finite"]:
             rows.append(_file_row(key, measured, timed, latency, confidence))
     header = (
         "file",
@@ -103,7 +103,8 @@ def junit(verdict: Verdict) -> str:
         elif c.outcome == UNDECIDED:
             ElementTree.SubElement(case, "skipped", message=message)
     ElementTree.indent(suite)
-    return ElementTree.tostring(suite, encoding="unicode", xml_declaration=True) + "\n"
+    # Not "unicode", which declares the encoding of the locale.
+    return ElementTree.tostring(suite, encoding="utf-8", xml_declaration=True).decode() + "\n"
 
 
 def _float_row(

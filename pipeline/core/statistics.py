@@ -36,7 +36,8 @@ def wilson(successes: int, n: int, confidence: float = 0.95) -> Interval:
     """Two-sided Wilson score interval of a proportion (Wilson 1927).
 
     Raises:
-        ValueError: ``n`` is not positive, or ``successes`` is not within 0..n.
+        ValueError: ``n`` is not positive, ``successes`` is not within 0..n, or ``confidence`` not
+            between 0 and 1.
     """
     _check(successes, n, confidence)
     z = _z(0.5 + confidence / 2)
@@ -70,14 +71,15 @@ def paired_drop(
     Tango, "Equivalence test and confidence interval for the difference in proportions for the
     paired-sample design", Statistics in Medicine 17 (1998): bounds are the drops that the score
     test would not reject. Unlike Wald's they do not collapse to a point without discordant pairs.
+    By enumeration of all outcomes, a drop exactly at the margin (0.5, 1 or 2 points) slips below
+    the 95% bound in 0 to 5.1% of the cases for 500 to 10 000 samples and any discordance, and in
+    5.6% at worst for 200 samples.
 
     Raises:
-        ValueError: a negative count, or none at all.
+        ValueError: a count that is negative or not whole, or no samples at all.
     """
-    counts = (both, only_float, only_edge, neither)
-    n = sum(counts)
-    if min(counts) < 0 or n == 0:
-        raise ValueError(f"counts must be at least 0 and not all 0, got {counts}")
+    _check_counts(both, only_float, only_edge, neither)
+    n = both + only_float + only_edge + neither
     _check(0, n, confidence)
     drop = (only_float - only_edge) / n
     two_sided = _z(0.5 + confidence / 2)
@@ -101,10 +103,13 @@ def paired_drop(
 
 
 def mcnemar_exact(only_float: int, only_edge: int) -> float:
-    """Two-sided exact p-value of McNemar's test: are both kinds of discordance equally likely?"""
+    """Two-sided exact p-value of McNemar's test: are both kinds of discordance equally likely?
+
+    Raises:
+        ValueError: a count that is negative or not whole.
+    """
+    _check_counts(only_float, only_edge)
     n = only_float + only_edge
-    if min(only_float, only_edge) < 0:
-        raise ValueError(f"counts must be at least 0, got {only_float} and {only_edge}")
     return min(1.0, 2 * float(bdtr(min(only_float, only_edge), n, 0.5))) if n else 1.0
 
 
@@ -113,48 +118,72 @@ def samples_to_decide(
 ) -> int | None:
     """How many samples would show non-inferiority, if drop and discordance stay as observed.
 
-    Normal approximation with 80% power: n = (z_conf + z_power)^2 (psi - d^2) / (margin - d)^2 for
-    discordance psi and drop d (Nam 1997). None: the drop is at or over the margin, or more than
-    ten million samples would be needed, so more samples will not help.
+    Normal approximation with 80% power (Nam 1997, for the test that Tango's bound inverts):
+    n = ((z_conf s0 + z_power s1) / (margin - d))^2 for the drop d, where s1 is the deviation of
+    one pair as observed and s0 with the drop at the margin. s0 is no less than
+    sqrt(margin (1 - margin)), so that a handful of samples without discordance promise nothing.
+
+    Returns:
+        The number, or None where more samples will not help: the drop is at or over the margin,
+        or so near that more than ten million would be needed.
+
+    Raises:
+        ValueError: impossible counts, or a margin outside 0..100 points.
     """
+    _check_counts(only_float, only_edge)
     _check(only_float + only_edge, n, confidence)
-    # Half a pair more than observed: without any discordance the formula would promise too much.
-    psi = (only_float + only_edge + 0.5) / n
-    drop = (only_float - only_edge) / n
-    room = margin_pp / 100 - drop
-    return _needed((_z(confidence) + _z(POWER)) ** 2 * (psi - drop * drop), room)
+    if not 0 < margin_pp < 100:
+        raise ValueError(f"margin must be between 0 and 100 points, got {margin_pp}")
+    margin, drop = margin_pp / 100, (only_float - only_edge) / n
+    at_margin = _tango_variance(only_float / n, only_edge / n, 1, margin)
+    as_observed = (only_float + only_edge) / n - drop**2
+    return _needed(_z(confidence), at_margin, as_observed, margin - drop)
 
 
 def samples_to_decide_proportion(
     successes: int, n: int, limit: float, confidence: float = 0.95
 ) -> int | None:
-    """How many samples would show that a proportion is at least ``limit``, if it stays as observed.
+    """How many samples would lift Wilson's lower end to ``limit``, if the proportion stays.
 
-    Normal approximation with 80% power. None: the proportion is at or under the limit.
+    Normal approximation with 80% power: n = ((z s0 + z_power s1) / (p - limit))^2, where
+    s0^2 = limit (1 - limit), s1^2 = p (1 - p) (Fleiss, Statistical Methods for Rates and
+    Proportions, 2.3). None: the proportion is at or under the limit, or too near.
+
+    Raises:
+        ValueError: impossible counts, or a limit outside 0..1.
     """
     _check(successes, n, confidence)
-    p = min(successes, n - 0.5) / n
-    return _needed((_z(0.5 + confidence / 2) + _z(POWER)) ** 2 * p * (1 - p), p - limit)
+    if not 0 <= limit <= 1:
+        raise ValueError(f"limit must be between 0 and 1, got {limit}")
+    p = successes / n
+    return _needed(_z(0.5 + confidence / 2), limit * (1 - limit), p * (1 - p), p - limit)
 
 
-def _needed(numerator: float, room: float) -> int | None:
+def _needed(z: float, at_limit: float, as_observed: float, room: float) -> int | None:
+    """Samples for which a z-test passes with POWER; variances are of one sample."""
     if room <= 0:
         return None
-    count = math.ceil(numerator / room**2)
+    deviations = z * math.sqrt(at_limit) + _z(POWER) * math.sqrt(max(0.0, as_observed))
+    count = max(1, math.ceil((deviations / room) ** 2))
     return count if count <= MAX_SAMPLES else None
 
 
 def _tango_score(only_float: int, only_edge: int, n: int, drop: float) -> float:
-    """Score statistic of H0 "the true drop is ``drop``", with the nuisance at its restricted MLE."""
-    a = 2 * n
-    b = -only_float - only_edge + (2 * n - only_float + only_edge) * drop
-    c = -only_edge * drop * (1 - drop)
-    q = (math.sqrt(max(0.0, b * b - 4 * a * c)) - b) / (2 * a)
-    variance = n * (2 * q + drop * (1 - drop))
+    """Score statistic of H0 "the true drop is ``drop``"."""
+    variance = _tango_variance(only_float, only_edge, n, drop)
     difference = only_float - only_edge - n * drop
     if variance <= 0:
         return 0.0 if difference == 0 else math.copysign(math.inf, difference)
     return difference / math.sqrt(variance)
+
+
+def _tango_variance(only_float: float, only_edge: float, n: int, drop: float) -> float:
+    """Variance of the difference of counts under H0, with the nuisance at its restricted MLE."""
+    a = 2 * n
+    b = -only_float - only_edge + (2 * n - only_float + only_edge) * drop
+    c = -only_edge * drop * (1 - drop)
+    q = (math.sqrt(max(0.0, b * b - 4 * a * c)) - b) / (2 * a)
+    return n * (2 * q + drop * (1 - drop))
 
 
 def _z(probability: float) -> float:
@@ -162,9 +191,16 @@ def _z(probability: float) -> float:
 
 
 def _check(successes: int, n: int, confidence: float) -> None:
-    if n <= 0:
-        raise ValueError(f"no samples: n must be positive, got {n}")
-    if not 0 <= successes <= n:
+    _check_counts(successes, n)
+    if n == 0:
+        raise ValueError("no samples: n must be positive")
+    if successes > n:
         raise ValueError(f"successes must be within 0..{n}, got {successes}")
     if not 0 < confidence < 1:
         raise ValueError(f"confidence must be between 0 and 1, got {confidence}")
+
+
+def _check_counts(*counts: int) -> None:
+    for count in counts:
+        if not math.isfinite(count) or count < 0 or count != int(count):
+            raise ValueError(f"counts must be whole numbers of at least 0, got {count}")

@@ -8,6 +8,7 @@ here reads a file, a clock or the machine.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -19,6 +20,8 @@ from pipeline.core.statistics import Interval
 
 PASS, FAIL, UNDECIDED = "pass", "fail", "undecided"
 FORMATS = ("ptl", "onnx", "int8_onnx", "pte")
+STEPS = ("script", "optimize", "lite", "export_onnx")
+DELIVERING = {"lite": "ptl", "export_onnx": "onnx"}  # steps whose output is let out
 NAMES = {"ptl": ".ptl", "onnx": ".onnx", "int8_onnx": ".int8.onnx", "pte": ".pte"}
 
 
@@ -89,9 +92,10 @@ def decide(
             *(c for key in FORMATS for c in _artefact(gate, key, parity, latency)),
             _baseline(device),
         ]
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, ArithmeticError) as error:
         raise IntegrityError(
-            f"the evidence is not complete ({error!r}); run `dvc repro --force parity latency`"
+            f"the evidence is not complete or not possible ({error!r}); "
+            "run `dvc repro --force parity latency`"
         ) from None
     return Verdict(gate.channel, tuple(criteria))
 
@@ -100,7 +104,7 @@ def _bindings(
     files: Files, parity: Mapping[str, Any], latency: Mapping[str, Any]
 ) -> Iterator[Criterion]:
     """Evidence counts only for the bytes it was taken on."""
-    pairs = [
+    pairs: list[tuple[str, str | None, str | None, str]] = [
         ("checkpoint", files.checkpoint, parity["checkpoint_sha256"], "parity"),
         ("checkpoint", files.checkpoint, latency["artefacts"]["float"]["sha256"], "latency"),
         ("samples", files.samples, parity["samples"]["sha256"], "parity"),
@@ -109,21 +113,21 @@ def _bindings(
     for key in FORMATS:
         for kind, evidence in (("parity", parity), ("latency", latency)):
             measured = evidence["artefacts"].get(key, {}).get("sha256")
-            pairs.append((NAMES[key], files.artefacts.get(key, "missing"), measured, kind))
-    for subject, actual, measured, kind in pairs:
-        if actual != measured:
-            yield Criterion(
-                name="evidence",
-                subject=subject,
-                outcome=FAIL,
-                value=None,
-                interval=None,
-                limit=None,
-                unit="",
-                note=f"{kind} was measured on {_short(measured)}, this is {_short(actual)}; "
-                f"run `dvc repro {kind}` to measure these bytes",
-            )
-    if all(actual == measured for _, actual, measured, _ in pairs):
+            pairs.append((NAMES[key], files.artefacts.get(key), measured, kind))
+    for step, key in DELIVERING.items():
+        if step in parity["steps"]:
+            measured = parity["steps"][step].get("after_sha256")
+            pairs.append((step, files.artefacts.get(key), measured, "parity"))
+    other = [pair for pair in pairs if not pair[1] or pair[1] != pair[2]]
+    for subject, actual, measured, kind in other:
+        yield _plain(
+            "evidence",
+            subject,
+            FAIL,
+            f"{kind} was measured on {_short(measured)}, this is {_short(actual)}; "
+            f"run `dvc repro {kind}` to measure these bytes",
+        )
+    if not other:
         yield _plain("evidence", "all files", PASS, "every file is the one that was measured")
 
 
@@ -139,6 +143,9 @@ def _weights(gate: Gate, parity: Mapping[str, Any]) -> Iterator[Criterion]:
             f"{len(changed)} arrays that quantization leaves alone differ from the checkpoint, "
             f"first {changed[0]}; run `dvc repro --force quantize`",
         )
+    if not weights["layers"]:
+        yield _plain("weight_error_max_steps", "quantize", FAIL, "no int8 layer was compared")
+        return
     ok = worst <= limit
     yield Criterion(
         name="weight_error_max_steps",
@@ -157,10 +164,14 @@ def _weights(gate: Gate, parity: Mapping[str, Any]) -> Iterator[Criterion]:
 
 def _steps(gate: Gate, parity: Mapping[str, Any]) -> Iterator[Criterion]:
     """Steps that should change nothing, each against the step before and its noise floor."""
-    for step, measured in parity["steps"].items():
+    for step in STEPS:
+        measured = parity["steps"].get(step)
+        if measured is None:
+            yield _plain("noise_multiple", step, FAIL, f"the {step} step was not compared")
+            continue
         noise = measured.get("noise", parity["noise_floor"])["max_abs"]
         limit = gate.noise_multiple * noise
-        finite = measured["finite"] and measured["count"] > 0
+        finite = measured["finite"] and measured["count"] > 0 and math.isfinite(limit)
         ok = finite and measured["max_abs"] <= limit
         yield Criterion(
             name="noise_multiple",
@@ -182,11 +193,13 @@ def _artefact(
 ) -> Iterator[Criterion]:
     budget = gate.budgets.get(key)  # type: ignore[call-overload]
     measured = parity["artefacts"].get(key)
-    if budget is None:
-        return
     if not measured or not measured["count"] or not measured["finite"]:
-        why = "answers with NaN or infinity" if measured else "was not measured"
+        seen = measured and measured["count"]
+        why = "answers with NaN or infinity" if seen else "was not measured on any sample"
         yield _plain("parity", NAMES[key], FAIL, f"{NAMES[key]} {why}")
+        return
+    _check_counts(NAMES[key], measured, parity["samples"]["count"])
+    if budget is None:
         return
     yield from _agreement(gate, budget, key, measured)
     yield from _accuracy(gate, budget, key, measured)
@@ -194,6 +207,13 @@ def _artefact(
     ratio = measured["size_bytes"] / parity["float_size_bytes"]
     yield from _at_most("size_ratio_max", key, ratio, budget.size_ratio_max, "of float")
     yield from _latency(gate, budget, key, latency)
+
+
+def _check_counts(name: str, measured: Mapping[str, Any], samples: int) -> None:
+    pairs = measured["accuracy"]
+    counts = {measured["count"], samples, *([sum(pairs.values())] if pairs else [])}
+    if len(counts) != 1:
+        raise ValueError(f"{name} was measured on {sorted(counts)} samples at once")
 
 
 def _agreement(

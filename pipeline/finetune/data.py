@@ -62,6 +62,7 @@ class View:
 class ImageData:
     """Labelled images that can be drawn in batches."""
 
+    source: str  # where they come from, for messages
     classes: tuple[str, ...]
     labels: torch.Tensor  # int64 [n]
     workers = 0
@@ -82,6 +83,7 @@ class IdxData(ImageData):
     """Grey images of one size, all in memory; resized on the fly as tensors."""
 
     def __init__(self, root: Path, part: str, classes: Sequence[str]) -> None:
+        self.source = str(root)
         self.pixels = torch.from_numpy(idx.read_images(_idx_file(root, part, "images-idx3")).copy())
         labels = idx.read_labels(_idx_file(root, part, "labels-idx1"))
         if len(labels) != len(self.pixels):
@@ -126,12 +128,13 @@ class FolderData(ImageData):
     """Image files in one folder a class, decoded with Pillow as they are needed."""
 
     def __init__(self, root: Path, workers: int) -> None:
+        self.source = str(root)
         folders = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
         files = {p.name: _image_files(p) for p in folders}
         self.classes = tuple(name for name, found in files.items() if found)
         if len(self.classes) < 2:
             raise InputError(
-                f"data.root: {root} has {len(self.classes)} folders with images, one for each "
+                f"{root} has {len(self.classes)} folders with images, one for each "
                 "class; at least 2 are needed"
             )
         self.files = [path for name in self.classes for path in files[name]]
@@ -211,11 +214,25 @@ def load_train(data: Data) -> ImageData:
     return FolderData(data.root, data.workers)
 
 
-def split(n: int, fraction: float, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Split 0..n-1 at random into training and validation indices (at least one of each)."""
-    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
-    held_out = min(max(1, round(n * fraction)), n - 1)
-    return order[held_out:].sort().values, order[:held_out].sort().values
+def load_test(data: Data, classes: tuple[str, ...]) -> ImageData | None:
+    """Open the test images: those of an IDX data set, or ``data.test``; None if there are none.
+
+    Raises:
+        InputError: ``data.test`` is missing, or its classes are not those of the training images.
+    """
+    if is_idx(data.root):
+        return IdxData(data.root, "t10k", FASHION_MNIST)
+    if data.test is None:
+        return None
+    if not data.test.is_dir():
+        raise InputError(f"data.test: there is no folder {data.test}")
+    test = FolderData(data.test, data.workers)
+    if test.classes != classes:
+        differ = sorted(set(test.classes) ^ set(classes))
+        raise InputError(
+            f"data.test: {data.test} has other classes than {data.root}: {', '.join(differ[:5])}"
+        )
+    return test
 
 
 class _Batches(Dataset[Batch]):

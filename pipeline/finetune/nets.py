@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -15,12 +16,20 @@ from pipeline.support.checkpoints import open_checkpoint
 State = Mapping[str, torch.Tensor]
 
 
-def build(architecture: str, classes: int, image_size: int, patch_drop: float = 0.0) -> nn.Module:
+def build(
+    architecture: str,
+    classes: int,
+    image_size: int,
+    patch_drop: float = 0.0,
+    blocks: int | None = None,
+) -> nn.Module:
     """Create a classifier for images of ``image_size``, with fresh weights.
+
+    ``blocks`` keeps the first of its blocks only; None keeps all.
 
     Raises:
         InputError: timm does not know the architecture or cannot make it at this size.
-        ParamsError: patches are to be dropped from a model that has none.
+        ParamsError: patches are to be dropped, or blocks left out, of a model that has none.
     """
     model = models.create(architecture, num_classes=classes)
     if getattr(model, "pos_embed", None) is not None:
@@ -32,10 +41,40 @@ def build(architecture: str, classes: int, image_size: int, patch_drop: float = 
 
         prefix = getattr(model, "num_prefix_tokens", 1)
         model.patch_drop = PatchDropout(patch_drop, num_prefix_tokens=prefix)
+    if blocks is not None:
+        own = getattr(model, "blocks", None)
+        if not isinstance(own, nn.Sequential) or blocks > len(own):
+            raise ParamsError(
+                f"blocks: {architecture} has no {blocks} blocks to train first; leave it null"
+            )
+        model.blocks = own[:blocks]
     return model
 
 
-def resample(state: State, model: nn.Module) -> dict[str, torch.Tensor]:
+def grow(state: State, blocks: int) -> dict[str, torch.Tensor]:
+    """Deepen a transformer's ``state`` to ``blocks`` blocks without changing what it computes.
+
+    Each new block is a copy of the one before it whose two output projections are zero, so that it
+    adds nothing until it is trained (Net2Net, Chen et al. 2016; stacking, Gong et al. 2019).
+    """
+    names = {key.split(".")[1] for key in state if key.startswith("blocks.")}
+    fewer = len(names)
+    if not 0 < fewer < blocks:
+        return dict(state)
+    grown = {key: value for key, value in state.items() if not key.startswith("blocks.")}
+    taken: set[int] = set()
+    for new in range(blocks):
+        old = new * fewer // blocks
+        for key, value in state.items():
+            if key.startswith(f"blocks.{old}."):
+                rest = key.split(".", 2)[2]
+                silent = old in taken and rest.startswith(("attn.proj.", "mlp.fc2."))
+                grown[f"blocks.{new}.{rest}"] = torch.zeros_like(value) if silent else value.clone()
+        taken.add(old)
+    return grown
+
+
+def resample(state: State, model: Any) -> dict[str, torch.Tensor]:
     """Fit position embeddings of ``state`` to the grid of ``model`` by bicubic interpolation.
 
     As the ViT paper does when it fine-tunes at a higher resolution (Dosovitskiy et al., 2021).
@@ -48,18 +87,21 @@ def resample(state: State, model: nn.Module) -> dict[str, torch.Tensor]:
         return fitted
     if source.ndim != 3 or target.ndim != 3:
         return fitted
-    prefix = 0 if getattr(model, "no_embed_class", False) else getattr(model, "num_prefix_tokens")
+    prefix = 0 if getattr(model, "no_embed_class", False) else model.num_prefix_tokens
     grid = model.patch_embed.grid_size
     fitted["pos_embed"] = resample_abs_pos_embed(source, list(grid), num_prefix_tokens=prefix)
     return fitted
 
 
 def load(model: nn.Module, state: State, source: str) -> None:
-    """Copy ``state`` into ``model``, with position embeddings fitted to its grid.
+    """Copy ``state`` into ``model``, with position embeddings and depth fitted to it.
 
     Raises:
         InputError: the weights do not fit; see :func:`pipeline.support.models.load_weights`.
     """
+    blocks = getattr(model, "blocks", None)
+    if isinstance(blocks, nn.Sequential):
+        state = grow(state, len(blocks))
     models.load_weights(model, resample(state, model), source)
 
 

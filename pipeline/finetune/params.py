@@ -25,6 +25,7 @@ class Phase(Section):
     lr_end: Annotated[float, Field(ge=0)] = 0.0  # where the cosine ends
     warmup_fraction: Rate = 0.05  # of the phase's steps
     patch_drop: Rate = 0.0  # fraction of patches left out of each training image
+    blocks: Count | None = None  # train only so many blocks and grow later; null: all
 
 
 class Data(Section):
@@ -78,7 +79,8 @@ class Run(Section):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     compile: Literal["auto", "on", "off"] = "auto"
-    threads: Annotated[int, Field(ge=0)] = 0  # 0: as many as PyTorch chooses
+    threads: Annotated[int, Field(ge=0)] = 0  # of each process; 0: as many as PyTorch chooses
+    processes: Count = 1  # that share each batch; on a CPU better than as many threads
     checkpoint_seconds: Annotated[float, Field(ge=0)] = 120.0  # between resumable checkpoints
 
 

@@ -19,6 +19,7 @@ from pipeline.core.errors import InputError, ParamsError
 from pipeline.support.zoo import IMAGENET, DataConfig, imagenet_labels
 
 IMAGENET_CLASSES = 1000
+METADATA_KEY = "edge_vit"  # of a safetensors file: one key, since several have no fixed order
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +61,11 @@ def _check_labels(labels: tuple[str, ...], source: str) -> None:
 
 
 def facts_of_metadata(metadata: Mapping[str, str], source: str) -> Facts:
-    """Read what `finetune` writes into a safetensors file; anybody else's keys are left alone."""
+    """Read what `finetune` writes into a safetensors file; anybody else's keys are left alone.
+
+    The facts lie as one JSON object under ``METADATA_KEY``, or each under a key of its own.
+    """
+    metadata = _unfolded(metadata, source)
     values: dict[str, Any] = {}
     for key in (*DataConfig.model_fields, "labels"):
         if key in metadata:
@@ -72,6 +77,18 @@ def facts_of_metadata(metadata: Mapping[str, str], source: str) -> Facts:
         license=metadata.get("license"),
         data=_data_config(values, f"{source}: metadata"),
     )
+
+
+def _unfolded(metadata: Mapping[str, str], source: str) -> dict[str, str]:
+    """Return metadata with the object under ``METADATA_KEY`` spread out, each value as text."""
+    try:
+        own = json.loads(metadata.get(METADATA_KEY, "{}"))
+    except json.JSONDecodeError as error:
+        raise InputError(f"{source}: its metadata {METADATA_KEY} is not JSON ({error})") from None
+    if not isinstance(own, dict):
+        raise InputError(f"{source}: its metadata {METADATA_KEY} is no JSON object")
+    texts = {k: v if isinstance(v, str) else json.dumps(v) for k, v in own.items()}
+    return {**metadata, **texts}
 
 
 def _json_or_text(text: str) -> Any:

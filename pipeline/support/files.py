@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pipeline.core.errors import InputError
+from pipeline.core.errors import EdgeVitError, InputError
 
 CHUNK_BYTES = 1 << 20
+OLD = "edge-vit.old"  # in the scratch folder: what had the name before
 
 
 @contextmanager
@@ -22,19 +27,84 @@ def atomic(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; move it there only if the block succeeds.
 
     The temporary path keeps the suffix, since exporters choose formats by it. The block may
-    create a file or a folder; a folder replaces an older one of the same name.
+    create a file or a folder, which replaces what had the name before. Scratch that a killed run
+    left is cleaned up first. What is delivered gets the permissions that the umask gives, not the
+    private ones that libraries leave.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    _clean_up_after_killed(path)
+    with _scratch(path) as scratch:
+        new, old = scratch / path.name, scratch / OLD
+        try:
+            yield new
+        except Exception as error:
+            # Libraries that write by themselves tell of a full disk in many ways.
+            full = shutil.disk_usage(scratch).free < CHUNK_BYTES
+            if full and not isinstance(error, OSError | EdgeVitError):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
+            raise
+        _open_up(new, scratch)
+        if path.is_dir() or (path.exists() and new.is_dir()):
+            os.replace(path, old)
+        try:
+            os.replace(new, path)
+        except OSError:
+            if old.exists():
+                os.replace(old, path)
+            raise
+
+
+@contextmanager
+def _scratch(path: Path) -> Iterator[Path]:
+    """A folder beside ``path``, locked while this process lives, that is gone afterwards."""
+    while True:
+        scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+        try:
+            lock = os.open(scratch, os.O_RDONLY)
+        except FileNotFoundError:
+            continue  # another writer of this name took it for a killed run's
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if scratch.is_dir():
+            break
+        os.close(lock)
     try:
-        new = scratch / path.name
-        yield new
-        if path.is_dir():
-            os.replace(path, scratch / "old")
-        os.replace(new, path)
+        yield scratch
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+        os.close(lock)
+
+
+def _clean_up_after_killed(path: Path) -> None:
+    """Remove scratch folders of ``path`` that nobody holds; put back what one had moved aside."""
+    name = re.compile(rf"\.{re.escape(path.name)}\.[a-z0-9_]{{8}}")
+    for scratch in path.parent.iterdir():
+        if not name.fullmatch(scratch.name) or not scratch.is_dir():
+            continue
+        try:
+            lock = os.open(scratch, os.O_RDONLY)
+        except OSError:
+            continue
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if (scratch / OLD).exists() and not path.exists():
+                os.replace(scratch / OLD, path)
+            shutil.rmtree(scratch, ignore_errors=True)
+        except BlockingIOError:
+            pass  # a writer that lives
+        finally:
+            os.close(lock)
+
+
+def _open_up(new: Path, scratch: Path) -> None:
+    """Add the permissions that the umask gives to a file or a whole folder."""
+    probe = scratch / "edge-vit.probe"
+    probe.mkdir()  # reading the umask itself would change it for other threads
+    usual = stat.S_IMODE(probe.stat().st_mode)
+    for path in [new, *(new.rglob("*") if new.is_dir() else ())]:
+        if not path.is_symlink():
+            mode = stat.S_IMODE(path.stat().st_mode)
+            path.chmod(mode | (usual if path.is_dir() else usual & 0o666))
 
 
 def write_bytes(path: Path, content: bytes) -> None:

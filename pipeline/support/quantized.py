@@ -78,7 +78,9 @@ def save_quantized(
     about = json.dumps({"layers": layers, "fused_attention": fused_attention}, sort_keys=True)
     with atomic(folder) as new:
         new.mkdir()
-        save_file({k: v.contiguous() for k, v in arrays.items()}, new / MODEL_FILE, {METADATA_KEY: about})
+        save_file(
+            {k: v.contiguous() for k, v in arrays.items()}, new / MODEL_FILE, {METADATA_KEY: about}
+        )
         write_text(new / CONTRACT_FILE, contract.to_json())
 
 

@@ -1,0 +1,45 @@
+# `make repro` and `make test` work on a bare machine; see README.md.
+#
+# VENV=DIR          where the environment goes (default .venv)
+# PYTHON=PATH       use this environment's python instead; nothing is installed
+# TORCH_WHEELS=X    index address or folder with other torch builds, such as CPU-only ones
+# BOOTSTRAP_PYTHON  the python that makes the environment (default python3)
+
+VENV ?= .venv
+BOOTSTRAP_PYTHON ?= python3
+ifdef PYTHON
+BIN := $(abspath $(dir $(PYTHON)))
+SETUP :=
+else
+BIN := $(abspath $(VENV))/bin
+SETUP := setup
+endif
+export PATH := $(BIN):$(PATH)
+export TORCH_WHEELS
+
+.PHONY: repro test lint types bench setup clean help
+
+repro: $(SETUP) ## make everything, print the verdict and the release folder
+	@status=0; dvc repro || status=$$?; \
+	  if [ -f artifacts/latency/evidence.json ]; then edge-vit summary || true; fi; exit $$status
+
+test: $(SETUP) ## run the tests
+	@python -m pytest
+
+lint: $(SETUP) ## check style and format
+	@ruff check . && ruff format --check .
+
+types: $(SETUP) ## check types
+	@mypy
+
+bench: $(SETUP) ## wall time and peak memory of each stage, for three sizes of DeiT
+	@python -m pipeline.bench
+
+setup:
+	@$(BOOTSTRAP_PYTHON) scripts/bootstrap.py $(VENV)
+
+clean: ## remove what stages wrote
+	@rm -rf artifacts/*/
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' Makefile

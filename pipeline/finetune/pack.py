@@ -1,0 +1,63 @@
+"""Stage ``pack``: float16 safetensors that say what they are; equal weights are equal bytes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pipeline.core.errors import exit_on_error
+from pipeline.finetune import places
+from pipeline.finetune.evaluate import packed_state, preprocessing
+from pipeline.finetune.params import FinetuneParams, load_params
+
+
+def pack(params: FinetuneParams, artifacts: Path) -> Path:
+    """Write ``packed/ARCHITECTURE.finetuned.safetensors``; return its path.
+
+    ``model.checkpoint`` of the main pipeline takes this file: its metadata holds architecture,
+    labels and preprocessing.
+
+    Raises:
+        InputError: the trained weights are missing or do not fit float16.
+    """
+    from safetensors.torch import save
+
+    from pipeline.finetune.data import load_train
+    from pipeline.support.facts import METADATA_KEY
+    from pipeline.support.files import atomic, sha256_file
+
+    state = {key: value.contiguous() for key, value in sorted(packed_state(artifacts).items())}
+    about = _about(params, load_train(params.data).classes)
+    # One key: safetensors writes several in an order that changes from run to run.
+    text = json.dumps(about, sort_keys=True, separators=(",", ":"))
+    folder = artifacts / places.PACKED
+    name = f"{params.model.architecture}.finetuned.safetensors"
+    with atomic(folder) as new:
+        new.mkdir()
+        (new / name).write_bytes(save(state, {METADATA_KEY: text}))
+    print(f"{folder / name}: SHA-256 {sha256_file(folder / name)}")
+    return folder / name
+
+
+def _about(params: FinetuneParams, labels: tuple[str, ...]) -> dict[str, Any]:
+    """Return what :func:`pipeline.support.facts.facts_of_metadata` reads."""
+    prepared = preprocessing(params)
+    return {
+        "architecture": params.model.architecture,
+        "labels": list(labels),
+        "input_size": [3, *prepared.size],
+        "crop_pct": prepared.crop_pct,
+        "interpolation": prepared.interpolation,
+        "mean": list(prepared.mean),
+        "std": list(prepared.std),
+    }
+
+
+def main() -> None:
+    with exit_on_error():
+        pack(load_params(), places.ARTIFACTS)
+
+
+if __name__ == "__main__":
+    main()

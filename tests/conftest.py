@@ -1,0 +1,93 @@
+"""A whole pipeline run on a few samples, made once for all tests that look at its results."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pipeline.core.params import Params, load_params
+
+ROOT = Path(__file__).parent.parent
+SAMPLES = 96
+
+
+def run_stages(params: Params, artifacts: Path, *stages: str) -> None:
+    """Run stages in this process, in the order given, on the folder ``artifacts``."""
+    from pipeline.export_executorch import export_executorch
+    from pipeline.export_onnx import export_onnx
+    from pipeline.fetch import fetch
+    from pipeline.latency import latency
+    from pipeline.lite import lite
+    from pipeline.optimize import optimize
+    from pipeline.parity import parity
+    from pipeline.quantize import quantize
+    from pipeline.reference import reference
+    from pipeline.samples import samples
+    from pipeline.script import script
+    from pipeline.support.quantized import load_contract
+
+    a = artifacts
+    checkpoint = a / "checkpoint"
+    run: dict[str, Callable[[], object]] = {
+        "fetch": lambda: fetch(params, checkpoint),
+        "samples": lambda: samples(params.samples, load_contract(checkpoint), a / "samples"),
+        "reference": lambda: reference(
+            params.reference, checkpoint, a / "samples", a / "reference"
+        ),
+        "quantize": lambda: quantize(params.quantize, checkpoint, a / "quantized"),
+        "script": lambda: script(a / "quantized", a / "scripted"),
+        "optimize": lambda: optimize(a / "scripted", a / "optimized"),
+        "lite": lambda: lite(params.quantize, a / "optimized", a / "lite"),
+        "export_onnx": lambda: export_onnx(
+            params.quantize, checkpoint, a / "onnx", a / "onnx_int8"
+        ),
+        "export_executorch": lambda: export_executorch(
+            params.quantize, checkpoint, a / "executorch"
+        ),
+        "parity": lambda: parity(params.parity, a, a / "parity"),
+        "latency": lambda: latency(params.latency, a, a / "latency"),
+    }
+    for stage in stages:
+        run[stage]()
+
+
+@pytest.fixture(scope="session")
+def params() -> Params:
+    """The default parameters, on few samples and with few timed runs."""
+    values = load_params(ROOT / "params.yaml").model_dump()
+    values["samples"] |= {
+        "source": ROOT / "embedded" / "fashion_mnist",
+        "limit": SAMPLES,
+        "calibration": 8,
+    }
+    values["reference"]["noise_samples"] = 16
+    values["parity"]["step_samples"] = 16
+    values["latency"] |= {"warmup": 1, "runs": 10}
+    # Ten runs on a machine that also runs other tests say nothing about speed.
+    for budget in values["gate"]["budgets"].values():
+        budget["latency_ratio_max"] = None
+    return Params.model_validate(values)
+
+
+@pytest.fixture(scope="session")
+def healthy(params: Params, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The artifacts of a run without faults; shared, so never change them in place."""
+    artifacts = tmp_path_factory.mktemp("healthy") / "artifacts"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        run_stages(
+            params,
+            artifacts,
+            *("fetch", "samples", "reference", "quantize", "script", "optimize", "lite"),
+            *("export_onnx", "export_executorch", "parity", "latency"),
+        )
+    return artifacts
+
+
+@pytest.fixture
+def artifacts(healthy: Path, tmp_path: Path) -> Path:
+    """A copy of the healthy run, to plant a fault in."""
+    return Path(shutil.copytree(healthy, tmp_path / "artifacts"))

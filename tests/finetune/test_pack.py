@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from pipeline.core.errors import InputError
+from pipeline.finetune import nets
+from pipeline.finetune.pack import pack
+from pipeline.finetune.params import FinetuneParams
+from pipeline.support.checkpoints import open_checkpoint
+from pipeline.support.facts import METADATA_KEY, facts_of_metadata
+from tests.finetune.conftest import TINY
+
+
+@pytest.fixture
+def artifacts(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    model = nets.build(TINY, 10, 48)
+    (tmp_path / "train").mkdir()
+    save_file(model.state_dict(), tmp_path / "train" / "weights.safetensors")
+    return tmp_path
+
+
+def test_equal_weights_are_equal_bytes(params: FinetuneParams, artifacts: Path) -> None:
+    packed = {pack(params, artifacts).read_bytes() for _ in range(5)}
+    assert len(packed) == 1
+
+
+def test_weights_are_float16_of_those_trained(params: FinetuneParams, artifacts: Path) -> None:
+    trained, _ = open_checkpoint(artifacts / "train" / "weights.safetensors")
+    packed, _ = open_checkpoint(pack(params, artifacts))
+    assert packed.keys() == trained.keys()
+    assert all(torch.equal(packed[key], trained[key].half()) for key in trained)
+
+
+def test_the_file_says_what_it_is(params: FinetuneParams, artifacts: Path) -> None:
+    path = pack(params, artifacts)
+    assert path.name == f"{TINY}.finetuned.safetensors"
+    _, metadata = open_checkpoint(path)
+    facts = facts_of_metadata(metadata, path.name)
+    assert facts.architecture == TINY
+    assert facts.labels is not None
+    assert facts.labels[:2] == ("T-shirt/top", "Trouser")
+    assert len(facts.labels) == 10
+    assert facts.data == {
+        "input_size": (3, 48, 48),
+        "crop_pct": 1.0,
+        "interpolation": "bicubic",
+        "mean": (0.485, 0.456, 0.406),
+        "std": (0.229, 0.224, 0.225),
+    }
+
+
+@pytest.mark.parametrize("text", ["not json", "[1]"])
+def test_damaged_metadata_is_refused(text: str) -> None:
+    with pytest.raises(InputError, match=r"some\.safetensors: its metadata edge_vit is no"):
+        facts_of_metadata({METADATA_KEY: text}, "some.safetensors")
+
+
+def test_weights_that_float16_cannot_hold_are_refused(
+    params: FinetuneParams, artifacts: Path
+) -> None:
+    path = artifacts / "train" / "weights.safetensors"
+    state, _ = open_checkpoint(path)
+    state["head.bias"][0] = 1e6
+    save_file(state, path)
+    with pytest.raises(InputError, match=r"head\.bias holds values that float16 cannot"):
+        pack(params, artifacts)
