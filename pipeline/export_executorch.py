@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import os
 import sys
-import warnings
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ from pipeline.core.errors import exit_on_error
 from pipeline.core.params import Quantize, load_params
 from pipeline.support import paths
 from pipeline.support.files import atomic, write_text
+from pipeline.support.quiet import quiet
 
 if TYPE_CHECKING:
     import torch
@@ -34,8 +34,7 @@ def export_executorch(params: Quantize, checkpoint: Path, out: Path) -> Path:
     # XNNPACK lacks: twice the latency, for a case that images never have.
     model, contract = load_model(checkpoint / MODEL_FILE, fused_attention=False)
     example = (torch.zeros(contract.input_shape),)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with quiet():
         program = _lower(_quantize(model, example, params.keep_float), example)
     final = contract.for_artefact(
         Artefact(
@@ -65,7 +64,7 @@ def _quantize(
     )
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
-    from pipeline.quantize import matching_linears
+    from pipeline.support.quantized import matching_linears
 
     config = get_symmetric_quantization_config(is_per_channel=True, is_dynamic=True)
     quantizer = XNNPACKQuantizer().set_global(config)

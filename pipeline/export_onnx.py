@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +10,8 @@ from pipeline.core.contract import METADATA_KEY, Artefact, Contract
 from pipeline.core.errors import exit_on_error
 from pipeline.core.params import Quantize, load_params
 from pipeline.support import paths
-from pipeline.support.files import atomic
+from pipeline.support.files import atomic, write_bytes
+from pipeline.support.quiet import quiet
 
 if TYPE_CHECKING:
     import onnx
@@ -36,7 +36,7 @@ def export_onnx(params: Quantize, checkpoint: Path, float_out: Path, int8_out: P
 
     kept = _kept_nodes(model, params.keep_float)
     int8_name = contract.file_name(params.scheme, ".int8.onnx")
-    with atomic(int8_out) as new:
+    with quiet(), atomic(int8_out) as new:
         new.mkdir()
         quantize_dynamic(
             float_out / float_name,
@@ -60,8 +60,7 @@ def _export_float(checkpoint: Path) -> tuple[onnx.ModelProto, Contract]:
 
     model, contract = load_model(checkpoint / MODEL_FILE, fused_attention=False)
     example = torch.zeros(2, *contract.input_shape[1:])
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with quiet():
         program = torch.onnx.export(
             model,
             (example,),
@@ -112,7 +111,7 @@ def _save(
     )
     onnx.helper.set_model_props(model, {METADATA_KEY: final.to_json()})
     onnx.checker.check_model(model, full_check=True)
-    onnx.save(model, path)
+    write_bytes(path, model.SerializeToString(deterministic=True))
 
 
 def main() -> None:

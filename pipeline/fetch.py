@@ -33,7 +33,7 @@ from pipeline.support.facts import (
     facts_of_metadata,
     read_labels,
 )
-from pipeline.support.files import atomic, read_json, sha256_file, write_text
+from pipeline.support.files import atomic, read_json, sha256_file, write_bytes, write_text
 
 if TYPE_CHECKING:
     import torch
@@ -67,7 +67,7 @@ def fetch(params: Params, out: Path) -> None:
     """
     origin = locate(params.model)
 
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     from pipeline.support.quantized import CONTRACT_FILE, MODEL_FILE
 
@@ -77,7 +77,7 @@ def fetch(params: Params, out: Path) -> None:
     with atomic(out) as new:
         new.mkdir()
         arrays = {key: value.contiguous() for key, value in model.state_dict().items()}
-        save_file(arrays, new / MODEL_FILE, {"format": "pt"})
+        write_bytes(new / MODEL_FILE, save(arrays, {"format": "pt"}))
         checkpoint = Checkpoint(
             name=origin.name,
             architecture=str(facts.architecture),

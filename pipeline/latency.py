@@ -86,10 +86,10 @@ def _interleave(
 ) -> dict[str, list[float]]:
     """Let the files take turns; return milliseconds by file, without the warm-up rounds."""
     rounds: dict[str, list[float]] = {key: [] for key in runtimes}
-    order = list(runtimes)
+    rng = np.random.default_rng(0)
     for number, image in enumerate(tqdm(images, desc="latency", unit="round")):
-        # Who follows whom changes each round, so that nobody always inherits the same caches.
-        for key in order[number % len(order) :] + order[: number % len(order)]:
+        # A new order each round, so that nobody always inherits the same neighbour's caches.
+        for key in rng.permutation(list(runtimes)).tolist():
             elapsed = _time(runtimes[key], image)
             if number >= warmup:
                 rounds[key].append(elapsed)

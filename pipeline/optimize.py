@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 
-from pipeline.core.contract import EXTRA_FILE
 from pipeline.core.errors import InputError, exit_on_error
 from pipeline.support import paths
-from pipeline.support.files import atomic
 
 
 def optimize(scripted: Path, out: Path) -> None:
@@ -20,20 +17,18 @@ def optimize(scripted: Path, out: Path) -> None:
     import torch
     from torch.utils.mobile_optimizer import optimize_for_mobile
 
+    from pipeline.support import torchscript
+    from pipeline.support.quiet import quiet
+
     if not torch._C._is_xnnpack_enabled():
         raise InputError(
             f"torch {torch.__version__} is built without XNNPACK, which optimize_for_mobile "
             "needs; install torch 2.12.1, the last that has it (`make repro` does)"
         )
-    torch.backends.quantized.engine = "qnnpack"
-    extra = {EXTRA_FILE: ""}
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*torch.jit.*deprecated", DeprecationWarning)
-        model = torch.jit.load(scripted / paths.TORCHSCRIPT_FILE, _extra_files=extra)
+    model, contract = torchscript.load(scripted / torchscript.FILE)
+    with quiet():
         optimized = optimize_for_mobile(model)
-    with atomic(out) as new:
-        new.mkdir()
-        optimized.save(str(new / paths.TORCHSCRIPT_FILE), _extra_files=extra)
+    torchscript.save(optimized, contract, out)
 
 
 def main() -> None:

@@ -6,19 +6,15 @@ Weights become int8 once; activations are quantized per tensor while the model r
 
 from __future__ import annotations
 
-import warnings
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.core.errors import ParamsError, exit_on_error
+from pipeline.core.errors import exit_on_error
 from pipeline.core.params import Quantize, load_params
 from pipeline.support import paths
 
 if TYPE_CHECKING:
     from torch import nn
-
-ENGINE = "qnnpack"
 
 
 def quantize(params: Quantize, checkpoint: Path, out: Path) -> None:
@@ -36,48 +32,24 @@ def quantize(params: Quantize, checkpoint: Path, out: Path) -> None:
 
 def quantize_linears(model: nn.Module, scheme: str, keep_float: tuple[str, ...]) -> nn.Module:
     """Return a copy of ``model`` whose linear layers, but for ``keep_float``, are dynamic int8."""
-    import torch
     from torch.ao.quantization import (
         default_dynamic_qconfig,
         per_channel_dynamic_qconfig,
         quantize_dynamic,
     )
 
-    torch.backends.quantized.engine = ENGINE
+    from pipeline.support.quantized import linears, matching_linears
+    from pipeline.support.quiet import quiet
+    from pipeline.support.torchscript import use_qnnpack
+
+    use_qnnpack()
     kept = matching_linears(model, keep_float)
     qconfig = per_channel_dynamic_qconfig if scheme == "per_channel" else default_dynamic_qconfig
-    with warnings.catch_warnings():
-        # torch.ao names torchao as its successor, which has no QNNPACK: see docs/adr/0001.
-        warnings.filterwarnings("ignore", "torch.ao.quantization is deprecated")
+    with quiet():
         quantized: nn.Module = quantize_dynamic(
-            model, {name: qconfig for name in _linears(model) if name not in kept}
+            model, {name: qconfig for name in linears(model) if name not in kept}
         )
     return quantized
-
-
-def matching_linears(model: nn.Module, patterns: tuple[str, ...]) -> set[str]:
-    """Names of the linear layers that the patterns of ``quantize.keep_float`` name.
-
-    Raises:
-        ParamsError: a pattern names no linear layer.
-    """
-    linears = _linears(model)
-    matching: set[str] = set()
-    for pattern in patterns:
-        found = {name for name in linears if fnmatchcase(name, pattern)}
-        if not found:
-            raise ParamsError(
-                f"params.yaml: quantize.keep_float: {pattern!r} names no linear layer; "
-                f"there are e.g. {', '.join(linears[:5])}"
-            )
-        matching |= found
-    return matching
-
-
-def _linears(model: nn.Module) -> list[str]:
-    from torch.nn import Linear
-
-    return [name for name, module in model.named_modules() if isinstance(module, Linear)]
 
 
 def main() -> None:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 
-from pipeline.core.contract import EXTRA_FILE
 from pipeline.core.errors import InputError, exit_on_error
 from pipeline.support import paths
-from pipeline.support.files import atomic
 
 
 def script(quantized: Path, out: Path) -> None:
@@ -19,22 +16,20 @@ def script(quantized: Path, out: Path) -> None:
     """
     import torch
 
+    from pipeline.support import torchscript
     from pipeline.support.quantized import MODEL_FILE, load_model
+    from pipeline.support.quiet import quiet
 
-    torch.backends.quantized.engine = "qnnpack"
+    torchscript.use_qnnpack()
     model, contract = load_model(quantized / MODEL_FILE)
     try:
-        with warnings.catch_warnings():
-            # TorchScript is what the Lite interpreter loads, deprecated or not: docs/adr/0001.
-            warnings.filterwarnings("ignore", ".*torch.jit.*deprecated", DeprecationWarning)
+        with quiet():
             scripted = torch.jit.script(model)
     except (RuntimeError, torch.jit.Error) as error:
         raise InputError(
             f"{contract.checkpoint.architecture} cannot be scripted: {error}"
         ) from None
-    with atomic(out) as new:
-        new.mkdir()
-        scripted.save(new / paths.TORCHSCRIPT_FILE, _extra_files={EXTRA_FILE: contract.to_json()})
+    torchscript.save(scripted, contract, out)
 
 
 def main() -> None:

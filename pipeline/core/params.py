@@ -186,7 +186,8 @@ class _Place:
 
 def _explain(problems: list[ErrorDetails], path: Path, model: type[Section]) -> list[str]:
     """One line for each key; what may stand there in several ways is joined by "or"."""
-    whole: list[str] = []
+    misspelt: list[str] = []  # first, since they often explain what is missing
+    missing: list[str] = []
     wrong: dict[str, tuple[list[str], Any]] = {}
     for problem in problems:
         place = _find(problem["loc"], model)
@@ -195,9 +196,9 @@ def _explain(problems: list[ErrorDetails], path: Path, model: type[Section]) -> 
             name = place.key.rpartition(".")[2]
             near = difflib.get_close_matches(name, place.beside, n=1)
             hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(place.beside)}"
-            whole.append(f"{path}: {place.key} is not a parameter; {hint}")
+            misspelt.append(f"{path}: {place.key} is not a parameter; {hint}")
         elif kind == "missing":
-            whole.append(f"{path}: {place.key} is missing")
+            missing.append(f"{path}: {place.key} is missing")
         else:
             allowed = _allowed(problem, place)
             wrong.setdefault(place.key, ([], problem["input"]))[0].append(allowed)
@@ -205,7 +206,7 @@ def _explain(problems: list[ErrorDetails], path: Path, model: type[Section]) -> 
         f"{path}: {key} must be {' or '.join(allowed)}, got {_shown(value)}"
         for key, (allowed, value) in wrong.items()
     ]
-    return whole + lines
+    return misspelt + missing + lines
 
 
 def _allowed(problem: ErrorDetails, place: _Place) -> str:
@@ -218,7 +219,8 @@ def _allowed(problem: ErrorDetails, place: _Place) -> str:
     if kind in ("greater_than", "greater_than_equal", "less_than", "less_than_equal"):
         return _range(place.constraints)
     if kind == "literal_error":
-        return "one of " + ", ".join(map(str, get_args(place.annotation)))
+        choices = [str(choice) for choice in get_args(place.annotation)]
+        return f"one of {', '.join(choices)}" if len(choices) > 1 else choices[0]
     if kind == "string_pattern_mismatch":
         return _PATTERNS.get(context["pattern"], f"text that matches {context['pattern']}")
     if kind == "too_short":

@@ -104,7 +104,8 @@ def junit(verdict: Verdict) -> str:
             ElementTree.SubElement(case, "skipped", message=message)
     ElementTree.indent(suite)
     # Not "unicode", which declares the encoding of the locale.
-    return ElementTree.tostring(suite, encoding="utf-8", xml_declaration=True).decode() + "\n"
+    xml: bytes = ElementTree.tostring(suite, encoding="utf-8", xml_declaration=True)
+    return xml.decode() + "\n"
 
 
 def _float_row(

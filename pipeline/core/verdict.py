@@ -214,6 +214,8 @@ def _check_counts(name: str, measured: Mapping[str, Any], samples: int) -> None:
     counts = {measured["count"], samples, *([sum(pairs.values())] if pairs else [])}
     if len(counts) != 1:
         raise ValueError(f"{name} was measured on {sorted(counts)} samples at once")
+    if not measured["size_bytes"] > 0:
+        raise ValueError(f"{name} has {measured['size_bytes']} bytes")
 
 
 def _agreement(

@@ -64,13 +64,11 @@ def run_together(size: int, work: Callable[..., None], *arguments: Any) -> None:
     if size == 1:
         work(*arguments, crew=Crew())
         return
-    from torch.multiprocessing.spawn import ProcessException
+    from torch.multiprocessing.spawn import ProcessException, spawn
 
     with tempfile.TemporaryDirectory() as folder:
         try:
-            torch.multiprocessing.spawn(
-                _member, (size, folder, work, arguments), nprocs=size, join=True
-            )
+            spawn(_member, (size, folder, work, arguments), nprocs=size, join=True)
         except ProcessException:
             for left in Path(folder).glob("*.error"):
                 raise pickle.loads(left.read_bytes()) from None

@@ -53,5 +53,5 @@ class Machine:
 def has_bfloat16(device: torch.device) -> bool:
     """Whether bfloat16 is computed by the hardware rather than emulated."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()

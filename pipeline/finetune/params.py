@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from pipeline.core.errors import ParamsError
 from pipeline.core.params import Count, Fraction, Positive, Section, load
 
 PARAMS_FILE = Path("finetune/params.yaml")
@@ -96,4 +97,11 @@ class FinetuneParams(Section):
 
 def load_params(path: Path = PARAMS_FILE) -> FinetuneParams:
     """Read ``finetune/params.yaml``; errors as :func:`pipeline.core.params.load`."""
-    return load(path, FinetuneParams)
+    params = load(path, FinetuneParams)
+    for name, recipe in (("train", params.train), ("teacher", params.teacher)):
+        if recipe is not None and recipe.phases[-1].blocks is not None:
+            raise ParamsError(
+                f"{path}: {name}.phases.{len(recipe.phases) - 1}.blocks must be null: the last "
+                "phase trains the whole model"
+            )
+    return params

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pipeline.core.contract import EXTRA_FILE, Contract
-from pipeline.core.errors import InputError
+from pipeline.core.contract import Contract
 from pipeline.runtimes import FloatArray
+from pipeline.support import torchscript
 from pipeline.support.quantized import load_model
 
 
@@ -25,7 +25,7 @@ class TorchRuntime:
     dtype: torch.dtype = torch.float32
 
     def __init__(self, threads: int) -> None:
-        torch.backends.quantized.engine = "qnnpack"
+        torchscript.use_qnnpack()
         torch.set_num_threads(threads)
 
     def logits(self, batch: FloatArray) -> FloatArray:
@@ -49,9 +49,4 @@ class TorchScriptRuntime(TorchRuntime):
 
     def __init__(self, path: Path, threads: int) -> None:
         super().__init__(threads)
-        extra = {EXTRA_FILE: ""}
-        try:
-            self.module = torch.jit.load(path, map_location="cpu", _extra_files=extra).eval()
-        except RuntimeError as error:
-            raise InputError(f"{path} is no TorchScript file: {error}") from None
-        self.contract = Contract.from_json(extra[EXTRA_FILE])
+        self.module, self.contract = torchscript.load(path)

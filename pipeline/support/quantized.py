@@ -9,16 +9,18 @@ hold every int8 weight against the float weight it came from.
 from __future__ import annotations
 
 import json
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import nn
 from torch.ao.nn.quantized.dynamic import Linear as QuantizedLinear
 
 from pipeline.core.contract import Contract
-from pipeline.support.files import atomic, read_json, write_text
+from pipeline.core.errors import ParamsError
+from pipeline.support.files import atomic, read_json, write_bytes, write_text
 from pipeline.support.models import create, load_weights
 
 MODEL_FILE = "model.safetensors"
@@ -78,10 +80,34 @@ def save_quantized(
     about = json.dumps({"layers": layers, "fused_attention": fused_attention}, sort_keys=True)
     with atomic(folder) as new:
         new.mkdir()
-        save_file(
-            {k: v.contiguous() for k, v in arrays.items()}, new / MODEL_FILE, {METADATA_KEY: about}
-        )
+        whole = {key: value.contiguous() for key, value in arrays.items()}
+        # Written by Python, whose errors say what is wrong with a disk.
+        write_bytes(new / MODEL_FILE, save(whole, {METADATA_KEY: about}))
         write_text(new / CONTRACT_FILE, contract.to_json())
+
+
+def matching_linears(model: nn.Module, patterns: tuple[str, ...]) -> set[str]:
+    """Names of the linear layers that the patterns of ``quantize.keep_float`` name.
+
+    Raises:
+        ParamsError: a pattern names no linear layer.
+    """
+    names = linears(model)
+    matching: set[str] = set()
+    for pattern in patterns:
+        found = {name for name in names if fnmatchcase(name, pattern)}
+        if not found:
+            raise ParamsError(
+                f"params.yaml: quantize.keep_float: {pattern!r} names no linear layer; "
+                f"there are e.g. {', '.join(names[:5])}"
+            )
+        matching |= found
+    return matching
+
+
+def linears(model: nn.Module) -> list[str]:
+    """Names of all linear layers, in the model's order."""
+    return [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
 
 
 def _scale(weight: torch.Tensor) -> torch.Tensor:

@@ -1,17 +1,26 @@
 from __future__ import annotations
 
 import gzip
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from pipeline.finetune.params import FinetuneParams
 
 TINY = "test_vit"  # 0.4 million weights, patches of 16 px
 COLOURS = {"blue": (20, 20, 220), "red": (220, 20, 20)}
+
+
+@pytest.fixture(autouse=True)
+def threads_as_before() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
 
 
 def write_idx(path: Path, array: np.ndarray) -> None:

@@ -84,3 +84,29 @@ def test_a_checkpoint_of_another_architecture_is_refused(tmp_path: Path) -> None
     save_file(state, tmp_path / "resnet.safetensors")
     with pytest.raises(InputError, match="does not fit the model"):
         start_from(build(TINY, 3, 32), tmp_path / "resnet.safetensors")
+
+
+def test_a_deeper_model_computes_what_the_shallower_one_did() -> None:
+    torch.manual_seed(0)
+    shallow, deep = build(TINY, 3, 48, blocks=2), build(TINY, 3, 48)
+    assert len(shallow.blocks) == 2
+    assert len(deep.blocks) > 2
+    for model in (shallow, deep):
+        torch.nn.init.normal_(model.head.weight)
+    load(deep, shallow.state_dict(), "shallow")
+    x = torch.randn(2, 3, 48, 48)
+    torch.testing.assert_close(deep(x), shallow(x))
+    deep(x).sum().backward()
+    silent = deep.blocks[1].attn.proj.weight.grad
+    assert silent is not None
+    assert silent.abs().max() > 0  # so that training wakes them
+
+
+def test_more_blocks_than_there_are_are_refused() -> None:
+    with pytest.raises(ParamsError, match="blocks: test_vit has no 99 blocks"):
+        build(TINY, 3, 32, blocks=99)
+
+
+def test_blocks_of_a_convolution_are_refused() -> None:
+    with pytest.raises(ParamsError, match="blocks: test_resnet has no 2 blocks"):
+        build("test_resnet", 3, 32, blocks=2)

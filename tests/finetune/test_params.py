@@ -24,12 +24,12 @@ def test_the_recipe_in_the_repository_is_valid_and_ends_at_224_pixels() -> None:
         (
             "validation: 0.02",
             "validation: 1.5",
-            r"data\.validation must be less than 1",
+            r"data\.validation must be",
         ),
         (
             "label_smoothing: 0.1",
             "label_smoothing: -1",
-            r"train\.label_smoothing must be at least",
+            r"train\.label_smoothing must be",
         ),
         (
             "label_smoothing: 0.1",
@@ -39,12 +39,12 @@ def test_the_recipe_in_the_repository_is_valid_and_ends_at_224_pixels() -> None:
         (
             "image_size: 64",
             "image_size: 4",
-            r"train\.phases\.0\.image_size must be at least 8",
+            r"train\.phases\.0\.image_size must be",
         ),
         (
             "name: muon",
             "name: sgd",
-            r"train\.optimizer\.name must be one of 'adamw' or 'muon'",
+            r"train\.optimizer\.name must be one of .*adamw",
         ),
     ],
 )
@@ -55,6 +55,16 @@ def test_wrong_values_are_named_by_their_path(
     path = tmp_path / "params.yaml"
     path.write_text(GIVEN.replace(old, new, 1))
     with pytest.raises(ParamsError, match=words):
+        load_params(path)
+
+
+def test_the_last_phase_trains_all_blocks(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    recipe = "{image_size: 32, epochs: 1, batch_size: 8, lr: 0.1, blocks: 2}"
+    path.write_text(
+        f"data: {{root: x}}\nmodel: {{architecture: test_vit}}\ntrain: {{phases: [{recipe}]}}\n"
+    )
+    with pytest.raises(ParamsError, match=r"train\.phases\.0\.blocks must be null"):
         load_params(path)
 
 

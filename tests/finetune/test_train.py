@@ -60,24 +60,6 @@ def history(artifacts: Path) -> list[dict[str, str]]:
     return [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-def test_a_killed_run_ends_with_the_same_bits(
-    idx_root: Path, tmp_path: Path, optimizer: str
-) -> None:
-    params = params_for(idx_root, optimizer={"name": optimizer})
-    train(params, tmp_path / "whole")
-    # 4 steps a phase: killed in the first phase for one, in the second for the other.
-    kill_after(2 if optimizer == "adamw" else 6, params, tmp_path / "killed")
-    assert (tmp_path / "killed" / "resume" / "train.pt").is_file()
-    assert not (tmp_path / "killed" / "train" / "weights.safetensors").exists()
-    train(params, tmp_path / "killed")
-    whole, killed = weights(tmp_path / "whole"), weights(tmp_path / "killed")
-    assert all(torch.equal(whole[key], killed[key]) for key in whole)
-    assert history(tmp_path / "whole") == history(tmp_path / "killed")
-    assert [row["image_size"] for row in history(tmp_path / "killed")] == ["32", "48"]
-    assert not (tmp_path / "killed" / "resume" / "train.pt").exists()
-
-
 class Stopped(Exception):
     pass
 
@@ -95,6 +77,36 @@ def stop_after(steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fit.Trainer, "_step", stopping)
 
 
+def assert_same(whole: Path, other: Path) -> None:
+    expected, found = weights(whole), weights(other)
+    assert all(torch.equal(expected[key], found[key]) for key in expected)
+    assert history(whole) == history(other)
+    assert [row["image_size"] for row in history(other)] == ["32", "48"]
+    assert not (other / "resume" / "train.pt").exists()
+
+
+def test_a_killed_run_ends_with_the_same_bits(idx_root: Path, tmp_path: Path) -> None:
+    params = params_for(idx_root, optimizer={"name": "muon"})
+    train(params, tmp_path / "whole")
+    kill_after(6, params, tmp_path / "killed")  # in the second phase: there are 4 steps in each
+    assert (tmp_path / "killed" / "resume" / "train.pt").is_file()
+    assert not (tmp_path / "killed" / "train" / "weights.safetensors").exists()
+    train(params, tmp_path / "killed")
+    assert_same(tmp_path / "whole", tmp_path / "killed")
+
+
+def test_a_run_stopped_in_its_first_phase_ends_with_the_same_bits(
+    idx_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    params = params_for(idx_root)
+    train(params, tmp_path / "whole")
+    stop_after(3, monkeypatch)
+    with pytest.raises(Stopped):
+        train(params, tmp_path / "stopped")
+    train(params, tmp_path / "stopped")
+    assert_same(tmp_path / "whole", tmp_path / "stopped")
+
+
 def test_a_checkpoint_of_other_parameters_is_not_gone_on_from(
     idx_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -108,7 +120,7 @@ def test_a_checkpoint_of_other_parameters_is_not_gone_on_from(
 
 
 def test_training_learns(idx_root: Path, tmp_path: Path) -> None:
-    phase = {"image_size": 32, "epochs": 12, "batch_size": 8, "lr": 2e-3}
+    phase = {"image_size": 32, "epochs": 6, "batch_size": 8, "lr": 2e-3}
     params = params_for(idx_root, phases=[phase], ema_decay=0.8)
     train(params, tmp_path)
     evaluate(params, tmp_path)

@@ -1,0 +1,144 @@
+"""Valid evidence from synthetic logits, for tests of what judges it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.core.evidence import SCHEMA, logits_sha256
+from pipeline.core.measures import against_float, between_steps
+from pipeline.core.params import Budget, Gate
+from pipeline.core.verdict import FORMATS, STEPS, Files, Verdict, decide
+
+Logits = NDArray[np.float32]
+
+COUNT, CLASSES = 2000, 10
+FLOOR = 1e-5
+DEVICE = "NVIDIA GeForce RTX 4090"
+BUDGET = Budget(
+    top1_agreement_min=0.95,
+    accuracy_drop_max_pp=1.0,
+    sqnr_min_db=30,
+    size_ratio_max=0.35,
+    latency_ratio_max=1.0,
+)
+
+
+def gate(channel: str = "candidate", **budget: float | None) -> Gate:
+    limits = BUDGET.model_dump() | budget
+    return Gate.model_validate({"channel": channel, "budgets": dict.fromkeys(FORMATS, limits)})
+
+
+def digest(name: str) -> str:
+    return logits_sha256(np.frombuffer(name.encode(), np.uint8).astype(np.float32))
+
+
+@dataclass
+class Case:
+    """Evidence that passes everything but the baseline, to be spoilt by a test."""
+
+    reference: Logits
+    labels: NDArray[np.int64] | None
+    parity: dict[str, Any]
+    latency: dict[str, Any]
+    files: Files
+    gate: Gate = field(default_factory=gate)
+
+    def decide(self) -> Verdict:
+        return decide(self.gate, DEVICE, self.files, self.parity, self.latency)
+
+    def outcome(self, name: str, subject: str) -> str:
+        return self.criterion(name, subject).outcome
+
+    def criterion(self, name: str, subject: str) -> Any:
+        found = [c for c in self.decide().criteria if (c.name, c.subject) == (name, subject)]
+        assert len(found) == 1, f"{len(found)} criteria {name} of {subject}"
+        return found[0]
+
+    def measure(self, key: str, candidate: Logits) -> None:
+        """Put another answer of one file into the evidence."""
+        self.parity["artefacts"][key] |= against_float(
+            self.reference, candidate, self.labels, FLOOR
+        )
+
+    def flipped(self, lost: int, won: int) -> Logits:
+        """Logits that lose so many right answers of float's and win so many wrong ones."""
+        assert self.labels is not None
+        logits, right = self.reference.copy(), self.reference.argmax(1) == self.labels
+        for row in np.flatnonzero(right)[:lost]:
+            logits[row] = np.roll(logits[row], 1)
+        for row in np.flatnonzero(~right)[:won]:
+            logits[row, self.labels[row]] = logits[row].max() + 1
+        return logits
+
+
+def case(labelled: bool = True) -> Case:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, CLASSES, COUNT)
+    reference = rng.normal(size=(COUNT, CLASSES)).astype(np.float32)
+    right = rng.random(COUNT) < 0.9
+    reference[np.arange(COUNT), np.where(right, labels, (labels + 1) % CLASSES)] += 8
+    near = (reference + rng.normal(scale=1e-3, size=reference.shape)).astype(np.float32)
+    known = labels if labelled else None
+    hashes = {key: digest(key) for key in FORMATS}
+    delivered = {"lite": "ptl", "export_onnx": "onnx"}
+    same = between_steps(reference[:64], reference[:64])
+    parity = {
+        "kind": "parity",
+        "schema": SCHEMA,
+        "checkpoint_sha256": digest("checkpoint"),
+        "samples": {
+            "sha256": digest("samples"),
+            "count": COUNT,
+            "labelled": labelled,
+            "classes": CLASSES,
+        },
+        "noise_floor": {"max_abs": FLOOR},
+        "reference_accuracy": {"right": int(right.sum()), "count": COUNT} if labelled else None,
+        "artefacts": {
+            key: {
+                "file": f"model.{key}",
+                "sha256": hashes[key],
+                "size_bytes": 6_000_000,
+                **against_float(reference, near, known, FLOOR),
+            }
+            for key in FORMATS
+        },
+        "float_size_bytes": 22_000_000,
+        "steps": {
+            step: {
+                "before": "the step before",
+                "after": step,
+                "after_sha256": hashes.get(delivered.get(step, ""), digest(step)),
+                **same,
+            }
+            for step in STEPS
+        },
+        "weights": {
+            "layers": 49,
+            "worst_layer": "head",
+            "worst_error_steps": 0.5,
+            "changed_floats": [],
+        },
+    }
+    noise = rng.normal(scale=0.02, size=(100, 5))
+    times = np.round(np.array([30.0, 15, 15, 15, 15]) * np.exp(noise), 4)
+    latency = {
+        "kind": "latency",
+        "schema": SCHEMA,
+        "samples_sha256": digest("samples"),
+        "threads": 1,
+        "artefacts": {
+            key: {
+                "sha256": hashes.get(key, digest("checkpoint")),
+                "runs_ms": times[:, column].tolist(),
+            }
+            for column, key in enumerate(("float", *FORMATS))
+        },
+        "machine": {"processor": "a test"},
+    }
+    files = Files(artefacts=hashes, checkpoint=digest("checkpoint"), samples=digest("samples"))
+    return Case(reference, known, parity, latency, files)

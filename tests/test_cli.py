@@ -1,0 +1,140 @@
+"""The commands as a user runs them: exit status, one message, no traceback."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipeline.core.params import Params
+
+ROOT = Path(__file__).parent.parent
+
+
+def run(work: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *command],
+        cwd=work,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture
+def work(artifacts: Path, params: Params) -> Path:
+    """A working folder with the artifacts of a healthy run."""
+    folder = artifacts.parent
+    (folder / "params.yaml").write_text(yaml.safe_dump(params.model_dump(mode="json")))
+    return folder
+
+
+def change(work: Path, section: str, **values: object) -> None:
+    params = yaml.safe_load((work / "params.yaml").read_text())
+    params[section] |= values
+    (work / "params.yaml").write_text(yaml.safe_dump(params))
+
+
+def test_gate_lets_a_healthy_candidate_out(work):
+    ran = run(work, "-m", "pipeline.cli", "gate")
+    assert ran.returncode == 0, ran.stderr
+    assert "undecided" in ran.stdout
+    assert (work / "artifacts" / "verdict" / "junit.xml").exists()
+
+
+def test_gate_refuses_with_status_1_and_says_what_and_what_to_do(work):
+    change(work, "gate", channel="release")
+    ran = run(work, "-m", "pipeline.cli", "gate")
+    assert ran.returncode == 1
+    assert "refused for channel release" in ran.stderr
+    assert "a release needs it" in ran.stderr
+    assert "Traceback" not in ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("section", "values", "words"),
+    [
+        ("gate", {"confidence": 1.2}, "params.yaml: gate.confidence must be between 0.5 and 1"),
+        ("samples", {"limits": 5}, "samples.limits is not a parameter; did you mean limit?"),
+        ("release", {"version": "one"}, "params.yaml: release.version must be"),
+        ("quantize", {"scheme": "per_row"}, "quantize.scheme must be"),
+    ],
+)
+def test_a_bad_parameter_ends_with_status_2_and_its_key(work, section, values, words):
+    change(work, section, **values)
+    ran = run(work, "-m", "pipeline.gate")
+    assert ran.returncode == 2
+    assert words in ran.stderr
+    assert "Traceback" not in ran.stderr
+
+
+def test_a_pattern_of_keep_float_that_names_nothing_is_refused(work):
+    change(work, "quantize", keep_float=["blocks.99.*"])
+    ran = run(work, "-m", "pipeline.quantize")
+    assert ran.returncode == 2
+    assert "'blocks.99.*' names no linear layer; there are e.g. blocks.0.attn.qkv" in ran.stderr
+
+
+def test_missing_evidence_is_named(work):
+    (work / "artifacts" / "latency" / "evidence.json").unlink()
+    ran = run(work, "-m", "pipeline.cli", "gate")
+    assert ran.returncode == 2
+    assert "latency/evidence.json is missing; run `dvc repro`" in ran.stderr
+
+
+def test_a_full_disk_ends_in_one_message_and_keeps_the_old_file(work):
+    path = next((work / "artifacts" / "lite").glob("*.ptl"))
+    before = path.read_bytes()
+    limited = (
+        "import resource, runpy; resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20));"
+    )
+    limited += "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+    limited += "runpy.run_module('pipeline.quantize', run_name='__main__')"
+    ran = run(work, "-c", limited)
+    assert ran.returncode == 2, ran.stderr
+    assert "File too large" in ran.stderr
+    assert "Traceback" not in ran.stderr
+    assert path.read_bytes() == before
+    assert not list((work / "artifacts").glob(".quantized*"))
+
+
+def test_parity_killed_halfway_leaves_nothing_and_runs_again(work):
+    evidence = work / "artifacts" / "parity" / "evidence.json"
+    before = evidence.read_bytes()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pipeline.parity"],
+        cwd=work,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    assert process.stderr is not None
+    while b"ptl" not in process.stderr.read(64):  # the progress bar names a file once it ran
+        assert process.poll() is None
+    process.kill()
+    process.wait()
+    process.stderr.close()
+    assert evidence.read_bytes() == before
+    deadline = time.monotonic() + 60
+    while _alive(process.pid) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert not _alive(process.pid), "workers outlive a killed parent"
+    ran = run(work, "-m", "pipeline.parity")
+    assert ran.returncode == 0, ran.stderr
+    assert run(work, "-m", "pipeline.gate").returncode == 0
+
+
+def _alive(group: int) -> bool:
+    """Whether any process of a group is left."""
+    try:
+        os.killpg(group, signal.SIG_DFL)
+    except ProcessLookupError:
+        return False
+    return True

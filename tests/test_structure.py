@@ -1,0 +1,115 @@
+"""What the documents say of the project's structure is true."""
+
+from __future__ import annotations
+
+import ast
+import itertools
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parent.parent
+LAYERS = ("core", "support", "runtimes")  # each may import itself and those before it
+STAGES_READ_BY_OTHERS = {"gate"}
+TOOLS = {"cli", "bench", "summary"}
+GRAPH = yaml.safe_load((ROOT / "dvc.yaml").read_text())
+DOCUMENTS = sorted(
+    path
+    for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("*/README.md")]
+    if ".venv" not in path.parts
+)
+
+
+def imported(path: Path) -> set[str]:
+    """Dotted names below ``pipeline`` that a module imports, anywhere in it."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        elif isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+    return {n.removeprefix("pipeline.") for n in names if n.startswith("pipeline.")}
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_imports_point_one_way(layer):
+    allowed = LAYERS[: LAYERS.index(layer) + 1]
+    for path in (ROOT / "pipeline" / layer).rglob("*.py"):
+        wrong = {name for name in imported(path) if name.split(".")[0] not in allowed}
+        assert not wrong, f"{path.name} imports {wrong}"
+
+
+def test_no_stage_imports_another_but_the_gate():
+    stages = set(GRAPH["stages"])
+    for stage in stages:
+        names = {name.split(".")[0] for name in imported(ROOT / "pipeline" / f"{stage}.py")}
+        assert not (names & stages) - STAGES_READ_BY_OTHERS - {stage}
+
+
+def test_core_and_the_gate_are_importable_without_torch():
+    code = "import sys, pipeline.gate, pipeline.publish, pipeline.summary, pipeline.cli; "
+    code += "print([m for m in ('torch', 'timm', 'onnxruntime') if m in sys.modules])"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert ran.stdout.strip() == "[]", ran.stderr
+
+
+@pytest.mark.parametrize("stage", GRAPH["stages"])
+def test_a_stage_runs_its_own_module_and_depends_on_it(stage):
+    entry = GRAPH["stages"][stage]
+    assert entry["cmd"] == f"python -m pipeline.{stage}"
+    assert f"pipeline/{stage}.py" in entry["deps"]
+    assert entry["desc"]
+    for dep in entry["deps"]:
+        if dep.startswith("pipeline/"):
+            assert (ROOT / dep).exists(), dep
+
+
+def test_latency_is_never_replayed_from_the_cache():
+    latency = GRAPH["stages"]["latency"]
+    outputs = latency["outs"] + latency["metrics"] + latency["plots"]
+    assert all(options == {"cache": False} for out in outputs for options in out.values())
+
+
+def test_every_delivered_file_has_an_artifact_entry():
+    paths = {entry["path"] for entry in GRAPH["artifacts"].values()}
+    outs = {"artifacts/lite", "artifacts/onnx", "artifacts/onnx_int8", "artifacts/executorch"}
+    assert outs <= paths
+    assert all(re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name) for name in GRAPH["artifacts"])
+
+
+def test_the_graph_in_the_readme_is_the_graph_of_dvc():
+    text = (ROOT / "README.md").read_text()
+    drawn = text.split("```mermaid")[1].split("```")[0]
+    edges = set()
+    for line in drawn.splitlines()[2:]:
+        names = line.split("-->")
+        edges |= {(a.strip(), b.strip()) for a, b in itertools.pairwise(names)}
+    makers = {
+        (out if isinstance(out, str) else next(iter(out))): stage
+        for stage, entry in GRAPH["stages"].items()
+        for kind in ("outs", "metrics", "plots")
+        for out in entry.get(kind, ())
+    }
+    real = {
+        (maker, stage)
+        for stage, entry in GRAPH["stages"].items()
+        for dep in entry["deps"]
+        for out, maker in makers.items()
+        if dep == out or dep.startswith(f"{out}/") or out.startswith(f"{dep}/")
+    }
+    assert {name for edge in edges for name in edge} == set(GRAPH["stages"])
+    assert edges <= real
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda p: str(p.relative_to(ROOT)))
+def test_links_in_documents_resolve(document):
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", document.read_text()):
+        assert (document.parent / target).exists(), target
+
+
+def test_what_stages_write_is_ignored_by_a_hand_written_file():
+    assert (ROOT / "artifacts" / ".gitignore").read_text() == "*\n!.gitignore\n"
