@@ -272,7 +272,7 @@ class Trainer:
         """
         so_far = self.recipe.model_copy(update={"phases": self.recipe.phases[: phase + 1]})
         texts = [part.model_dump_json() for part in (self.options, so_far)]
-        texts += [str(self.run.seed), str(self.machine)]
+        texts += [str(self.run.seed), str(self.machine), str(self.crew.size)]
         texts += [self.teacher.sha256 if self.teacher else "no teacher"]
         texts += [self.data.source, str(len(self.data)), str(len(self.train_part))]
         return "\n".join([*texts, *self.data.classes])

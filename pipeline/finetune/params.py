@@ -74,7 +74,7 @@ class Teacher(Training):
 
 
 class Run(Section):
-    """How to run; changes speed, and results only by rounding."""
+    """How to run: changes speed, and results by no more than another seed would."""
 
     seed: Annotated[int, Field(ge=0)] = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
