@@ -46,8 +46,8 @@ def main() -> None:
     if not python.exists():
         run(sys.executable, "-m", "venv", str(folder))
     run(str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", UV)
-    install = (str(folder / "bin" / "uv"), "pip", "install", "--python", str(python))
-    install += ("--compile-bytecode", "--quiet")
+    uv, options = str(folder / "bin" / "uv"), ("--compile-bytecode", "--quiet")
+    install = [uv, "pip", "install", "--python", str(python), *options]
     lock = LOCK
     if wheels:
         source = "--find-links" if Path(wheels).is_dir() else "--index"

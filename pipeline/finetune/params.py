@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from pipeline.core.errors import ParamsError
-from pipeline.core.params import Count, Fraction, Positive, Section, load
+from pipeline.core.schema import Count, Fraction, Positive, Section, load
 
 PARAMS_FILE = Path("finetune/params.yaml")
 

@@ -10,6 +10,7 @@ from torch.jit.mobile import _load_for_lite_interpreter
 from pipeline.core.contract import EXTRA_FILE, Contract
 from pipeline.core.errors import InputError, IntegrityError
 from pipeline.runtimes.eager import TorchRuntime
+from pipeline.support.quiet import quiet
 
 
 class LiteRuntime(TorchRuntime):
@@ -19,7 +20,8 @@ class LiteRuntime(TorchRuntime):
         super().__init__(threads)
         self.contract = read_contract(path)
         try:
-            self.module = _load_for_lite_interpreter(str(path), map_location="cpu")
+            with quiet():
+                self.module = _load_for_lite_interpreter(str(path), map_location="cpu")
         except RuntimeError as error:
             raise InputError(f"{path}: the Lite interpreter cannot load it: {error}") from None
 

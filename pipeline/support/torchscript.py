@@ -26,7 +26,8 @@ def save(model: torch.jit.ScriptModule, contract: Contract, folder: Path) -> Non
     """Write ``folder`` with the one TorchScript file."""
     # Through memory: to a file, PyTorch puts the file's name inside and hides what a disk says.
     buffer = io.BytesIO()
-    torch.jit.save(model, buffer, _extra_files={EXTRA_FILE: contract.to_json()})
+    with quiet():
+        torch.jit.save(model, buffer, _extra_files={EXTRA_FILE: contract.to_json()})
     with atomic(folder) as new:
         new.mkdir()
         write_bytes(new / FILE, buffer.getvalue())

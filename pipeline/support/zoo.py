@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from pipeline.core.params import Fraction, Positive, Section, load
+from pipeline.core.schema import Fraction, Positive, Section, load
 
 ZOO_FILE = Path(__file__).parents[1] / "zoo.yaml"
 IMAGENET = "imagenet"
