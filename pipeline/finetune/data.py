@@ -204,22 +204,19 @@ def load_train(data: Data) -> ImageData:
     Raises:
         InputError: the data set is missing, or there are fewer than two classes in it.
     """
-    if not data.root.is_dir():
-        raise InputError(
-            f"data.root: there is no folder {data.root}. Fashion-MNIST comes with `apt-get install "
-            "dataset-fashion-mnist`; for your own images give a folder with one folder a class"
-        )
+    _require_root(data)
     if is_idx(data.root):
         return IdxData(data.root, "train", FASHION_MNIST)
     return FolderData(data.root, data.workers)
 
 
-def load_test(data: Data, classes: tuple[str, ...]) -> ImageData | None:
+def load_test(data: Data) -> ImageData | None:
     """Open the test images: those of an IDX data set, or ``data.test``; None if there are none.
 
     Raises:
         InputError: ``data.test`` is missing, or its classes are not those of the training images.
     """
+    _require_root(data)
     if is_idx(data.root):
         return IdxData(data.root, "t10k", FASHION_MNIST)
     if data.test is None:
@@ -227,12 +224,21 @@ def load_test(data: Data, classes: tuple[str, ...]) -> ImageData | None:
     if not data.test.is_dir():
         raise InputError(f"data.test: there is no folder {data.test}")
     test = FolderData(data.test, data.workers)
+    classes = load_train(data).classes
     if test.classes != classes:
         differ = sorted(set(test.classes) ^ set(classes))
         raise InputError(
             f"data.test: {data.test} has other classes than {data.root}: {', '.join(differ[:5])}"
         )
     return test
+
+
+def _require_root(data: Data) -> None:
+    if not data.root.is_dir():
+        raise InputError(
+            f"data.root: there is no folder {data.root}. Fashion-MNIST comes with `apt-get install "
+            "dataset-fashion-mnist`; for your own images give a folder with one folder a class"
+        )
 
 
 class _Batches(Dataset[Batch]):

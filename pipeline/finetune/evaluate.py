@@ -1,14 +1,17 @@
 """Stage ``evaluate``: accuracy on the test images of what will be packed, with its interval.
 
 Measured as everything after it measures: the weights rounded to float16 and computed in float32,
-the images prepared by timm's own transform.
+the images prepared by timm's own transform. Alone it also measures other weights of the same
+architecture: ``python -m pipeline.finetune.evaluate --weights FILE --data FOLDER``.
 """
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,39 +29,78 @@ if TYPE_CHECKING:
 BATCH = 50
 
 
-def evaluate(params: FinetuneParams, artifacts: Path) -> None:
-    """Write ``evaluate/metrics.json`` and ``evaluate/confusion.csv``.
+@dataclass(frozen=True)
+class Measured:
+    """What a model took each image for."""
+
+    classes: tuple[str, ...]
+    actual: tuple[int, ...]
+    predicted: tuple[int, ...]
+    measured_on: str  # "test" or, where there are no test images, "validation"
+
+    @property
+    def right(self) -> int:
+        return sum(a == b for a, b in zip(self.actual, self.predicted, strict=True))
+
+    def metrics(self) -> dict[str, Any]:
+        """Top-1 with its 95% interval (Wilson), and what it was measured on."""
+        from pipeline.core.statistics import wilson
+
+        n = len(self.actual)
+        interval = wilson(self.right, n)
+        return {
+            "top1": self.right / n,
+            "top1_low": interval.low,
+            "top1_high": interval.high,
+            "images": n,
+            "measured_on": self.measured_on,
+        }
+
+    def __str__(self) -> str:
+        m = self.metrics()
+        return (
+            f"top-1 {m['top1']:.2%}, 95% interval {m['top1_low']:.2%} to {m['top1_high']:.2%}, "
+            f"on {m['images']} {m['measured_on']} images"
+        )
+
+
+def evaluate(params: FinetuneParams, artifacts: Path, records: Path) -> None:
+    """Write ``metrics.json`` and ``confusion.csv`` of records.
+
+    Raises:
+        InputError: weights or test images are missing or cannot be used.
+    """
+    from pipeline.support.files import write_json, write_text
+
+    measured = measure(params, artifacts / places.TRAIN / places.WEIGHTS_FILE)
+    write_json(records / places.METRICS_FILE, measured.metrics())
+    names = [_quoted(name) for name in measured.classes]
+    pairs = zip(measured.actual, measured.predicted, strict=True)
+    rows = [f"{names[a]},{names[b]}" for a, b in pairs]
+    write_text(records / places.CONFUSION_FILE, "\n".join(["actual,predicted", *rows]) + "\n")
+    print(measured)
+
+
+def measure(params: FinetuneParams, weights: Path) -> Measured:
+    """Classify the test images with the weights of a file, rounded to float16.
 
     Raises:
         InputError: weights or test images are missing or cannot be used.
     """
     import torch
 
-    from pipeline.core.statistics import wilson
     from pipeline.finetune.machine import Machine
-    from pipeline.support.files import write_json, write_text
 
     machine = Machine.of(params.run)
     data, part, which = _test_images(params)
-    model = _model(params, artifacts, len(data.classes)).to(machine.device)
+    model = _model(params, weights, len(data.classes)).to(machine.device)
     seen: list[int] = []
     with torch.inference_mode():
         for pixels in _prepared(data, part, preprocessing(params)):
             logits = model(torch.from_numpy(pixels).to(machine.device))
             seen += logits.argmax(1).tolist()
-    actual = [int(data.labels[index]) for index in part]
-    right = sum(a == b for a, b in zip(actual, seen, strict=True))
-    interval = wilson(right, len(part))
-    out = artifacts / places.EVALUATE
-    metrics = {"top1": right / len(part), "top1_low": interval.low, "top1_high": interval.high}
-    write_json(out / places.METRICS_FILE, metrics | {"images": len(part), "measured_on": which})
-    names = [_quoted(name) for name in data.classes]
-    rows = [f"{names[a]},{names[b]}" for a, b in zip(actual, seen, strict=True)]
-    write_text(out / places.CONFUSION_FILE, "\n".join(["actual,predicted", *rows]) + "\n")
-    print(
-        f"top-1 {metrics['top1']:.2%}, 95% interval {interval.low:.2%} to {interval.high:.2%}, "
-        f"on {len(part)} {which} images"
-    )
+    actual = tuple(int(data.labels[index]) for index in part)
+    return Measured(data.classes, actual, tuple(seen), which)
 
 
 def preprocessing(params: FinetuneParams) -> Preprocessing:
@@ -79,15 +121,14 @@ def preprocessing(params: FinetuneParams) -> Preprocessing:
     )
 
 
-def packed_state(artifacts: Path) -> dict[str, torch.Tensor]:
-    """Return the trained weights as they are packed: float16.
+def packed_state(path: Path) -> dict[str, torch.Tensor]:
+    """Return the weights of a file as they are packed: float16.
 
     Raises:
-        InputError: they are missing, or one of them is too large for float16.
+        InputError: the file is missing, or one of its values is too large for float16.
     """
     from pipeline.support.checkpoints import open_checkpoint
 
-    path = artifacts / places.TRAIN / places.WEIGHTS_FILE
     if not path.is_file():
         raise InputError(f"{path} is missing; run `dvc repro finetune/dvc.yaml` to train it")
     state = {
@@ -100,12 +141,12 @@ def packed_state(artifacts: Path) -> dict[str, torch.Tensor]:
     return state
 
 
-def _model(params: FinetuneParams, artifacts: Path, classes: int) -> torch.nn.Module:
+def _model(params: FinetuneParams, weights: Path, classes: int) -> torch.nn.Module:
     from pipeline.finetune import nets
 
     size = params.train.phases[-1].image_size
     model = nets.build(params.model.architecture, classes, size)
-    nets.load(model, packed_state(artifacts), f"{places.TRAIN}/{places.WEIGHTS_FILE}")
+    nets.load(model, packed_state(weights), str(weights))
     return model.eval()
 
 
@@ -114,10 +155,10 @@ def _test_images(params: FinetuneParams) -> tuple[ImageData, list[int], str]:
     from pipeline.finetune.data import load_test, load_train
     from pipeline.finetune.plan import split
 
-    train = load_train(params.data)
-    test = load_test(params.data, train.classes)
+    test = load_test(params.data)
     if test is not None:
         return test, list(range(len(test))), "test"
+    train = load_train(params.data)
     held_out = split(len(train), params.data.validation, params.run.seed)[1]
     return train, held_out.tolist(), "validation"
 
@@ -143,8 +184,19 @@ def _quoted(text: str) -> str:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m pipeline.finetune.evaluate")
+    parser.add_argument("--weights", type=Path, help="measure this file and write nothing")
+    parser.add_argument("--data", type=Path, help="instead of data.root of finetune/params.yaml")
+    options = parser.parse_args()
     with exit_on_error():
-        evaluate(load_params(), places.ARTIFACTS)
+        params = load_params()
+        if options.data:
+            data = params.data.model_copy(update={"root": options.data})
+            params = params.model_copy(update={"data": data})
+        if options.weights:
+            print(measure(params, options.weights))
+        else:
+            evaluate(params, places.ARTIFACTS, places.RECORDS)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import copy
 import csv
+import io
+import pickle
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -19,6 +21,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
+from pipeline.core.errors import InputError
 from pipeline.finetune import nets, plan
 from pipeline.finetune.crew import Crew
 from pipeline.finetune.data import Batch, Draw, ImageData, View, batches
@@ -26,9 +29,10 @@ from pipeline.finetune.distill import Teacher, loss_of
 from pipeline.finetune.machine import Machine
 from pipeline.finetune.optim import lr_at, optimizers, set_lr
 from pipeline.finetune.params import Model, Phase, Run, Training
-from pipeline.support.files import atomic
+from pipeline.support.files import atomic, write_bytes
 
 EVALUATION_BATCH = 250
+CHECKPOINT_KEYS = {"recipe", "progress", "history", "optimizers", "model", "ema"}
 LOSS_MEMORY = 0.98  # of the running mean that is shown and recorded
 
 State = dict[str, torch.Tensor]
@@ -97,7 +101,8 @@ class Trainer:
         """Train, from the last checkpoint if there is one; return averaged weights.
 
         Raises:
-            InputError: the architecture, the first weights or an image cannot be used.
+            InputError: the architecture, the first weights, an image or the last checkpoint
+                cannot be used.
         """
         saved = self._saved()
         if saved:
@@ -133,10 +138,9 @@ class Trainer:
         self.model.to(self.machine.device).train()
         self.ema.to(self.machine.device).eval().requires_grad_(False)
         self.optimizers = optimizers(self.model, self.recipe.optimizer)
-        for optimizer, content in zip(
-            self.optimizers, saved["optimizers"] if saved else (), strict=False
-        ):
-            optimizer.load_state_dict(content)
+        if saved:
+            for optimizer, content in zip(self.optimizers, saved["optimizers"], strict=True):
+                optimizer.load_state_dict(content)
         self.compiled = self.machine.compiled(self.model)
 
     def _run_phase(self) -> None:
@@ -251,15 +255,16 @@ class Trainer:
             "history": [asdict(epoch) for epoch in self.history],
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
         }
-        with atomic(self.places.resume) as new:
-            torch.save(content, new)
+        buffer = io.BytesIO()
+        torch.save(content, buffer)
+        write_bytes(self.places.resume, buffer.getvalue())
 
     def _saved(self) -> dict[str, Any] | None:
         """Return the last checkpoint, if it belongs to this recipe."""
         path = self.places.resume
         if not path.is_file():
             return None
-        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        content = _read_checkpoint(path)
         if content["recipe"] != self._fingerprint(content["progress"]["phase"]):
             tqdm.write(f"{path} belongs to other parameters; training starts anew")
             return None
@@ -291,6 +296,18 @@ class Clock:
 
     def since_start(self) -> float:
         return time.monotonic() - self.start
+
+
+def _read_checkpoint(path: Path) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        if missing := CHECKPOINT_KEYS - set(content):
+            raise KeyError(*missing)
+    except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{path} is no checkpoint of a training run ({error}); delete it to train anew"
+        ) from None
+    return content
 
 
 def write_history(history: Sequence[Epoch], path: Path) -> None:

@@ -27,7 +27,8 @@ def pack(params: FinetuneParams, artifacts: Path) -> Path:
     from pipeline.support.facts import METADATA_KEY
     from pipeline.support.files import atomic, sha256_file
 
-    state = {key: value.contiguous() for key, value in sorted(packed_state(artifacts).items())}
+    trained = artifacts / places.TRAIN / places.WEIGHTS_FILE
+    state = {key: value.contiguous() for key, value in sorted(packed_state(trained).items())}
     about = _about(params, load_train(params.data).classes)
     # One key: safetensors writes several in an order that changes from run to run.
     text = json.dumps(about, sort_keys=True, separators=(",", ":"))

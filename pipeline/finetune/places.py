@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 ARTIFACTS = Path("artifacts/finetune")
+RECORDS = Path("finetune")  # small text that is committed: history, metrics, confusion
 
 TEACHER = "teacher"
 TRAIN = "train"
-EVALUATE = "evaluate"
 PACKED = "packed"
 RESUME = "resume"  # no output of a stage: DVC deletes those before it runs one
 

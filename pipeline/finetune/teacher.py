@@ -26,7 +26,8 @@ def train_teacher(params: FinetuneParams, artifacts: Path) -> None:
         return
     from pipeline.finetune.train import train_together
 
-    train_together(_model(params), params.teacher, params, out)
+    history = out / places.HISTORY_FILE
+    train_together(_model(params), params.teacher, params, out, history)
 
 
 def load_teacher(

@@ -13,43 +13,53 @@ if TYPE_CHECKING:
     from pipeline.finetune.crew import Crew
 
 
-def train(params: FinetuneParams, artifacts: Path) -> None:
-    """Train the transformer; write ``train/weights.safetensors`` and ``train/history.csv``.
+def train(params: FinetuneParams, artifacts: Path, records: Path) -> None:
+    """Train the transformer; write ``train/weights.safetensors``, and ``history.csv`` of records.
 
     Raises:
         InputError: as :meth:`pipeline.finetune.fit.Trainer.fit`.
         ParamsError: the machine lacks what ``run`` asks for.
     """
-    train_together(params.model, params.train, params, artifacts / places.TRAIN)
+    out, history = artifacts / places.TRAIN, records / places.HISTORY_FILE
+    train_together(params.model, params.train, params, out, history)
 
 
-def train_together(model: Model, recipe: Training, params: FinetuneParams, out: Path) -> None:
+def train_together(
+    model: Model, recipe: Training, params: FinetuneParams, out: Path, history: Path
+) -> None:
     """Train ``model`` by ``recipe`` into folder ``out``, in as many processes as params ask for.
 
-    Folder ``resume`` beside it holds a checkpoint meanwhile, from which a killed run goes on.
+    The curve goes to ``history``. Folder ``resume`` beside ``out`` holds a checkpoint meanwhile,
+    from which a killed run goes on.
     """
     from pipeline.finetune.crew import run_together
 
-    run_together(params.run.processes, _train, model, recipe, params, out)
+    run_together(params.run.processes, _train, model, recipe, params, out, history)
 
 
 def _train(
-    model: Model, recipe: Training, params: FinetuneParams, out: Path, *, crew: Crew
+    model: Model,
+    recipe: Training,
+    params: FinetuneParams,
+    out: Path,
+    history: Path,
+    *,
+    crew: Crew,
 ) -> None:
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     from pipeline.finetune.data import load_train
     from pipeline.finetune.fit import Places, Trainer
     from pipeline.finetune.machine import Machine
     from pipeline.finetune.teacher import load_teacher
-    from pipeline.support.files import atomic
+    from pipeline.support.files import write_bytes
 
     data = load_train(params.data)
     device = Machine.of(params.run).device.type
     is_teacher = recipe == params.teacher
     teacher = None if is_teacher else load_teacher(params, out.parent, len(data.classes), device)
     resume = out.parent / places.RESUME / f"{out.name}.pt"
-    spots = Places(resume, out / places.HISTORY_FILE)
+    spots = Places(resume, history)
     trainer = Trainer(
         model,
         recipe,
@@ -63,14 +73,14 @@ def _train(
     weights = trainer.fit()
     if not crew.leads:
         return
-    with atomic(out / places.WEIGHTS_FILE) as new:
-        save_file({key: value.contiguous() for key, value in weights.items()}, new)
+    content = save({key: value.contiguous() for key, value in weights.items()})
+    write_bytes(out / places.WEIGHTS_FILE, content)
     resume.unlink(missing_ok=True)
 
 
 def main() -> None:
     with exit_on_error():
-        train(load_params(), places.ARTIFACTS)
+        train(load_params(), places.ARTIFACTS, places.RECORDS)
 
 
 if __name__ == "__main__":

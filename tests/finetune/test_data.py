@@ -110,6 +110,5 @@ def test_test_images_of_other_classes_are_refused(folder_root: Path, tmp_path: P
         (other / name).mkdir()
         (tmp_path / "kept" / f"{name == 'blue':d}.png").rename(other / name / "0.png")
     (tmp_path / "kept").rename(folder_root / "red")
-    train = load_train(Data(root=folder_root))
     with pytest.raises(InputError, match=r"other classes .*green, red"):
-        load_test(Data(root=folder_root, test=other), train.classes)
+        load_test(Data(root=folder_root, test=other))

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from pipeline.core.errors import InputError
 from pipeline.finetune import fit
-from pipeline.finetune.evaluate import evaluate
+from pipeline.finetune.evaluate import evaluate, measure
 from pipeline.finetune.pack import pack
 from pipeline.finetune.params import FinetuneParams
 from pipeline.finetune.teacher import train_teacher
@@ -37,7 +37,8 @@ def dying(*arguments):
         os.kill(os.getpid(), signal.SIGKILL)
     return step(*arguments)
 fit.Trainer._step = dying
-train(FinetuneParams.model_validate_json(Path(sys.argv[1]).read_text()), Path(sys.argv[3]))
+params = FinetuneParams.model_validate_json(Path(sys.argv[1]).read_text())
+train(params, Path(sys.argv[3]), Path(sys.argv[3]))
 """
 
 
@@ -55,7 +56,7 @@ def weights(artifacts: Path) -> dict[str, torch.Tensor]:
 
 
 def history(artifacts: Path) -> list[dict[str, str]]:
-    with open(artifacts / "train" / "history.csv", newline="") as file:
+    with open(artifacts / "history.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     return [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
 
@@ -87,11 +88,11 @@ def assert_same(whole: Path, other: Path) -> None:
 
 def test_a_killed_run_ends_with_the_same_bits(idx_root: Path, tmp_path: Path) -> None:
     params = params_for(idx_root, optimizer={"name": "muon"})
-    train(params, tmp_path / "whole")
+    train(params, tmp_path / "whole", tmp_path / "whole")
     kill_after(6, params, tmp_path / "killed")  # in the second phase: there are 4 steps in each
     assert (tmp_path / "killed" / "resume" / "train.pt").is_file()
     assert not (tmp_path / "killed" / "train" / "weights.safetensors").exists()
-    train(params, tmp_path / "killed")
+    train(params, tmp_path / "killed", tmp_path / "killed")
     assert_same(tmp_path / "whole", tmp_path / "killed")
 
 
@@ -99,11 +100,11 @@ def test_a_run_stopped_in_its_first_phase_ends_with_the_same_bits(
     idx_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     params = params_for(idx_root)
-    train(params, tmp_path / "whole")
+    train(params, tmp_path / "whole", tmp_path / "whole")
     stop_after(3, monkeypatch)
     with pytest.raises(Stopped):
-        train(params, tmp_path / "stopped")
-    train(params, tmp_path / "stopped")
+        train(params, tmp_path / "stopped", tmp_path / "stopped")
+    train(params, tmp_path / "stopped", tmp_path / "stopped")
     assert_same(tmp_path / "whole", tmp_path / "stopped")
 
 
@@ -113,22 +114,22 @@ def test_a_checkpoint_of_other_parameters_is_not_gone_on_from(
     changed = params_for(idx_root, label_smoothing=0.0)
     stop_after(2, monkeypatch)
     with pytest.raises(Stopped):
-        train(params_for(idx_root), tmp_path / "a")
-    train(changed, tmp_path / "a")
-    train(changed, tmp_path / "b")
+        train(params_for(idx_root), tmp_path / "a", tmp_path / "a")
+    train(changed, tmp_path / "a", tmp_path / "a")
+    train(changed, tmp_path / "b", tmp_path / "b")
     assert history(tmp_path / "a") == history(tmp_path / "b")
 
 
 def test_training_learns(idx_root: Path, tmp_path: Path) -> None:
     phase = {"image_size": 32, "epochs": 6, "batch_size": 8, "lr": 2e-3}
     params = params_for(idx_root, phases=[phase], ema_decay=0.8)
-    train(params, tmp_path)
-    evaluate(params, tmp_path)
-    metrics = read_json(tmp_path / "evaluate" / "metrics.json")
+    train(params, tmp_path, tmp_path)
+    evaluate(params, tmp_path, tmp_path)
+    metrics = read_json(tmp_path / "metrics.json")
     assert metrics["top1"] > 0.8  # of 15 images; guessing gives a third
     assert metrics["top1_low"] < metrics["top1"] <= metrics["top1_high"]
     assert (metrics["images"], metrics["measured_on"]) == (15, "test")
-    with open(tmp_path / "evaluate" / "confusion.csv", newline="") as file:
+    with open(tmp_path / "confusion.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     right = sum(row["actual"] == row["predicted"] for row in rows)
     assert (len(rows), right / 15) == (15, metrics["top1"])
@@ -141,11 +142,11 @@ def test_a_teacher_is_trained_and_changes_what_is_learnt(idx_root: Path, tmp_pat
     values = alone.model_dump(mode="json")
     taught = FinetuneParams.model_validate(values | {"teacher": teacher})
     with pytest.raises(InputError, match=r"teacher/weights\.safetensors is missing"):
-        train(taught, tmp_path / "taught")
+        train(taught, tmp_path / "taught", tmp_path / "taught")
     train_teacher(taught, tmp_path / "taught")
-    train(taught, tmp_path / "taught")
+    train(taught, tmp_path / "taught", tmp_path / "taught")
     train_teacher(alone, tmp_path / "alone")
-    train(alone, tmp_path / "alone")
+    train(alone, tmp_path / "alone", tmp_path / "alone")
     assert not list((tmp_path / "alone" / "teacher").iterdir())
     losses = [history(tmp_path / name)[0]["train_loss"] for name in ("taught", "alone")]
     assert losses[0] != losses[1]
@@ -156,14 +157,33 @@ def test_class_folders_are_trained_on_and_measured_on_held_out_images(
 ) -> None:
     phase = {"image_size": 32, "epochs": 1, "batch_size": 4, "lr": 1e-3}
     params = params_for(folder_root, phases=[phase])
-    train(params, tmp_path)
-    evaluate(params, tmp_path)
-    metrics = read_json(tmp_path / "evaluate" / "metrics.json")
+    train(params, tmp_path, tmp_path)
+    evaluate(params, tmp_path, tmp_path)
+    metrics = read_json(tmp_path / "metrics.json")
     assert (metrics["images"], metrics["measured_on"]) == (2, "validation")
     pack(params, tmp_path)
 
 
 def test_stages_say_what_must_run_first(params: FinetuneParams, tmp_path: Path) -> None:
-    for stage in (evaluate, pack):
-        with pytest.raises(InputError, match=r"weights\.safetensors is missing; run `dvc repro"):
-            stage(params, tmp_path)
+    words = r"weights\.safetensors is missing; run `dvc repro"
+    with pytest.raises(InputError, match=words):
+        evaluate(params, tmp_path, tmp_path)
+    with pytest.raises(InputError, match=words):
+        pack(params, tmp_path)
+
+
+def test_a_damaged_checkpoint_is_said_and_kept(params: FinetuneParams, tmp_path: Path) -> None:
+    path = tmp_path / "resume" / "train.pt"
+    path.parent.mkdir()
+    path.write_bytes(b"PK\x03\x04 half of it")
+    with pytest.raises(InputError, match=r"train\.pt is no checkpoint.*delete it to train anew"):
+        train(params, tmp_path, tmp_path)
+    assert path.exists()
+
+
+def test_packed_weights_measure_as_those_they_were_packed_from(
+    params: FinetuneParams, tmp_path: Path
+) -> None:
+    train(params, tmp_path, tmp_path)
+    trained = measure(params, tmp_path / "train" / "weights.safetensors")
+    assert measure(params, pack(params, tmp_path)) == trained
