@@ -68,7 +68,7 @@ def _measure(architecture: str, samples: int) -> dict[str, tuple[float, float]]:
 def _prepare(work: Path, architecture: str, samples: int) -> None:
     from safetensors.torch import save_file
 
-    from pipeline.samples import FASHION_MNIST_CLASSES
+    from pipeline.support.idx import FASHION_MNIST_CLASSES
     from pipeline.support.models import create
 
     weights = work / "random.safetensors"

@@ -30,6 +30,7 @@ from pipeline.core.errors import InputError, exit_on_error
 from pipeline.core.params import Samples, load_params
 from pipeline.support import paths
 from pipeline.support.files import atomic, write_json
+from pipeline.support.idx import FASHION_MNIST_CLASSES
 from pipeline.support.images import (
     CALIBRATION_FILE,
     IMAGES_FILE,
@@ -46,10 +47,6 @@ if TYPE_CHECKING:
     from PIL import Image
 
 FASHION_MNIST_FILES = ("t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz")
-FASHION_MNIST_CLASSES = (
-    *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
-    *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
-)
 READ_AHEAD = 64  # images decoded at a time, to bound memory
 SHOWN = 5
 

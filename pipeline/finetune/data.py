@@ -24,18 +24,6 @@ from pipeline.support import idx
 if TYPE_CHECKING:
     from PIL import Image
 
-FASHION_MNIST = (
-    "T-shirt/top",
-    "Trouser",
-    "Pullover",
-    "Dress",
-    "Coat",
-    "Sandal",
-    "Shirt",
-    "Sneaker",
-    "Bag",
-    "Ankle boot",
-)
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".gif")
 ASPECT = (3 / 4, 4 / 3)  # of random crops, as in Inception and everything since
 
@@ -206,7 +194,7 @@ def load_train(data: Data) -> ImageData:
     """
     _require_root(data)
     if is_idx(data.root):
-        return IdxData(data.root, "train", FASHION_MNIST)
+        return IdxData(data.root, "train", idx.FASHION_MNIST_CLASSES)
     return FolderData(data.root, data.workers)
 
 
@@ -218,7 +206,7 @@ def load_test(data: Data) -> ImageData | None:
     """
     _require_root(data)
     if is_idx(data.root):
-        return IdxData(data.root, "t10k", FASHION_MNIST)
+        return IdxData(data.root, "t10k", idx.FASHION_MNIST_CLASSES)
     if data.test is None:
         return None
     if not data.test.is_dir():

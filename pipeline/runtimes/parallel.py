@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import functools
 import multiprocessing
+import os
+import threading
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,7 +53,9 @@ def run_all(runs: list[Run], samples: Path, words: str) -> dict[str, FloatArray]
     rows: dict[tuple[Run, int], FloatArray] = {}
     spawn = multiprocessing.get_context("spawn")
     with (
-        ProcessPoolExecutor(min(cores(), len(pieces)), mp_context=spawn) as pool,
+        ProcessPoolExecutor(
+            min(cores(), len(pieces)), mp_context=spawn, initializer=_end_with_parent
+        ) as pool,
         tqdm(total=sum(run.count for run in runs), desc=words, unit="image") as bar,
     ):
         futures: dict[Future[FloatArray], tuple[Run, int]] = {
@@ -69,6 +73,18 @@ def run_all(runs: list[Run], samples: Path, words: str) -> dict[str, FloatArray]
         run.key: np.concatenate([rows[run, start] for start in range(0, run.count, CHUNK)])
         for run in runs
     }
+
+
+def _end_with_parent() -> None:
+    """Let this process end when its parent was killed: nobody else would tell it."""
+
+    def wait() -> None:
+        parent = multiprocessing.parent_process()
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def _run_piece(run: Run, start: int, samples: Path) -> FloatArray:

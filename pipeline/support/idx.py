@@ -17,6 +17,10 @@ from numpy.typing import NDArray
 from pipeline.core.errors import InputError
 
 UNSIGNED_BYTE = 0x08
+FASHION_MNIST_CLASSES = (
+    *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
+    *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+)
 MAX_BYTES = 1 << 30  # more than any IDX data set; a gzip bomb stops here
 
 
