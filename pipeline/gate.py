@@ -6,42 +6,76 @@ second. The verdict is written before the exit status says no, so that it can be
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import argparse
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pipeline.core import report
+from pipeline.core.criteria.baseline import Baseline
+from pipeline.core.criteria.files import Files
 from pipeline.core.errors import GateError, exit_on_error
 from pipeline.core.evidence import check_seal
+from pipeline.core.measures import between_steps
 from pipeline.core.params import Params, load_params
-from pipeline.core.verdict import Files, Verdict, decide
-from pipeline.support import paths
+from pipeline.core.verdict import Evidence, Verdict, decide
+from pipeline.support import baselines, paths, reuse
+from pipeline.support.contracts import load_contract
 from pipeline.support.files import atomic, read_json, sha256_file, write_json, write_text
+from pipeline.support.logits import load_logits
 
 EVIDENCE_FILE = "evidence.json"
 
 
-@dataclass(frozen=True)
-class Evidence:
-    """Sealed measurements, as the stages wrote them."""
+def load_evidence(artifacts: Path, records: Path) -> Evidence:
+    """Read the evidence below ``artifacts`` and the baselines that were recorded.
 
-    parity: dict[str, Any]
-    latency: dict[str, Any]
+    Raises:
+        InputError: a file is missing or not JSON.
+        IntegrityError: evidence or a record was changed after it was measured.
+    """
+    parity, latency = (
+        check_seal(read_json(path), kind, str(path))
+        for kind in ("parity", "latency")
+        for path in [artifacts / kind / EVIDENCE_FILE]
+    )
+    return Evidence(
+        parity=parity, latency=latency, baselines=_baselines(artifacts, records, parity)
+    )
 
-    @classmethod
-    def load(cls, artifacts: Path) -> Evidence:
-        """Read the evidence below ``artifacts``.
 
-        Raises:
-            InputError: a file is missing or not JSON.
-            IntegrityError: evidence was changed after it was measured.
-        """
-        read = {
-            kind: check_seal(read_json(path), kind, str(path))
-            for kind in ("parity", "latency")
-            for path in [artifacts / kind / EVIDENCE_FILE]
-        }
-        return cls(**read)
+def _baselines(artifacts: Path, folder: Path, parity: Mapping[str, Any]) -> tuple[Baseline, ...]:
+    """Hold the float reference against each record."""
+    records = baselines.read_records(folder)
+    if not records:
+        return ()
+    contract = load_contract(artifacts / "checkpoint")
+    reference = load_logits(artifacts, parity, ["reference"])["reference"]
+    found = []
+    for record in records:
+        content = record.content
+        refusal = baselines.belongs(
+            record,
+            parity["checkpoint_sha256"],
+            parity["samples"]["sha256"],
+            contract.preprocessing,
+        )
+        if refusal is None and record.logits.shape != reference[: len(record.logits)].shape:
+            refusal = f"{record.path} has logits of shape {record.logits.shape}"
+        found.append(
+            Baseline(
+                device=content["device"]["name"],
+                kind=content["device"]["kind"],
+                recorded=content["recorded"][:10],
+                refusal=refusal,
+                difference=None
+                if refusal
+                else between_steps(reference[: len(record.logits)], record.logits),
+                noise_floor=content["noise_floor"]["max_abs"],
+                runs_ms=tuple(content["latency"]["runs_ms"]),
+            )
+        )
+    return tuple(found)
 
 
 def judge(params: Params, artifacts: Path, evidence: Evidence) -> Verdict:
@@ -52,18 +86,18 @@ def judge(params: Params, artifacts: Path, evidence: Evidence) -> Verdict:
         checkpoint=sha256_file(artifacts / "checkpoint" / "model.safetensors"),
         samples=read_json(artifacts / "samples" / "samples.json")["sha256"],
     )
-    return decide(params.gate, params.baseline.device, files, evidence.parity, evidence.latency)
+    return decide(params.gate, params.baseline.device, files, evidence)
 
 
-def gate(params: Params, artifacts: Path, out: Path) -> Verdict:
+def gate(params: Params, artifacts: Path, records: Path, out: Path) -> Verdict:
     """Write folder ``out`` with the verdict as JSON, Markdown and JUnit XML, and return it."""
-    evidence = Evidence.load(artifacts)
+    evidence = load_evidence(artifacts, records)
     verdict = judge(params, artifacts, evidence)
+    judged = reuse.record(artifacts / reuse.LEDGER_FILE, evidence.parity)
     with atomic(out) as new:
         new.mkdir()
         write_json(new / "verdict.json", verdict.to_dict())
-        text = report.markdown(verdict, evidence.parity, evidence.latency)
-        write_text(new / "verdict.md", text)
+        write_text(new / "verdict.md", report.markdown(verdict, evidence, params.gate, judged))
         write_text(new / "junit.xml", report.junit(verdict))
     return verdict
 
@@ -78,9 +112,18 @@ def require(verdict: Verdict) -> None:
         raise GateError("\n  ".join([report.headline(verdict), *report.refusals(verdict)]))
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="edge-vit gate", description=__doc__)
+    parser.add_argument(
+        "--channel", choices=("candidate", "release"), help="instead of gate.channel of params.yaml"
+    )
+    channel = parser.parse_args(arguments).channel
     with exit_on_error():
-        verdict = gate(load_params(), paths.ARTIFACTS, paths.VERDICT)
+        params = load_params()
+        if channel:
+            changed = params.gate.model_copy(update={"channel": channel})
+            params = params.model_copy(update={"gate": changed})
+        verdict = gate(params, paths.ARTIFACTS, paths.BASELINES, paths.VERDICT)
         print(report.criteria_table(verdict))
         require(verdict)
 

@@ -2,98 +2,162 @@
 
 All files are loaded in one process and take turns on the same real image (GELU's time depends on
 its input), so that what disturbs the machine disturbs all of them, and ratios hold where
-milliseconds do not. Load time and first inference, which repacks weights, are kept apart.
+milliseconds do not. Files of the last release take their turns, too. Load time and first inference,
+which repacks weights, are kept apart; memory is measured in a process for each file.
 """
 
 from __future__ import annotations
 
-import resource
-import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
+from pipeline.core import timing
 from pipeline.core.errors import IntegrityError, exit_on_error
 from pipeline.core.evidence import SCHEMA, seal
 from pipeline.core.params import Latency, load_params
-from pipeline.runtimes import FloatArray, Runtime, load
+from pipeline.runtimes import FloatArray, Runtime, footprint, load
 from pipeline.support import paths
+from pipeline.support.contracts import load_contract
 from pipeline.support.files import atomic, sha256_file, write_json, write_text
 from pipeline.support.images import SampleSet, normalize
 from pipeline.support.machine import fingerprint
+from pipeline.support.releases import Release, last_release
 
 EVIDENCE_FILE = "evidence.json"
 METRICS_FILE = "metrics.json"
 PLOT_FILE = "latency.csv"
 FLOAT = "float"
+PREVIOUS = "previous "  # before the format, where a file of the last release is meant
+CONFIDENCE = 0.99  # of each side of a percentile's bounds
+QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
+
+Measured = dict[str, dict[str, Any]]
 
 
 def latency(params: Latency, artifacts: Path, out: Path) -> None:
-    """Time the files below ``artifacts`` and the float model, and write folder ``out``."""
+    """Time the files below ``artifacts`` and the float model, and write folder ``out``.
+
+    Raises:
+        IntegrityError: a file changed while it was timed, or the last release is not whole.
+        InputError: a file cannot be loaded or run.
+    """
     files = {
         FLOAT: artifacts / "checkpoint" / "model.safetensors",
         **paths.delivered_files(artifacts),
     }
     hashes = {key: sha256_file(path) for key, path in files.items()}
+    before = last_release(artifacts / "release", load_contract(artifacts / "checkpoint").name)
+    older = _changed(before, hashes)
     samples = SampleSet.load(artifacts / "samples")
 
-    runtimes: dict[str, Runtime] = {}
-    measured: dict[str, dict[str, Any]] = {}
-    for key, path in files.items():
-        started = time.perf_counter()
-        runtimes[key] = load(path, threads=params.threads)
-        measured[key] = {"file": path.name, "sha256": hashes[key], "load_ms": _ms_since(started)}
-    images = _images(samples, runtimes[FLOAT], params.warmup + params.runs + 1)
-    for key, runtime in runtimes.items():
-        measured[key]["first_ms"] = _time(runtime, images[0])
-
-    rounds = _interleave(runtimes, images[1:], params.warmup)
+    print("latency: memory of each file in a process of its own", flush=True)
+    memory = footprint.measure(files, artifacts / "samples", params.threads)
+    measured, runs = _time_all(params, files | older, samples)
     if {key: sha256_file(path) for key, path in files.items()} != hashes:
         raise IntegrityError("a file was replaced while it was timed; run `dvc repro latency`")
-    for key in files:
-        measured[key]["runs_ms"] = [round(value, 4) for value in rounds[key]]
     evidence = {
         "kind": "latency",
         "schema": SCHEMA,
         "samples_sha256": samples.sha256,
         "threads": params.threads,
         "warmup": params.warmup,
-        "artefacts": measured,
-        "peak_rss_mb": round(_peak_rss_mb(), 1),
+        "artefacts": {
+            key: {"sha256": hashes[key]} | measured[key] | asdict(memory[key]) for key in files
+        },
+        "previous": _previous(before, older, measured),
         "machine": fingerprint(),
     }
     with atomic(out) as new:
         new.mkdir()
         write_json(new / EVIDENCE_FILE, seal(evidence))
-        write_json(
-            new / METRICS_FILE,
-            {key: {"p50_ms": round(float(np.median(rounds[key])), 3)} for key in files},
-        )
-        lines = [f"{key},{i},{ms:.4f}" for key in files for i, ms in enumerate(rounds[key])]
+        write_json(new / METRICS_FILE, {key: _quantiles(runs[key]) for key in files})
+        lines = [f"{key},{i},{ms:.4f}" for key in runs for i, ms in enumerate(runs[key])]
         write_text(new / PLOT_FILE, "\n".join(["file,run,latency_ms", *lines]) + "\n")
 
 
-def _images(samples: SampleSet, runtime: Runtime, count: int) -> list[FloatArray]:
-    chosen = np.arange(count) % len(samples)
-    return [normalize(samples.images[i : i + 1], runtime.contract.preprocessing) for i in chosen]
+def _changed(before: Release | None, hashes: dict[str, str]) -> dict[str, Path]:
+    """The files of the last release that are other bytes than those to be timed."""
+    return {
+        PREVIOUS + key: path
+        for key, path in (before.files.items() if before else ())
+        if sha256_file(path) != hashes.get(key)
+    }
+
+
+def _previous(
+    before: Release | None, older: dict[str, Path], measured: Measured
+) -> dict[str, Any] | None:
+    if before is None:
+        return None
+    artefacts = {
+        key.removeprefix(PREVIOUS): {"sha256": sha256_file(path)} | measured[key]
+        for key, path in older.items()
+    }
+    return {"release": before.folder.name, "artefacts": artefacts}
+
+
+def _time_all(
+    params: Latency, files: dict[str, Path], samples: SampleSet
+) -> tuple[Measured, dict[str, list[float]]]:
+    """Load everything and let it take turns; return what is known of each file, and its times."""
+    runtimes: dict[str, Runtime] = {}
+    measured: Measured = {}
+    for key, path in files.items():
+        started = time.perf_counter()
+        runtimes[key] = load(path, threads=params.threads)
+        measured[key] = {"file": path.name, "load_ms": _ms_since(started)}
+    first = _image(samples, runtimes[FLOAT], 0)
+    for key, runtime in runtimes.items():
+        measured[key]["first_ms"] = _time(runtime, first)
+    runs = _interleave(params, runtimes, samples)
+    for key in files:
+        measured[key]["runs_ms"] = runs[key]
+    return measured, runs
+
+
+def _image(samples: SampleSet, runtime: Runtime, number: int) -> FloatArray:
+    chosen = number % len(samples)
+    return normalize(samples.images[chosen : chosen + 1], runtime.contract.preprocessing)
 
 
 def _interleave(
-    runtimes: dict[str, Runtime], images: list[FloatArray], warmup: int
+    params: Latency, runtimes: dict[str, Runtime], samples: SampleSet
 ) -> dict[str, list[float]]:
-    """Let the files take turns; return milliseconds by file, without the warm-up rounds."""
+    """Let the files take turns until there are enough rounds and they took long enough."""
     rounds: dict[str, list[float]] = {key: [] for key in runtimes}
     rng = np.random.default_rng(0)
-    for number, image in enumerate(tqdm(images, desc="latency", unit="round")):
-        # A new order each round, so that nobody always inherits the same neighbour's caches.
-        for key in rng.permutation(list(runtimes)).tolist():
-            elapsed = _time(runtimes[key], image)
-            if number >= warmup:
-                rounds[key].append(elapsed)
+    with tqdm(desc="latency", unit="round", total=params.warmup + params.runs) as bar:
+        number, started = 0, time.perf_counter()
+        while number < params.warmup + params.runs or _seconds_since(started) < params.min_seconds:
+            if number == params.warmup:
+                started = time.perf_counter()
+            image = _image(samples, runtimes[FLOAT], number + 1)
+            # A new order each round, so that nobody always inherits the same neighbour's caches.
+            for key in rng.permutation(list(runtimes)).tolist():
+                elapsed = _time(runtimes[key], image)
+                if number >= params.warmup:
+                    rounds[key].append(round(elapsed, 4))
+            number += 1
+            bar.update()
     return rounds
+
+
+def _quantiles(runs: list[float]) -> dict[str, float]:
+    """Each percentile that the number of runs can bound, in milliseconds."""
+    bounds = {
+        name: timing.quantile_bounds(runs, quantile, CONFIDENCE)
+        for name, quantile in QUANTILES.items()
+    }
+    return {
+        f"{name}_ms": round(bound.estimate, 3)
+        for name, bound in bounds.items()
+        if bound.high is not None
+    }
 
 
 def _time(runtime: Runtime, image: FloatArray) -> float:
@@ -103,13 +167,11 @@ def _time(runtime: Runtime, image: FloatArray) -> float:
 
 
 def _ms_since(started: float) -> float:
-    return (time.perf_counter() - started) * 1e3
+    return _seconds_since(started) * 1e3
 
 
-def _peak_rss_mb() -> float:
-    """Peak resident memory of this process, all files and Python together, in megabytes."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 1e6 if sys.platform == "darwin" else peak / 1e3
+def _seconds_since(started: float) -> float:
+    return time.perf_counter() - started
 
 
 def main() -> None:

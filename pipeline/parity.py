@@ -18,6 +18,7 @@ from pipeline.core.measures import against_float, between_steps, weight_error_st
 from pipeline.core.params import Parity, load_params
 from pipeline.runtimes.parallel import Run, run_all
 from pipeline.support import paths
+from pipeline.support.contracts import load_contract
 from pipeline.support.files import (
     atomic,
     read_json,
@@ -26,14 +27,13 @@ from pipeline.support.files import (
     write_text,
 )
 from pipeline.support.images import SampleSet
+from pipeline.support.logits import LOGITS_FILE, Logits
 from pipeline.support.machine import fingerprint
+from pipeline.support.zoo import load_zoo
 
 EVIDENCE_FILE = "evidence.json"
-LOGITS_FILE = "logits.npz"
 METRICS_FILE = "metrics.json"
 PLOT_FILE = "confusion.csv"
-
-Logits = NDArray[np.float32]
 
 
 def parity(params: Parity, artifacts: Path, out: Path) -> None:
@@ -73,6 +73,7 @@ def parity(params: Parity, artifacts: Path, out: Path) -> None:
             "classes": len(samples.classes),
         },
         "noise_floor": about["noise_floor"],
+        "published": _published(artifacts),
         "reference_accuracy": _right(reference, samples.labels),
         "artefacts": {
             key: {
@@ -174,6 +175,13 @@ def _right(logits: Logits, labels: NDArray[np.int64] | None) -> dict[str, int] |
     if labels is None:
         return None
     return {"right": int((logits.argmax(1) == labels).sum()), "count": len(labels)}
+
+
+def _published(artifacts: Path) -> dict[str, Any] | None:
+    """The accuracy that the zoo says was published of this checkpoint; None if it knows of none."""
+    source = load_contract(artifacts / "checkpoint").checkpoint.source_sha256
+    published = load_zoo().published_of(source)
+    return published.model_dump() if published else None
 
 
 def _metrics(evidence: dict[str, Any]) -> dict[str, Any]:

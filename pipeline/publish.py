@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,47 +19,42 @@ import numpy as np
 from pipeline.core import report
 from pipeline.core.contract import Contract
 from pipeline.core.errors import IntegrityError, exit_on_error
-from pipeline.core.evidence import logits_sha256
 from pipeline.core.measures import against_float, between_steps
 from pipeline.core.params import Params, load_params
-from pipeline.core.verdict import Verdict
-from pipeline.gate import EVIDENCE_FILE, Evidence, judge, require
-from pipeline.support import paths
+from pipeline.core.verdict import Evidence, Verdict
+from pipeline.gate import EVIDENCE_FILE, judge, load_evidence, require
+from pipeline.support import paths, reuse
+from pipeline.support.contracts import load_contract
 from pipeline.support.files import atomic, read_json, sha256_file, write_json, write_text
+from pipeline.support.logits import load_logits
+from pipeline.support.releases import SUMS_FILE
 
-SUMS_FILE = "SHA256SUMS"
 LABELS_FILE = "labels.txt"
 
 
-def publish(params: Params, artifacts: Path, out: Path) -> Path:
+def publish(params: Params, artifacts: Path, records: Path, out: Path) -> Path:
     """Write the release folder below ``out`` and return it.
 
     Raises:
         IntegrityError: evidence and logits disagree, or evidence was changed.
         GateError: the channel's rule is not met.
     """
-    evidence = Evidence.load(artifacts)
+    evidence = load_evidence(artifacts, records)
     _measure_again(evidence.parity, artifacts)
     verdict = judge(params, artifacts, evidence)
     require(verdict)
-    contract = Contract.from_json((artifacts / "checkpoint" / "contract.json").read_text())
+    contract = load_contract(artifacts / "checkpoint")
     release = out / f"{contract.name}-{params.release.version}"
     with atomic(release) as new:
-        _fill(new, artifacts, contract, verdict, evidence)
+        _fill(new, artifacts, contract, verdict, evidence, params)
     return release
 
 
-def _measure_again(parity: dict[str, Any], artifacts: Path) -> None:
+def _measure_again(parity: Mapping[str, Any], artifacts: Path) -> None:
     """Compute parity's numbers again from the logits; they must be the evidence's, every digit."""
     samples = read_json(artifacts / "samples" / "samples.json")
     labels = None if None in samples["labels"] else np.array(samples["labels"], np.int64)
-    with np.load(artifacts / "parity" / "logits.npz", allow_pickle=False) as archive:
-        logits = {key: archive[key] for key in archive.files}
-    for key, digest in parity["logits_sha256"].items():
-        if key not in logits or logits_sha256(logits[key]) != digest:
-            raise IntegrityError(
-                f"the logits of {key} are not the measured ones; run `dvc repro --force parity`"
-            )
+    logits = load_logits(artifacts, parity)
     floor = parity["noise_floor"]["max_abs"]
     for key, recorded in parity["artefacts"].items():
         _same(key, recorded, against_float(logits["reference"], logits[key], labels, floor))
@@ -78,7 +74,12 @@ def _same(subject: str, recorded: dict[str, Any], measured: dict[str, Any]) -> N
 
 
 def _fill(
-    folder: Path, artifacts: Path, contract: Contract, verdict: Verdict, evidence: Evidence
+    folder: Path,
+    artifacts: Path,
+    contract: Contract,
+    verdict: Verdict,
+    evidence: Evidence,
+    params: Params,
 ) -> None:
     (folder / "evidence").mkdir(parents=True)
     for path in paths.delivered_files(artifacts).values():
@@ -91,7 +92,9 @@ def _fill(
     write_text(folder / "contract.json", dataclasses.replace(contract, artefact=None).to_json())
     write_text(folder / LABELS_FILE, "".join(f"{label}\n" for label in contract.labels))
     write_json(folder / "verdict.json", verdict.to_dict())
-    write_text(folder / "verdict.md", report.markdown(verdict, evidence.parity, evidence.latency))
+    judged = reuse.count(artifacts / reuse.LEDGER_FILE, evidence.parity["samples"]["sha256"])
+    text = report.markdown(verdict, evidence, params.gate, judged)
+    write_text(folder / "verdict.md", text)
     listed = sorted(path for path in folder.rglob("*") if path.is_file())
     sums = [f"{sha256_file(path)}  {path.relative_to(folder).as_posix()}\n" for path in listed]
     write_text(folder / SUMS_FILE, "".join(sums))
@@ -99,7 +102,7 @@ def _fill(
 
 def main() -> None:
     with exit_on_error():
-        release = publish(load_params(), paths.ARTIFACTS, paths.RELEASE)
+        release = publish(load_params(), paths.ARTIFACTS, paths.BASELINES, paths.RELEASE)
         print(f"published {release}")
 
 

@@ -29,6 +29,7 @@ from pipeline.core.contract import Contract
 from pipeline.core.errors import InputError, exit_on_error
 from pipeline.core.params import Samples, load_params
 from pipeline.support import paths
+from pipeline.support.contracts import load_contract
 from pipeline.support.files import atomic, write_json
 from pipeline.support.idx import FASHION_MNIST_CLASSES
 from pipeline.support.images import (
@@ -346,8 +347,6 @@ def _write_header(file: BinaryIO, count: int, contract: Contract) -> None:
 
 def main() -> None:
     with exit_on_error():
-        from pipeline.support.quantized import load_contract
-
         samples(load_params().samples, load_contract(paths.CHECKPOINT), paths.SAMPLES)
 
 

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 from pipeline.core import report
-from pipeline.core.contract import Contract
 from pipeline.core.errors import exit_on_error
 from pipeline.core.params import Params, load_params
-from pipeline.gate import Evidence, judge
+from pipeline.gate import judge, load_evidence
 from pipeline.support import paths
+from pipeline.support.contracts import load_contract
 
 
-def summary(params: Params, artifacts: Path) -> str:
+def summary(params: Params, artifacts: Path, records: Path) -> str:
     """Return the text; judged anew, so that it never shows an old verdict."""
-    evidence = Evidence.load(artifacts)
+    evidence = load_evidence(artifacts, records)
     verdict = judge(params, artifacts, evidence)
-    contract = Contract.from_json((artifacts / "checkpoint" / "contract.json").read_text())
+    contract = load_contract(artifacts / "checkpoint")
     release = artifacts / "release" / f"{contract.name}-{params.release.version}"
     lines = [
         report.files_table(evidence.parity, evidence.latency, params.gate.confidence),
@@ -30,9 +31,10 @@ def summary(params: Params, artifacts: Path) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
+    argparse.ArgumentParser(prog="edge-vit summary", description=__doc__).parse_args(arguments)
     with exit_on_error():
-        print(summary(load_params(), paths.ARTIFACTS))
+        print(summary(load_params(), paths.ARTIFACTS, paths.BASELINES))
 
 
 if __name__ == "__main__":

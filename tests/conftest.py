@@ -27,7 +27,7 @@ def run_stages(params: Params, artifacts: Path, *stages: str) -> None:
     from pipeline.reference import reference
     from pipeline.samples import samples
     from pipeline.script import script
-    from pipeline.support.quantized import load_contract
+    from pipeline.support.contracts import load_contract
 
     a = artifacts
     checkpoint = a / "checkpoint"

@@ -11,6 +11,8 @@ from pipeline.core.schema import HASH_OR_TRUST, VERSION, Count, Fraction, Positi
 
 PARAMS_FILE = Path("params.yaml")
 
+Format = Literal["ptl", "onnx", "int8_onnx", "pte"]  # of what is delivered
+
 
 class Model(Section):
     checkpoint: str = Field(min_length=1)
@@ -45,6 +47,7 @@ class Latency(Section):
     threads: Count = 1
     warmup: Annotated[int, Field(ge=0)] = 5
     runs: Annotated[int, Field(ge=10)] = 100
+    min_seconds: Annotated[float, Field(ge=0)] = 10.0
 
 
 class Budget(Section):
@@ -55,6 +58,9 @@ class Budget(Section):
     sqnr_min_db: float | None = None
     size_ratio_max: Positive | None = None
     latency_ratio_max: Positive | None = None
+    regression_ratio_max: Positive | None = None
+    memory_ratio_max: Positive | None = None
+    baseline_ratio_max: Positive | None = None
 
 
 class Gate(Section):
@@ -62,7 +68,9 @@ class Gate(Section):
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
     noise_multiple: Annotated[float, Field(ge=1)] = 4.0
     weight_error_max_steps: Annotated[float, Field(ge=0.5)] = 0.51
-    budgets: dict[Literal["ptl", "onnx", "int8_onnx", "pte"], Budget]
+    published_tolerance_pp: Annotated[float, Field(gt=0, le=100)] | None = 4.0
+    latency_noise: Annotated[float, Field(ge=0, lt=1)] = 0.03
+    budgets: dict[Format, Budget]
 
 
 class Baseline(Section):

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 from typing import Any
 from xml.etree import ElementTree
 
 from tabulate import tabulate
 
 from pipeline.core import statistics, timing
+from pipeline.core.criterion import FAIL, FORMATS, NAMES, PASS, UNDECIDED, Criterion
+from pipeline.core.params import Gate
 from pipeline.core.statistics import Interval
-from pipeline.core.verdict import FAIL, FORMATS, NAMES, PASS, UNDECIDED, Criterion, Verdict
+from pipeline.core.verdict import Evidence, Verdict
 
+WORN = 0.5  # of the margin; luck beyond it is warned of
 MARKS = {PASS: "pass", FAIL: "FAIL", UNDECIDED: "undecided"}
 
 
@@ -67,23 +71,95 @@ def files_table(
     return tabulate(rows, header, tablefmt=style, disable_numparse=True)
 
 
-def markdown(verdict: Verdict, parity: Mapping[str, Any], latency: Mapping[str, Any]) -> str:
-    """The whole verdict as Markdown, for a pull request or a job summary."""
-    samples = parity["samples"]
+def markdown(verdict: Verdict, evidence: Evidence, gate: Gate, judged: int) -> str:
+    """The whole verdict as Markdown, for a pull request or a job summary.
+
+    ``judged`` counts the variants that were judged on these samples so far.
+    """
+    parity, latency = evidence.parity, evidence.latency
     lines = [
         f"## edge-vit: {headline(verdict)}",
         "",
         *[f"- {refusal}" for refusal in refusals(verdict)],
         "",
-        files_table(parity, latency, 0.95, "github"),
+        files_table(parity, latency, gate.confidence, "github"),
         "",
-        f"{samples['count']} samples; intervals at 95% (Wilson; Tango for the drop); times on "
-        f"{latency['machine']['processor']}, {latency['threads']} thread(s).",
+        f"{parity['samples']['count']} samples; intervals at {gate.confidence:.0%} (Wilson; Tango "
+        f"for the drop); times on {latency['machine']['processor']}, {latency['threads']} "
+        "thread(s).",
+        "",
+        *[f"- {line}" for line in (*sight(parity, gate), *baselines(evidence))],
+        *[f"- **{line}**" for line in wear(parity, gate, judged)],
         "",
         criteria_table(verdict, "github"),
         "",
     ]
     return "\n".join(lines)
+
+
+def sight(parity: Mapping[str, Any], gate: Gate) -> list[str]:
+    """What the test of accuracy can and cannot see at this number of samples, a line a file."""
+    lines = []
+    for key, pairs, margin in _judged_accuracy(parity, gate):
+        n = parity["samples"]["count"]
+        lost, won = pairs["only_float"], pairs["only_edge"]
+        drop = statistics.smallest_drop_seen(lost, won, n, margin, gate.confidence)
+        needed = statistics.samples_to_decide(lost, won, n, margin, gate.confidence)
+        if drop is None:
+            text = (
+                f"with {lost + won} answers changed, {n} samples do not pass even an equal model "
+                "4 times of 5"
+            )
+        else:
+            text = (
+                f"{n} samples pass a true drop of up to {drop:.2f} pp 4 times of 5, and one of "
+                f"{margin:g} pp at most {1 - gate.confidence:.0%} of the time"
+            )
+        if needed is not None:
+            text += f"; for the drop that was seen {needed} would do"
+        lines.append(f"{NAMES[key]}: {text}")
+    return lines
+
+
+def wear(parity: Mapping[str, Any], gate: Gate, judged: int) -> list[str]:
+    """Warn where choosing among variants on one set of samples may have made up the result."""
+    lines = []
+    for key, pairs, margin in _judged_accuracy(parity, gate):
+        n, changed = parity["samples"]["count"], pairs["only_float"] + pairs["only_edge"]
+        deviation = 100 * math.sqrt(max(1, changed)) / n
+        luck = statistics.luck_of_the_best(judged, deviation)
+        if luck > WORN * margin:
+            lines.append(
+                f"{NAMES[key]}: {judged} variants were judged on these samples; the best of so "
+                f"many equals looks up to {luck:.2f} pp better than it is. Take fresh samples "
+                "(samples.seed, or another folder) before you trust it"
+            )
+    return lines
+
+
+def baselines(evidence: Evidence) -> list[str]:
+    """The float baselines that were recorded, a line each; which of them count is the verdict's."""
+    lines = []
+    for baseline in evidence.baselines:
+        text = f"baseline of {baseline.device} ({baseline.kind}), {baseline.recorded}: "
+        if baseline.refusal:
+            text += f"not used, {baseline.refusal}"
+        elif baseline.difference is not None:
+            text += f"float takes {timing.median(baseline.runs_ms):.2f} ms there, "
+            text += f"logits differ by at most {baseline.difference['max_abs']:.2g}"
+        lines.append(text)
+    return lines
+
+
+def _judged_accuracy(
+    parity: Mapping[str, Any], gate: Gate
+) -> Iterator[tuple[str, Mapping[str, int], float]]:
+    for key in FORMATS:
+        budget, measured = gate.budgets.get(key), parity["artefacts"].get(key)
+        if not budget or not measured or not measured["finite"] or not measured["count"]:
+            continue
+        if budget.accuracy_drop_max_pp is not None and measured["accuracy"]:
+            yield key, measured["accuracy"], budget.accuracy_drop_max_pp
 
 
 def junit(verdict: Verdict) -> str:

@@ -159,6 +159,49 @@ def samples_to_decide_proportion(
     return _needed(_z(0.5 + confidence / 2), limit * (1 - limit), p * (1 - p), p - limit)
 
 
+def luck_of_the_best(variants: int, deviation: float) -> float:
+    """By how much the best of equally good variants looks better than it is, on average.
+
+    The expected largest of so many independent normal errors of standard deviation ``deviation``,
+    in its unit (Blom 1958). Variants measured on the same samples share part of their error, so
+    this is an upper bound.
+    """
+    if variants < 2:
+        return 0.0
+    return deviation * _z((variants - 0.375) / (variants + 0.25))
+
+
+def smallest_drop_seen(
+    only_float: int, only_edge: int, n: int, margin_pp: float, confidence: float = 0.95
+) -> float | None:
+    """The largest true drop in percentage points that n samples would still pass, 4 times of 5.
+
+    Discordance as observed; the inverse of :func:`samples_to_decide` in the drop. None: not even
+    an equal model would be passed so often.
+
+    Raises:
+        ValueError: as :func:`samples_to_decide`.
+    """
+    _check_counts(only_float, only_edge)
+    _check(only_float + only_edge, n, confidence)
+    margin, discordance = margin_pp / 100, (only_float + only_edge) / n
+
+    def passed(drop: float) -> bool:
+        a, b = (discordance + drop) / 2, (discordance - drop) / 2
+        at_margin = _tango_variance(max(a, drop), max(b, 0.0), 1, margin)
+        varies = max(discordance, drop) - drop**2
+        needed = _needed(_z(confidence), at_margin, varies, margin - drop)
+        return needed is not None and needed <= n
+
+    if not passed(0.0):
+        return None
+    low, high = 0.0, margin
+    for _ in range(50):
+        middle = (low + high) / 2
+        low, high = (middle, high) if passed(middle) else (low, middle)
+    return 100 * low
+
+
 def _needed(z: float, at_limit: float, as_observed: float, room: float) -> int | None:
     """Samples for which a z-test passes with POWER; variances are of one sample."""
     if room <= 0:

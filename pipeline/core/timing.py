@@ -124,6 +124,15 @@ def bootstrap_ratio(
     return Ratio(math.exp(centre), Interval(math.exp(centre - half), math.exp(centre + half)))
 
 
+def claim(ratio: Ratio, noise: float) -> str:
+    """Say in words what a ratio shows, and nothing of differences under ``noise`` (a fraction)."""
+    if ratio.interval.high < 1 / (1 + noise):
+        return f"{1 / ratio.median:.2f} times as fast as"
+    if ratio.interval.low > 1 + noise:
+        return f"{ratio.median:.2f} times the time of"
+    return f"no difference beyond {noise:.0%} shown to"
+
+
 def drift(values: Values) -> Drift:
     """Look for a trend (Mann-Kendall, Theil-Sen slope) and for a change of spread in a series [n].
 

@@ -9,6 +9,8 @@ to run a thing. Every engine is held to the number of threads asked for.
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -31,6 +33,15 @@ class Runtime(Protocol):
         ...
 
 
+MODULES = {
+    ".ptl": ("pipeline.runtimes.lite", "LiteRuntime"),
+    ".onnx": ("pipeline.runtimes.onnx", "OnnxRuntime"),
+    ".pte": ("pipeline.runtimes.executorch", "ExecuTorchRuntime"),
+    ".pt": ("pipeline.runtimes.eager", "TorchScriptRuntime"),
+    ".safetensors": ("pipeline.runtimes.eager", "EagerRuntime"),
+}
+
+
 def load(path: Path, *, threads: int = 1) -> Runtime:
     """Load a file for its runtime: ``.ptl``, ``.onnx``, ``.pte``, ``.pt`` (TorchScript) or
     ``.safetensors`` (the eager model, float or quantized, with ``contract.json`` beside it).
@@ -42,24 +53,21 @@ def load(path: Path, *, threads: int = 1) -> Runtime:
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path} is missing; run `dvc repro` to make it")
-    if path.suffix == ".ptl":
-        from pipeline.runtimes.lite import LiteRuntime
+    runtime: Runtime = import_for(path)(path, threads)
+    return runtime
 
-        return LiteRuntime(path, threads)
-    if path.suffix == ".onnx":
-        from pipeline.runtimes.onnx import OnnxRuntime
 
-        return OnnxRuntime(path, threads)
-    if path.suffix == ".pte":
-        from pipeline.runtimes.executorch import ExecuTorchRuntime
+def import_for(path: Path) -> Callable[[Path, int], Runtime]:
+    """Import whatever runs a file of this ending, without loading it; return the runtime's class.
 
-        return ExecuTorchRuntime(path, threads)
-    if path.suffix == ".pt":
-        from pipeline.runtimes.eager import TorchScriptRuntime
-
-        return TorchScriptRuntime(path, threads)
+    Raises:
+        InputError: no runtime for this ending.
+    """
+    if path.suffix not in MODULES:
+        known = " ".join(MODULES)
+        raise InputError(f"{path}: no runtime runs *{path.suffix}; known: {known}")
+    module, name = MODULES[path.suffix]
     if path.suffix == ".safetensors":
-        from pipeline.runtimes.eager import EagerRuntime
-
-        return EagerRuntime(path, threads)
-    raise InputError(f"{path}: no runtime runs *{path.suffix}; known: .ptl .onnx .pte .pt")
+        import timm  # noqa: F401  what the eager model is built with
+    runtime: Callable[[Path, int], Runtime] = getattr(importlib.import_module(module), name)
+    return runtime

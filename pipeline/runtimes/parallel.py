@@ -10,7 +10,9 @@ import functools
 import multiprocessing
 import os
 import threading
+from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,7 +33,8 @@ class Run:
 
     Dynamic quantization sees the range of a whole batch, so what is delivered runs one image at a
     time, as an app sends them. ``nudged`` moves every input by its last bit (see :func:`_nudge`);
-    ``float64`` widens an eager model.
+    ``float64`` widens an eager model; layers ``restored`` come from the float model of
+    ``float_path`` instead of the quantized one.
     """
 
     key: str
@@ -41,6 +44,8 @@ class Run:
     threads: int = 1
     nudged: bool = False
     float64: bool = False
+    restored: tuple[str, ...] = ()
+    float_path: Path | None = None
 
 
 def run_all(runs: list[Run], samples: Path, words: str) -> dict[str, FloatArray]:
@@ -92,11 +97,33 @@ def _run_piece(run: Run, start: int, samples: Path) -> FloatArray:
     images = _samples(samples).images
     stop = min(start + CHUNK, run.count)
     rows = []
-    for first in range(start, stop, run.batch):
-        pixels = images[first : min(first + run.batch, stop)]
-        batch = normalize(pixels, runtime.contract.preprocessing)
-        rows.append(runtime.logits(_nudge(batch, first) if run.nudged else batch))
+    with _restored(runtime, run):
+        for first in range(start, stop, run.batch):
+            pixels = images[first : min(first + run.batch, stop)]
+            batch = normalize(pixels, runtime.contract.preprocessing)
+            rows.append(runtime.logits(_nudge(batch, first) if run.nudged else batch))
     return np.concatenate(rows)
+
+
+@contextmanager
+def _restored(runtime: Runtime, run: Run) -> Iterator[None]:
+    """Put layers of the float model into the quantized one, and take them out again."""
+    if not run.restored or run.float_path is None:
+        yield
+        return
+    from pipeline.runtimes.eager import EagerRuntime
+
+    whole = _runtime(run.float_path, run.threads, False)
+    assert isinstance(runtime, EagerRuntime)
+    assert isinstance(whole, EagerRuntime)
+    before = {name: runtime.module.get_submodule(name) for name in run.restored}
+    for name in before:
+        runtime.module.set_submodule(name, whole.module.get_submodule(name))
+    try:
+        yield
+    finally:
+        for name, layer in before.items():
+            runtime.module.set_submodule(name, layer)
 
 
 @functools.cache

@@ -7,6 +7,7 @@ from pathlib import Path
 from pipeline.support.files import sole_file
 
 ARTIFACTS = Path("artifacts")
+BASELINES = Path("baselines")  # recorded elsewhere, and committed
 
 CHECKPOINT = ARTIFACTS / "checkpoint"
 SAMPLES = ARTIFACTS / "samples"
@@ -20,6 +21,7 @@ ONNX_INT8 = ARTIFACTS / "onnx_int8"
 EXECUTORCH = ARTIFACTS / "executorch"
 PARITY = ARTIFACTS / "parity"
 LATENCY = ARTIFACTS / "latency"
+REPORTS = ARTIFACTS / "reports"
 VERDICT = ARTIFACTS / "verdict"
 RELEASE = ARTIFACTS / "release"
 

@@ -20,17 +20,12 @@ from torch.ao.nn.quantized.dynamic import Linear as QuantizedLinear
 
 from pipeline.core.contract import Contract
 from pipeline.core.errors import ParamsError
-from pipeline.support.files import atomic, read_json, write_bytes, write_text
+from pipeline.support.contracts import CONTRACT_FILE, load_contract
+from pipeline.support.files import atomic, write_bytes, write_text
 from pipeline.support.models import create, load_weights
 
 MODEL_FILE = "model.safetensors"
-CONTRACT_FILE = "contract.json"
 METADATA_KEY = "edge_vit.quantization"  # one key: safetensors writes several in random order
-
-
-def load_contract(folder: Path) -> Contract:
-    """Read the first half of the contract that lies beside a model."""
-    return Contract.from_json(json.dumps(read_json(folder / CONTRACT_FILE)))
 
 
 def load_model(path: Path, *, fused_attention: bool | None = None) -> tuple[nn.Module, Contract]:

@@ -40,7 +40,7 @@ class Published(Section):
 
     dataset: str
     top1: Percent
-    top5: Percent
+    top5: Percent | None = None
     crop_pct: Fraction
     interpolation: Interpolation
 
@@ -73,6 +73,13 @@ class Zoo(Section):
         for name, entry in self.checkpoints.items():
             if PurePosixPath(entry.source).name == file_name:
                 return name
+        return None
+
+    def published_of(self, sha256: str) -> Published | None:
+        """Return what was published of the checkpoint with this SHA-256, whatever its name."""
+        for entry in self.checkpoints.values():
+            if sha256.startswith(entry.sha256):
+                return entry.published
         return None
 
 

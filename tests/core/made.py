@@ -8,10 +8,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.core.criteria.baseline import Baseline
+from pipeline.core.criteria.files import Files
+from pipeline.core.criteria.steps import STEPS
+from pipeline.core.criterion import FORMATS
 from pipeline.core.evidence import SCHEMA, logits_sha256
 from pipeline.core.measures import against_float, between_steps
 from pipeline.core.params import Budget, Gate
-from pipeline.core.verdict import FORMATS, STEPS, Files, Verdict, decide
+from pipeline.core.verdict import Evidence, Verdict, decide
 
 Logits = NDArray[np.float32]
 
@@ -24,6 +28,9 @@ BUDGET = Budget(
     sqnr_min_db=30,
     size_ratio_max=0.35,
     latency_ratio_max=1.0,
+    memory_ratio_max=1.0,
+    regression_ratio_max=1.2,
+    baseline_ratio_max=20,
 )
 
 
@@ -46,9 +53,14 @@ class Case:
     latency: dict[str, Any]
     files: Files
     gate: Gate = field(default_factory=gate)
+    baselines: tuple[Baseline, ...] = ()
 
     def decide(self) -> Verdict:
-        return decide(self.gate, DEVICE, self.files, self.parity, self.latency)
+        return decide(self.gate, DEVICE, self.files, self.evidence)
+
+    @property
+    def evidence(self) -> Evidence:
+        return Evidence(parity=self.parity, latency=self.latency, baselines=self.baselines)
 
     def outcome(self, name: str, subject: str) -> str:
         return self.criterion(name, subject).outcome
@@ -97,6 +109,12 @@ def case(labelled: bool = True) -> Case:
             "classes": CLASSES,
         },
         "noise_floor": {"max_abs": FLOOR},
+        "published": {
+            "dataset": "a test",
+            "top1": 90.0,
+            "crop_pct": 1.0,
+            "interpolation": "bicubic",
+        },
         "reference_accuracy": {"right": int(right.sum()), "count": COUNT} if labelled else None,
         "artefacts": {
             key: {
@@ -126,6 +144,7 @@ def case(labelled: bool = True) -> Case:
     }
     noise = rng.normal(scale=0.02, size=(100, 5))
     times = np.round(np.array([30.0, 15, 15, 15, 15]) * np.exp(noise), 4)
+    older = np.round(15 * np.exp(rng.normal(scale=0.02, size=(100, 4))), 4)
     latency = {
         "kind": "latency",
         "schema": SCHEMA,
@@ -135,8 +154,16 @@ def case(labelled: bool = True) -> Case:
             key: {
                 "sha256": hashes.get(key, digest("checkpoint")),
                 "runs_ms": times[:, column].tolist(),
+                "own_memory_mb": 80.0 if key == "float" else 40.0,
             }
             for column, key in enumerate(("float", *FORMATS))
+        },
+        "previous": {
+            "release": "model-0.0.1",
+            "artefacts": {
+                key: {"sha256": digest(f"old {key}"), "runs_ms": older[:, column].tolist()}
+                for column, key in enumerate(FORMATS)
+            },
         },
         "machine": {"processor": "a test"},
     }

@@ -102,7 +102,8 @@ def test_a_misspelt_key_is_named_with_the_one_that_was_meant(
 
 def test_a_key_like_no_other_lists_what_is_known_there(tmp_path: Path) -> None:
     assert explained(tmp_path, "latency.zzz", 1) == (
-        "params.yaml: latency.zzz is not a parameter; known here: runs, threads, warmup"
+        "params.yaml: latency.zzz is not a parameter; "
+        "known here: min_seconds, runs, threads, warmup"
     )
 
 

@@ -5,7 +5,7 @@ from xml.etree import ElementTree
 import pytest
 
 from pipeline.core import report
-from pipeline.core.verdict import FAIL, FORMATS, NAMES, UNDECIDED
+from pipeline.core.criterion import FAIL, FORMATS, NAMES, UNDECIDED
 from tests.core import made
 from tests.core.made import Case
 
@@ -42,7 +42,7 @@ def test_junit_declares_utf_8_and_survives_markup() -> None:
 def test_markdown_holds_each_criterion_and_each_file() -> None:
     case = broken()
     verdict = case.decide()
-    text = report.markdown(verdict, case.parity, case.latency)
+    text = report.markdown(verdict, case.evidence, case.gate, 1)
     lines = text.splitlines()
     for c in verdict.criteria:
         cells = (f" {report.MARKS[c.outcome]} ", f" {c.subject} ", f" {c.name} ")
@@ -53,7 +53,7 @@ def test_markdown_holds_each_criterion_and_each_file() -> None:
 
 
 def test_the_headline_says_whether_it_goes_out() -> None:
-    assert report.headline(made.case().decide()).startswith("passed for channel candidate: 26 ")
+    assert report.headline(made.case().decide()).startswith("passed for channel candidate: 35 ")
     assert report.headline(broken().decide()).startswith("refused for channel candidate: ")
 
 
@@ -80,6 +80,6 @@ def test_a_file_that_could_not_be_measured_is_reported_all_the_same(labelled: bo
     for spoil in ({"finite": False}, {"count": 0}):
         case = made.case(labelled)
         case.parity["artefacts"]["pte"] |= spoil
-        text = report.markdown(case.decide(), case.parity, case.latency)
+        text = report.markdown(case.decide(), case.evidence, case.gate, 1)
         assert "| FAIL " in text
         assert ("no labels" in text) == (not labelled)

@@ -17,10 +17,12 @@ from statsmodels.stats.proportion import proportion_confint
 from pipeline.core.statistics import (
     POWER,
     clopper_pearson,
+    luck_of_the_best,
     mcnemar_exact,
     paired_drop,
     samples_to_decide,
     samples_to_decide_proportion,
+    smallest_drop_seen,
     wilson,
 )
 
@@ -259,3 +261,31 @@ def _pass_rate(n: int, drop: float, discordance: float, margin_pp: float) -> flo
         limits[win] = losses
     chance = binom.pmf(wins, n, won) if won > 0 else (wins == 0).astype(float)
     return float((chance * binom.cdf(limits, n - wins, lost / (1 - won))).sum())
+
+
+def test_the_best_of_equals_looks_better_by_the_expected_largest_error() -> None:
+    # Harter 1961, expected values of normal order statistics: n = 2, 10, 100.
+    for variants, expected in ((2, 0.56419), (10, 1.53875), (100, 2.50759)):
+        assert luck_of_the_best(variants, 1.0) == pytest.approx(expected, rel=0.05)
+    assert luck_of_the_best(1, 1.0) == 0.0
+    assert luck_of_the_best(10, 0.2) == pytest.approx(0.2 * luck_of_the_best(10, 1.0))
+
+
+@pytest.mark.parametrize(("lost", "won", "n"), [(10, 8, 2000), (40, 40, 5000), (3, 2, 1000)])
+def test_the_smallest_drop_seen_is_the_inverse_of_samples_to_decide(
+    lost: int, won: int, n: int
+) -> None:
+    drop = smallest_drop_seen(lost, won, n, 1.0)
+    assert drop is not None
+    assert 0 < drop < 1
+    # Of a million samples with that drop and the same discordance, n would do.
+    discordance, million = (lost + won) / n, 1_000_000
+    a = round(million * (discordance + drop / 100) / 2)
+    b = round(million * (discordance - drop / 100) / 2)
+    if b >= 0:
+        assert samples_to_decide(a, b, million, 1.0) == pytest.approx(n, rel=0.05)
+    assert smallest_drop_seen(lost, won, 2 * n, 1.0) > drop  # type: ignore[operator]
+
+
+def test_too_few_samples_pass_no_equal_model_often_enough() -> None:
+    assert smallest_drop_seen(1, 1, 50, 1.0) is None

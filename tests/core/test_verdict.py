@@ -11,17 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.core import statistics
+from pipeline.core.criteria.baseline import Baseline
+from pipeline.core.criteria.files import DELIVERING
+from pipeline.core.criteria.steps import STEPS
+from pipeline.core.criterion import FAIL, FORMATS, NAMES, PASS, UNDECIDED
 from pipeline.core.errors import IntegrityError
-from pipeline.core.verdict import (
-    DELIVERING,
-    FAIL,
-    FORMATS,
-    NAMES,
-    PASS,
-    STEPS,
-    UNDECIDED,
-    Verdict,
-)
+from pipeline.core.measures import between_steps
+from pipeline.core.verdict import Verdict
 from tests.core import made
 from tests.core.made import COUNT, Case
 
@@ -52,10 +48,13 @@ def refused(case: Case) -> bool:
 
 def test_sound_evidence_passes_everything_but_the_record_that_is_not_there() -> None:
     verdict = fresh().decide()
-    assert [c.name for c in verdict.criteria if c.outcome != PASS] == ["baseline"]
-    assert verdict.count(UNDECIDED) == 1
-    # evidence, weights, four steps, five limits of four files, baseline
-    assert len(verdict.criteria) == 1 + 1 + 4 + 5 * 4 + 1
+    assert {c.name for c in verdict.criteria if c.outcome != PASS} == {
+        "baseline_logits",
+        "baseline_ratio_max",
+    }
+    assert verdict.count(UNDECIDED) == 1 + 4
+    # evidence, weights, four steps, published, eight limits of four files, baseline's logits
+    assert len(verdict.criteria) == 1 + 1 + 4 + 1 + 8 * 4 + 1
 
 
 def test_a_candidate_goes_out_with_undecided_criteria_and_a_release_does_not() -> None:
@@ -92,7 +91,7 @@ def test_a_file_without_evidence_fails(key: str, kind: str) -> None:
     if kind == "parity":
         assert case.outcome("parity", NAMES[key]) == FAIL
     else:
-        assert case.outcome("latency_ratio_max", NAMES[key]) == FAIL
+        assert case.outcome("latency", NAMES[key]) == FAIL
     assert not case.decide().passed
 
 
@@ -205,8 +204,9 @@ def paths(value: Any, above: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
 
 
 NOT_JUDGED = {
-    "kind", "schema", "reference_accuracy", "file", "top5_equal", "flips", "kl_mean", "kl_p99",
-    "cosine_mean", "p999_abs", "rms", "top1_changed", "labelled", "classes", "before", "after",
+    "kind", "schema", "file", "dataset", "crop_pct", "interpolation", "top5_equal", "flips",
+    "kl_mean", "kl_p99", "cosine_mean", "p999_abs", "rms", "top1_changed", "labelled",
+    "classes", "before", "after",
     "worst_layer", "processor", "machine", "threads",
 }  # fmt: skip
 JUDGED = [
@@ -216,6 +216,9 @@ JUDGED = [
     if not NOT_JUDGED & set(path)
     and (path[0], path[-1]) != ("artefacts", "max_abs")
     and path[1:] not in (("script", "after_sha256"), ("optimize", "after_sha256"))
+    # Of what went out before, and of a format that it may not have had.
+    and (path[0], path[-1]) != ("previous", "sha256")
+    and not (path[0] == "previous" and len(path) == 3)
 ]
 
 
@@ -242,6 +245,123 @@ def test_counts_that_contradict_each_other_are_refused() -> None:
     case.parity["samples"]["count"] = 20
     with pytest.raises(IntegrityError, match="20"):
         case.decide()
+
+
+@pytest.mark.parametrize(
+    ("top1", "outcome"), [(90.0, PASS), (92.0, PASS), (95.0, UNDECIDED), (99.0, FAIL)]
+)
+def test_float_accuracy_far_from_the_published_one_fails(top1: float, outcome: str) -> None:
+    case = fresh()
+    case.parity["reference_accuracy"]["right"] = 1800  # 90% of 2000, +-1.4 points
+    case.parity["published"]["top1"] = top1
+    seen = case.criterion("published_tolerance_pp", "float")
+    assert (seen.outcome, round(seen.value, 6)) == (outcome, round(90 - top1, 6))
+    assert f"{top1:g}%" in seen.note
+
+
+@pytest.mark.parametrize("lacking", ["published", "reference_accuracy"])
+def test_without_labels_or_a_published_figure_nothing_is_compared(lacking: str) -> None:
+    case = fresh()
+    case.parity[lacking] = None
+    assert "published_tolerance_pp" not in {c.name for c in case.decide().criteria}
+
+
+@pytest.mark.parametrize(("factor", "outcome"), [(1.0, PASS), (1.2, UNDECIDED), (1.4, FAIL)])
+def test_time_beside_the_last_release_has_three_outcomes(factor: float, outcome: str) -> None:
+    case = fresh()
+    old = case.latency["previous"]["artefacts"]["ptl"]["runs_ms"]
+    runs = case.latency["artefacts"]["ptl"]["runs_ms"]
+    same = np.median(np.array(runs) / old)
+    case.latency["artefacts"]["ptl"]["runs_ms"] = [value * factor / same for value in runs]
+    seen = case.criterion("regression_ratio_max", ".ptl")
+    assert (seen.outcome, seen.unit) == (outcome, "of model-0.0.1")
+
+
+def test_without_a_release_there_is_nothing_to_be_slower_than() -> None:
+    case = fresh()
+    case.latency["previous"] = None
+    assert "regression_ratio_max" not in {c.name for c in case.decide().criteria}
+    case.latency["previous"] = {"release": "model-0.0.1", "artefacts": {}}
+    assert "regression_ratio_max" not in {c.name for c in case.decide().criteria}
+
+
+@pytest.mark.parametrize(("own", "outcome"), [(80.0, PASS), (80.1, FAIL), (None, UNDECIDED)])
+def test_memory_is_judged_beside_float(own: float | None, outcome: str) -> None:
+    case = fresh()
+    case.latency["artefacts"]["pte"]["own_memory_mb"] = own
+    assert case.outcome("memory_ratio_max", ".pte") == outcome
+
+
+def recorded(case: Case, **changes: Any) -> Baseline:
+    same = between_steps(case.reference, case.reference)
+    values: dict[str, Any] = {
+        "device": made.DEVICE,
+        "kind": "cuda",
+        "recorded": "2026-01-01",
+        "refusal": None,
+        "difference": same,
+        "noise_floor": made.FLOOR,
+        "runs_ms": tuple(np.linspace(1.9, 2.1, 200)),
+    }
+    return Baseline(**(values | changes))
+
+
+def test_a_release_passes_with_the_record_of_the_reference() -> None:
+    case = replace(fresh(), gate=made.gate("release"))
+    assert not case.decide().passed
+    case.baselines = (recorded(case),)
+    assert [c for c in case.decide().criteria if c.outcome != PASS] == []
+    assert case.decide().passed
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"device": "NVIDIA H200"}, {"kind": "cpu"}, {"refusal": "it is of other weights"}],
+)
+def test_a_record_of_something_else_never_counts(changes: dict[str, Any]) -> None:
+    case = fresh()
+    case.baselines = (recorded(case, **changes),)
+    assert case.outcome("baseline_logits", "float") == UNDECIDED
+    assert case.outcome("baseline_ratio_max", ".ptl") == UNDECIDED
+    if "refusal" in changes:
+        assert "it is of other weights" in case.criterion("baseline_logits", "float").note
+
+
+@pytest.mark.parametrize("floors", [0.0, 8.0, 8.1, float("nan"), float("inf")])
+def test_float_must_answer_as_on_the_reference_within_both_noise_floors(floors: float) -> None:
+    case = fresh()
+    difference = recorded(case).difference
+    assert difference is not None
+    difference = {**difference, "max_abs": floors * made.FLOOR}
+    case.baselines = (recorded(case, difference=difference),)
+    assert case.outcome("baseline_logits", "float") == (PASS if floors <= 8 else FAIL)
+
+
+@pytest.mark.parametrize("difference", [None, {"count": 10, "finite": False}])
+def test_a_record_that_was_not_compared_fails(difference: dict[str, Any] | None) -> None:
+    case = fresh()
+    case.baselines = (recorded(case, difference=difference),)
+    assert case.outcome("baseline_logits", "float") == FAIL
+
+
+@pytest.mark.parametrize(
+    ("ms", "count", "outcome"),
+    [(2.0, 200, PASS), (0.75, 200, UNDECIDED), (0.5, 200, FAIL), (2.0, 4, UNDECIDED)],
+)
+def test_the_edge_may_be_so_many_times_slower(ms: float, count: int, outcome: str) -> None:
+    case = fresh()  # the files take 15 ms, at most 20 times the record is allowed
+    runs = tuple(np.linspace(0.98 * ms, 1.02 * ms, count))
+    case.baselines = (recorded(case, runs_ms=runs),)
+    seen = case.criterion("baseline_ratio_max", ".ptl")
+    assert seen.outcome == outcome
+    assert seen.value == pytest.approx(15 / ms, rel=0.03)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), 0.0, -1.0])
+def test_a_recorded_time_that_cannot_be_is_never_let_out(bad: float) -> None:
+    case = fresh()
+    case.baselines = (recorded(case, runs_ms=(2.0,) * 50 + (bad,)),)
+    assert refused(case)
 
 
 @pytest.mark.parametrize(
@@ -383,7 +503,8 @@ def test_times_from_a_machine_that_changed_are_undecided() -> None:
 def test_a_limit_that_is_not_asked_for_is_no_criterion() -> None:
     case = replace(fresh(), gate=made.gate(**dict.fromkeys(type(made.BUDGET).model_fields)))
     assert {c.name for c in case.decide().criteria} == {
-        "evidence", "weight_error_max_steps", "noise_multiple", "baseline"
+        "evidence", "weight_error_max_steps", "noise_multiple", "published_tolerance_pp",
+        "baseline_logits",
     }  # fmt: skip
 
 
@@ -392,4 +513,4 @@ def test_a_verdict_as_json_counts_what_it_holds() -> None:
     case.parity["artefacts"]["ptl"]["sqnr_db"] = 1.0
     written = case.decide().to_dict()
     assert written["passed"] is False
-    assert written["counts"] == {PASS: len(written["criteria"]) - 2, FAIL: 1, UNDECIDED: 1}
+    assert written["counts"] == {PASS: len(written["criteria"]) - 6, FAIL: 1, UNDECIDED: 5}

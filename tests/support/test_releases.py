@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from pipeline.core.errors import IntegrityError
+from pipeline.support.releases import last_release
+
+
+def publish(releases: Path, folder: str, text: str = "weights") -> Path:
+    made = releases / folder
+    made.mkdir(parents=True)
+    sums = ""
+    for name in ("a-1.ptl", "a-1.int8.onnx", "a-1.onnx", "a-1.pte", "labels.txt"):
+        content = f"{text} {name}".encode()
+        (made / name).write_bytes(content)
+        sums += f"{hashlib.sha256(content).hexdigest()}  {name}\n"
+    (made / "SHA256SUMS").write_text(sums)
+    return made
+
+
+def test_the_highest_version_of_the_same_model_is_the_last(tmp_path: Path) -> None:
+    for folder in ("m-0.9.0", "m-0.10.0", "m-0.10.0-rc1", "m-0.2.0", "m-large-3.0.0", "m-next"):
+        publish(tmp_path, folder)
+    found = last_release(tmp_path, "m")
+    assert found is not None
+    assert found.folder.name == "m-0.10.0"
+    assert {key: path.name for key, path in found.files.items()} == {
+        "ptl": "a-1.ptl",
+        "onnx": "a-1.onnx",
+        "int8_onnx": "a-1.int8.onnx",
+        "pte": "a-1.pte",
+    }
+
+
+def test_no_release_is_none(tmp_path: Path) -> None:
+    assert last_release(tmp_path / "missing", "m") is None
+    assert last_release(tmp_path, "m") is None
+
+
+def test_a_release_that_was_changed_is_not_compared_with(tmp_path: Path) -> None:
+    folder = publish(tmp_path, "m-1.0.0")
+    (folder / "a-1.ptl").write_bytes(b"other")
+    with pytest.raises(IntegrityError, match=r"a-1\.ptl is not what was published"):
+        last_release(tmp_path, "m")
+    (folder / "SHA256SUMS").unlink()
+    with pytest.raises(IntegrityError, match="no SHA256SUMS"):
+        last_release(tmp_path, "m")
