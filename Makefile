@@ -17,11 +17,14 @@ endif
 export PATH := $(BIN):$(PATH)
 export TORCH_WHEELS
 
-.PHONY: repro test lint types bench setup clean help
+.PHONY: repro gate test lint types bench setup clean help
 
 repro: $(SETUP) ## make everything, print the verdict and the release folder
 	@status=0; dvc repro || status=$$?; \
 	  if [ -f artifacts/latency/evidence.json ]; then edge-vit summary || true; fi; exit $$status
+
+gate: $(SETUP) ## judge the evidence again, for CHANNEL (default: that of params.yaml)
+	@edge-vit gate $(if $(CHANNEL),--channel $(CHANNEL))
 
 test: $(SETUP) ## run the tests
 	@python -m pytest

@@ -1,42 +1,45 @@
-"""The ``edge-vit`` command. Heavy libraries are imported by the commands that need them."""
+"""The command `edge-vit`. A command's module is imported when it is chosen: help is instant."""
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Sequence
+import importlib
+import sys
 
-from pipeline.core.errors import exit_on_error
+COMMANDS = {
+    "gate": "judge the evidence below artifacts/ and write artifacts/verdict/",
+    "summary": "show each file beside float, the verdict and the release",
+    "report": "write artifacts/reports/report.html, the evidence as one page",
+    "diagnose": "find the layers that lose most, and what restoring each gives back",
+    "baseline": "record the float model on this machine's GPU, for others to be held against",
+}
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run one command; exit status 0, 1 when the gate refuses, 2 on bad input."""
-    parser = argparse.ArgumentParser(
-        prog="edge-vit",
-        description="Vision transformers for phones, boards and browsers, let out only with proof.",
-        epilog="`dvc repro` makes everything; these commands decide on it and show it.",
+def main(arguments: list[str] | None = None) -> None:
+    """Run ``edge-vit COMMAND``; exit status 0: done, 1: refused, 2: bad input."""
+    given = sys.argv[1:] if arguments is None else arguments
+    if given and given[0] in COMMANDS:
+        importlib.import_module(f"pipeline.{given[0]}").main(given[1:])
+        return
+    help_asked = given[:1] in (["-h"], ["--help"])
+    print(_help(), file=sys.stdout if help_asked else sys.stderr)
+    if not help_asked:
+        what = f"unknown command {given[0]!r}" if given else "which command?"
+        print(f"\nedge-vit: {what}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _help() -> str:
+    width = max(map(len, COMMANDS))
+    return "\n".join(
+        [
+            "usage: edge-vit COMMAND [--help]",
+            "",
+            "Vision transformers for phones, boards and browsers, let out only with proof.",
+            "`dvc repro` makes everything; these commands decide on it and show it.",
+            "",
+            *(f"  {name:{width}}  {words}" for name, words in COMMANDS.items()),
+        ]
     )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    _add(commands, "gate", "judge the evidence below artifacts/ and write artifacts/verdict/", gate)
-    _add(commands, "summary", "show each file beside float, the verdict and the release", summary)
-    chosen = parser.parse_args(arguments)
-    with exit_on_error():
-        chosen.run()
-
-
-def gate() -> None:
-    from pipeline import gate as stage
-
-    stage.main()
-
-
-def summary() -> None:
-    from pipeline import summary as shown
-
-    shown.main()
-
-
-def _add(commands: argparse._SubParsersAction, name: str, words: str, run: object) -> None:  # type: ignore[type-arg]
-    commands.add_parser(name, help=words, description=words).set_defaults(run=run)
 
 
 if __name__ == "__main__":

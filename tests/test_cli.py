@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from pipeline.cli import COMMANDS
 from pipeline.core.params import Params
 
 ROOT = Path(__file__).parent.parent
@@ -56,6 +57,29 @@ def test_gate_refuses_with_status_1_and_says_what_and_what_to_do(work):
     assert "refused for channel release" in ran.stderr
     assert "a release needs it" in ran.stderr
     assert "Traceback" not in ran.stderr
+
+
+def test_gate_judges_for_another_channel_when_asked(work):
+    ran = run(work, "-m", "pipeline.cli", "gate", "--channel", "release")
+    assert ran.returncode == 1
+    assert "refused for channel release" in ran.stderr
+
+
+def test_help_lists_every_command_and_each_command_has_its_own():
+    ran = run(ROOT, "-m", "pipeline.cli", "--help")
+    assert ran.returncode == 0
+    for name in COMMANDS:
+        assert f"  {name} " in ran.stdout
+        own = run(ROOT, "-m", "pipeline.cli", name, "--help")
+        assert own.returncode == 0, own.stderr
+        assert f"usage: edge-vit {name}" in own.stdout
+
+
+@pytest.mark.parametrize("arguments", [(), ("gates",)])
+def test_an_unknown_command_is_bad_input(arguments):
+    ran = run(ROOT, "-m", "pipeline.cli", *arguments)
+    assert ran.returncode == 2
+    assert "usage: edge-vit" in ran.stderr
 
 
 @pytest.mark.parametrize(
