@@ -30,7 +30,7 @@ STAGES = (
     *("fetch", "samples", "reference", "quantize", "script", "optimize", "lite"),
     *("export_onnx", "export_executorch", "parity", "latency"),
 )
-SAMPLES = 64
+SAMPLES = 32
 ROOT = Path(__file__).resolve().parent.parent
 
 

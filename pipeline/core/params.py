@@ -30,7 +30,7 @@ class Samples(Section):
 
 
 class Reference(Section):
-    noise_samples: Count = 64
+    noise_samples: Count = 32
 
 
 class Quantize(Section):
@@ -40,7 +40,7 @@ class Quantize(Section):
 
 
 class Parity(Section):
-    step_samples: Count = 64
+    step_samples: Count = 32
 
 
 class Latency(Section):
@@ -66,7 +66,7 @@ class Budget(Section):
 class Gate(Section):
     channel: Literal["candidate", "release"] = "candidate"
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
-    noise_multiple: Annotated[float, Field(ge=1)] = 4.0
+    noise_multiple: Annotated[float, Field(ge=1)] = 10.0
     weight_error_max_steps: Annotated[float, Field(ge=0.5)] = 0.51
     published_tolerance_pp: Annotated[float, Field(gt=0, le=100)] | None = 4.0
     latency_noise: Annotated[float, Field(ge=0, lt=1)] = 0.03

@@ -36,7 +36,8 @@ BUDGET = Budget(
 
 def gate(channel: str = "candidate", **budget: float | None) -> Gate:
     limits = BUDGET.model_dump() | budget
-    return Gate.model_validate({"channel": channel, "budgets": dict.fromkeys(FORMATS, limits)})
+    values = {"channel": channel, "noise_multiple": 4.0}
+    return Gate.model_validate(values | {"budgets": dict.fromkeys(FORMATS, limits)})
 
 
 def digest(name: str) -> str:

@@ -127,7 +127,7 @@ def test_an_empty_a_broken_and_a_missing_file_are_explained(tmp_path: Path) -> N
 
 def test_numbers_in_scientific_notation_are_numbers(tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"
-    path.write_text(yaml.safe_dump(VALUES).replace("noise_multiple: 4.0", "noise_multiple: 4e+0"))
+    path.write_text(yaml.safe_dump(VALUES).replace("noise_multiple: 10.0", "noise_multiple: 4e+0"))
     assert load_params(path).gate.noise_multiple == 4
 
 
