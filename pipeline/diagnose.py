@@ -18,7 +18,7 @@ import numpy as np
 from tabulate import tabulate
 
 from pipeline.core import distances
-from pipeline.core.diagnosis import Layer, rank, standing_out
+from pipeline.core.diagnosis import Layer, broken, rank, standing_out
 from pipeline.core.errors import InputError, IntegrityError, exit_on_error
 from pipeline.core.evidence import SCHEMA, seal
 from pipeline.core.measures import SQNR_LIMIT_DB
@@ -228,10 +228,16 @@ def _text(content: dict[str, Any], layers: list[Layer]) -> str:
         f"quantized: {whole['agree']} of {count} answers are float's, SQNR of the logits "
         f"{whole['logit_sqnr_db']:.1f} dB"
     ]
+    by_name = {layer.name: layer for layer in layers}
+    lines += [
+        f"{name} errs far more than the other layers ({by_name[name].sqnr_db:.1f} dB): look at its "
+        "int8 weights and scale"
+        for name in sorted(broken(layers))
+    ]
     if not kept:
         best = layers[0]
         lines.append(
-            f"no layer stands out: the best, {best.name}, gives back "
+            f"no restored layer stands out: the best, {best.name}, gives back "
             f"{best.logit_sqnr_gain_db:+.2f} dB alone; keep_float would buy nothing"
         )
         return "\n".join(lines)

@@ -15,7 +15,7 @@ from pipeline.diagnose import diagnose
 from pipeline.support.files import read_json, write_json
 from tests.test_faults import change_quantized
 
-BAD = "blocks.5.mlp.fc1"
+BAD = "blocks.6.mlp.fc1"
 FEW = 6
 
 
@@ -29,7 +29,7 @@ def test_a_planted_bad_layer_is_found_first_and_its_line_given(artifacts: Path) 
     assert BAD in found["keep_float"]
     assert f"keep_float: [{', '.join(found['keep_float'])}]" in text
     assert found["together"]["logit_sqnr_gain_db"] > 1
-    # Its own error is the largest, too: a third of its output is wrong.
+    assert f"{BAD} errs far more than the other layers" in text
     assert min(found["layers"], key=lambda layer: layer["sqnr_db"])["name"] == BAD
     with open(out / "layers.csv", newline="") as file:
         rows = list(csv.DictReader(file))

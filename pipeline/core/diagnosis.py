@@ -8,6 +8,7 @@ from statistics import median
 
 from pipeline.core.statistics import mcnemar_exact
 
+LEAST_ERROR_DB = 10.0  # below the median; less is the ordinary spread of layers
 LEAST_GAIN_DB = 1.0  # a fifth of the whole error; less is not worth a layer in float
 DEVIATIONS = 4.0  # from the median of all layers, in robust standard deviations
 MAD_TO_DEVIATION = 1.4826  # of a normal distribution
@@ -43,6 +44,18 @@ def standing_out(layers: Sequence[Layer]) -> frozenset[str]:
         if layer.logit_sqnr_gain_db >= least
         or (layer.regained > layer.lost and mcnemar_exact(layer.regained, layer.lost) < SURE_P)
     )
+
+
+def broken(layers: Sequence[Layer]) -> frozenset[str]:
+    """Names of the layers whose own error is far larger than that of the others.
+
+    Restoring one may give nothing back, where what follows hardly listens to it.
+    """
+    own = [layer.sqnr_db for layer in layers]
+    middle = median(own)
+    deviation = MAD_TO_DEVIATION * median(abs(sqnr - middle) for sqnr in own)
+    least = max(LEAST_ERROR_DB, DEVIATIONS * deviation)
+    return frozenset(layer.name for layer in layers if layer.sqnr_db < middle - least)
 
 
 def rank(layers: Sequence[Layer]) -> list[Layer]:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.core.diagnosis import Layer, rank, standing_out
+from pipeline.core.diagnosis import Layer, broken, rank, standing_out
 
 
 def layer(name: str, **changes: Any) -> Layer:
@@ -64,3 +64,10 @@ def test_the_order_given_changes_nothing() -> None:
     expected = rank(layers)
     random.Random(0).shuffle(layers)
     assert rank(layers) == expected
+
+
+def test_a_layer_that_errs_far_more_than_the_others_is_broken_though_restoring_it_is_idle() -> None:
+    bad = layer("bad", sqnr_db=11.0, logit_sqnr_gain_db=0.0)
+    spread = [layer(str(i), sqnr_db=36.0 + i) for i in range(9)]
+    assert broken([*spread, bad]) == {"bad"}
+    assert broken(spread) == frozenset()

@@ -32,8 +32,8 @@ def test_two_processes_take_the_steps_of_one(idx_root: Path, tmp_path: Path) -> 
     plain = {"phases": [PHASE], "augmentation": {"flip": 0, "shift": 0}}
     one = params_for(idx_root, **plain)
     run = one.run.model_copy(update={"processes": 2, "threads": 1})
-    train(one, tmp_path / "one")
-    train(one.model_copy(update={"run": run}), tmp_path / "two")
+    train(one, tmp_path / "one", tmp_path / "one")
+    train(one.model_copy(update={"run": run}), tmp_path / "two", tmp_path / "two")
     torch.manual_seed(one.run.seed)
     start = nets.build(TINY, 10, PHASE["image_size"]).state_dict()
     first, second = (
