@@ -20,10 +20,6 @@ export TORCH_WHEELS
 .PHONY: repro gate test lint types bench setup clean help
 
 repro: $(SETUP) ## make everything, print the verdict and the release folder
-	@# DVC runs one stage at a time, and the longest export takes one core: the first time, what does
-	@# not wait for it runs beside it. Should it fail, the whole run says why.
-	@if [ ! -d artifacts/executorch ]; then \
-	  dvc repro fetch && { dvc repro -q export_executorch & dvc repro lite export_onnx; wait; }; fi
 	@status=0; dvc repro || status=$$?; \
 	  if [ -f artifacts/latency/evidence.json ]; then edge-vit summary || true; fi; exit $$status
 

@@ -67,14 +67,20 @@ def _quantize(
     from pipeline.support.quantized import matching_linears
 
     config = get_symmetric_quantization_config(is_per_channel=True, is_dynamic=True)
+    kept = matching_linears(model, keep_float)
     quantizer = XNNPACKQuantizer().set_global(config)
-    for name in matching_linears(model, keep_float):
-        quantizer.set_module_name(name, None)
+    quantizer.set_filter_function(lambda node: not _module_paths(node) & kept)
     exported = torch.export.export(model, example).module()
     prepared = prepare_pt2e(exported, quantizer)
     prepared(*example)
     converted: torch.nn.Module = convert_pt2e(prepared)
     return converted
+
+
+def _module_paths(node: torch.fx.Node) -> set[str]:
+    """Names of the modules that a node of an exported graph came from, outermost to innermost."""
+    stack = node.meta.get("nn_module_stack", {})
+    return {path for path, _ in stack.values()}
 
 
 def _lower(model: torch.nn.Module, example: tuple[torch.Tensor]) -> Any:

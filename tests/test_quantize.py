@@ -71,3 +71,21 @@ def test_a_pattern_that_names_no_layer_is_refused(healthy, tmp_path):
     with pytest.raises(ParamsError, match=r"'heads' names no linear layer"):
         quantize(Quantize(keep_float=("heads",)), healthy / "checkpoint", tmp_path / "q")
     assert not (tmp_path / "q").exists()
+
+
+def test_keep_float_leaves_the_named_layers_of_the_pte_in_float(healthy):
+    from pipeline.export_executorch import _quantize
+    from pipeline.support.quantized import load_model
+    from pipeline.support.quiet import quiet
+
+    model, contract = load_model(
+        healthy / "checkpoint" / "model.safetensors", fused_attention=False
+    )
+    example = (torch.zeros(contract.input_shape),)
+
+    def int8_weights(keep_float):
+        with quiet():
+            graph = _quantize(model, example, keep_float).graph
+        return sum("dequantize_per_channel" in str(node.target) for node in graph.nodes)
+
+    assert int8_weights(()) - int8_weights(("head", "blocks.0.*")) == 1 + 4
