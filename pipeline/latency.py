@@ -76,8 +76,11 @@ def latency(params: Latency, artifacts: Path, out: Path) -> None:
         new.mkdir()
         write_json(new / EVIDENCE_FILE, seal(evidence))
         write_json(new / METRICS_FILE, {key: _quantiles(runs[key]) for key in files})
-        lines = [f"{key},{i},{ms:.4f}" for key in runs for i, ms in enumerate(runs[key])]
-        write_text(new / PLOT_FILE, "\n".join(["file,run,latency_ms", *lines]) + "\n")
+        columns = [runs[key] for key in files]
+        lines = [
+            f"{i}," + ",".join(map(str, row)) for i, row in enumerate(zip(*columns, strict=True))
+        ]
+        write_text(new / PLOT_FILE, "\n".join([",".join(["run", *files]), *lines]) + "\n")
 
 
 def _changed(before: Release | None, hashes: dict[str, str]) -> dict[str, Path]:
