@@ -78,9 +78,25 @@ def _artefact(gate: Gate, key: Format, parity: Mapping[str, Any]) -> Iterator[Cr
         return
     yield from _agreement(gate, budget, key, measured)
     yield from _accuracy(gate, budget, key, measured)
-    yield from _at_least("sqnr_min_db", key, measured["sqnr_db"], budget.sqnr_min_db, "dB")
+    yield from _bounded(
+        "sqnr_min_db",
+        key,
+        measured["sqnr_db"],
+        budget.sqnr_min_db,
+        "dB",
+        least=True,
+        hint="quantization lost more of the signal than allowed; `edge-vit diagnose` says where",
+    )
     ratio = measured["size_bytes"] / parity["float_size_bytes"]
-    yield from _at_most("size_ratio_max", key, ratio, budget.size_ratio_max, "of float")
+    yield from _bounded(
+        "size_ratio_max",
+        key,
+        ratio,
+        budget.size_ratio_max,
+        "of float",
+        least=False,
+        hint="larger than allowed; fewer layers in keep_float make it smaller",
+    )
 
 
 def _check_counts(name: str, measured: Mapping[str, Any], samples: int) -> None:
@@ -159,12 +175,13 @@ def _accuracy(
     )
 
 
-def _at_least(
-    name: str, key: str, value: float, limit: float | None, unit: str
+def _bounded(
+    name: str, key: str, value: float, limit: float | None, unit: str, *, least: bool, hint: str
 ) -> Iterator[Criterion]:
+    """A limit without chance: ``value`` may not be under it (``least``) or not over it."""
     if limit is None:
         return
-    ok = value >= limit
+    ok = value >= limit if least else value <= limit
     yield Criterion(
         name=name,
         subject=NAMES[key],
@@ -173,25 +190,7 @@ def _at_least(
         interval=None,
         limit=limit,
         unit=unit,
-        note="" if ok else "quantization lost more of the signal than allowed; see keep_float",
-    )
-
-
-def _at_most(
-    name: str, key: str, value: float, limit: float | None, unit: str
-) -> Iterator[Criterion]:
-    if limit is None:
-        return
-    ok = value <= limit
-    yield Criterion(
-        name=name,
-        subject=NAMES[key],
-        outcome=PASS if ok else FAIL,
-        value=value,
-        interval=None,
-        limit=limit,
-        unit=unit,
-        note="" if ok else "larger than allowed; fewer layers in keep_float make it smaller",
+        note="" if ok else hint,
     )
 
 
