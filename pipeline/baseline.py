@@ -26,7 +26,7 @@ from pipeline.core.errors import InputError, exit_on_error
 from pipeline.core.evidence import SCHEMA, logits_sha256, seal
 from pipeline.support import paths
 from pipeline.support.baselines import KIND, LOGITS_FILE, RECORD_FILE, Logits
-from pipeline.support.contracts import load_contract
+from pipeline.support.contracts import MODEL_FILE, load_contract
 from pipeline.support.files import atomic, sha256_file, write_json
 from pipeline.support.images import SampleSet, normalize
 from pipeline.support.machine import fingerprint
@@ -34,7 +34,6 @@ from pipeline.support.machine import fingerprint
 if TYPE_CHECKING:
     import torch
 
-MODEL_FILE = "model.safetensors"
 BATCHES = (1, 8, 32, 64)
 LOGITS_BATCH = 32
 PROBE = 64  # samples on which equally correct runs are compared

@@ -24,13 +24,12 @@ from pipeline.core.evidence import SCHEMA, seal
 from pipeline.core.measures import SQNR_LIMIT_DB
 from pipeline.runtimes.parallel import Run, run_all
 from pipeline.support import paths
-from pipeline.support.contracts import load_contract
+from pipeline.support.contracts import MODEL_FILE, load_contract
 from pipeline.support.files import atomic, read_json, sha256_file, write_json, write_text
 from pipeline.support.images import SampleSet, normalize
 from pipeline.support.logits import Logits
 from pipeline.support.machine import fingerprint
 
-MODEL_FILE = "model.safetensors"
 JSON_FILE, CSV_FILE, MARKDOWN_FILE, PLOT_FILE = (
     f"layers.{ending}" for ending in ("json", "csv", "md", "svg")
 )

@@ -13,6 +13,7 @@ from pipeline.core.contract import Artefact
 from pipeline.core.errors import exit_on_error
 from pipeline.core.params import Quantize, load_params
 from pipeline.support import paths
+from pipeline.support.contracts import MODEL_FILE
 from pipeline.support.files import atomic, write_text
 from pipeline.support.quiet import quiet
 
@@ -28,7 +29,7 @@ def export_executorch(params: Quantize, checkpoint: Path, out: Path) -> Path:
     """
     import torch
 
-    from pipeline.support.quantized import MODEL_FILE, load_model
+    from pipeline.support.quantized import load_model
 
     # Fused attention would be decomposed with a guard for fully masked rows, whose operators
     # XNNPACK lacks: twice the latency, for a case that images never have.

@@ -10,6 +10,7 @@ from pipeline.core.contract import METADATA_KEY, Artefact, Contract
 from pipeline.core.errors import exit_on_error
 from pipeline.core.params import Quantize, load_params
 from pipeline.support import paths
+from pipeline.support.contracts import MODEL_FILE
 from pipeline.support.files import atomic, write_bytes
 from pipeline.support.quiet import quiet
 
@@ -56,7 +57,7 @@ def export_onnx(params: Quantize, checkpoint: Path, float_out: Path, int8_out: P
 def _export_float(checkpoint: Path) -> tuple[onnx.ModelProto, Contract]:
     import torch
 
-    from pipeline.support.quantized import MODEL_FILE, load_model
+    from pipeline.support.quantized import load_model
 
     model, contract = load_model(checkpoint / MODEL_FILE, fused_attention=False)
     example = torch.zeros(2, *contract.input_shape[1:])

@@ -18,7 +18,7 @@ from pipeline.core.errors import InputError, ParamsError, exit_on_error
 from pipeline.core.params import Model, Params, load_params
 from pipeline.support import paths, zoo
 from pipeline.support.checkpoints import SUFFIXES, open_checkpoint
-from pipeline.support.contracts import CONTRACT_FILE
+from pipeline.support.contracts import CONTRACT_FILE, MODEL_FILE
 from pipeline.support.download import (
     check_sha256,
     download,
@@ -69,8 +69,6 @@ def fetch(params: Params, out: Path) -> None:
     origin = locate(params.model)
 
     from safetensors.torch import save
-
-    from pipeline.support.quantized import MODEL_FILE
 
     state, metadata = open_checkpoint(origin.path, origin.source)
     facts = origin.facts.over(facts_of_metadata(metadata, origin.source))

@@ -88,7 +88,7 @@ def _changed(before: Release | None, hashes: dict[str, str]) -> dict[str, Path]:
     return {
         PREVIOUS + key: path
         for key, path in (before.files.items() if before else ())
-        if sha256_file(path) != hashes.get(key)
+        if before and before.sha256[key] != hashes.get(key)
     }
 
 
@@ -98,8 +98,9 @@ def _previous(
     if before is None:
         return None
     artefacts = {
-        key.removeprefix(PREVIOUS): {"sha256": sha256_file(path)} | measured[key]
-        for key, path in older.items()
+        key: {"sha256": before.sha256[key]} | measured[PREVIOUS + key]
+        for key in before.files
+        if PREVIOUS + key in older
     }
     return {"release": before.folder.name, "artefacts": artefacts}
 

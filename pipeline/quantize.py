@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from pipeline.core.errors import exit_on_error
 from pipeline.core.params import Quantize, load_params
 from pipeline.support import paths
+from pipeline.support.contracts import MODEL_FILE
 
 if TYPE_CHECKING:
     from torch import nn
@@ -23,7 +24,7 @@ def quantize(params: Quantize, checkpoint: Path, out: Path) -> None:
     Raises:
         ParamsError: a pattern of ``quantize.keep_float`` names no linear layer.
     """
-    from pipeline.support.quantized import MODEL_FILE, load_model, save_quantized
+    from pipeline.support.quantized import load_model, save_quantized
 
     model, contract = load_model(checkpoint / MODEL_FILE, fused_attention=params.fused_attention)
     model = quantize_linears(model, params.scheme, params.keep_float)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pipeline.core.errors import InputError, exit_on_error
 from pipeline.support import paths
+from pipeline.support.contracts import MODEL_FILE
 
 
 def script(quantized: Path, out: Path) -> None:
@@ -17,7 +18,7 @@ def script(quantized: Path, out: Path) -> None:
     import torch
 
     from pipeline.support import torchscript
-    from pipeline.support.quantized import MODEL_FILE, load_model
+    from pipeline.support.quantized import load_model
     from pipeline.support.quiet import quiet
 
     torchscript.use_qnnpack()

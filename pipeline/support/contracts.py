@@ -1,4 +1,4 @@
-"""Read the contract that lies beside a model, without what loads the model."""
+"""Where a model and its contract lie in a folder, without what loads the model."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from pipeline.core.contract import Contract
 from pipeline.support.files import read_json
 
+MODEL_FILE = "model.safetensors"
 CONTRACT_FILE = "contract.json"
 
 

@@ -20,11 +20,10 @@ from torch.ao.nn.quantized.dynamic import Linear as QuantizedLinear
 
 from pipeline.core.contract import Contract
 from pipeline.core.errors import ParamsError
-from pipeline.support.contracts import CONTRACT_FILE, load_contract
+from pipeline.support.contracts import CONTRACT_FILE, MODEL_FILE, load_contract
 from pipeline.support.files import atomic, write_bytes, write_text
 from pipeline.support.models import create, load_weights
 
-MODEL_FILE = "model.safetensors"
 METADATA_KEY = "edge_vit.quantization"  # one key: safetensors writes several in random order
 
 

@@ -19,6 +19,7 @@ class Release:
 
     folder: Path
     files: dict[str, Path]  # by format
+    sha256: dict[str, str]  # of each, as published and checked
 
 
 def last_release(releases: Path, name: str) -> Release | None:
@@ -40,23 +41,27 @@ def last_release(releases: Path, name: str) -> Release | None:
     if not found:
         return None
     folder = max(found)[1]
-    _check(folder)
+    hashes = _check(folder)
     files = {}
     for path in sorted(folder.iterdir()):
         fits = [key for key, ending in ENDINGS.items() if path.name.endswith(ending)]
-        if fits:
+        if fits and path.name in hashes:
             files[fits[0]] = path
-    return Release(folder, files)
+    return Release(folder, files, {key: hashes[path.name] for key, path in files.items()})
 
 
-def _check(folder: Path) -> None:
+def _check(folder: Path) -> dict[str, str]:
+    """Hold each file to the hash that was published; return the hashes by name."""
     sums = folder / SUMS_FILE
     if not sums.is_file():
         raise IntegrityError(f"{folder} has no {SUMS_FILE}; delete the folder or publish it again")
+    hashes = {}
     for line in sums.read_text().splitlines():
         digest, _, name = line.partition("  ")
+        hashes[name] = digest
         path = folder / name
         if not path.is_file() or sha256_file(path) != digest:
             raise IntegrityError(
                 f"{path} is not what was published; delete {folder} or publish it again"
             )
+    return hashes

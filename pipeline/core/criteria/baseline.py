@@ -75,9 +75,9 @@ def criteria(
 def _logits(gate: Gate, baseline: Baseline, parity: Mapping[str, Any]) -> Criterion:
     floor = parity["noise_floor"]["max_abs"] + baseline.noise_floor
     limit, difference = gate.noise_multiple * floor, baseline.difference
-    finite = difference is not None and difference["finite"] and math.isfinite(limit)
-    compared = difference is not None and finite and difference["count"] > 0
-    value = difference["max_abs"] if difference is not None and compared else None
+    value = None
+    if difference and difference["finite"] and difference["count"] > 0 and math.isfinite(limit):
+        value = difference["max_abs"]
     ok = value is not None and value <= limit
     return Criterion(
         name="baseline_logits",
@@ -105,7 +105,6 @@ def _latency(
     gpu = timing.quantile_bounds(baseline.runs_ms, 0.5, each)
     if min(*runs, *baseline.runs_ms) <= 0:
         raise ValueError("latencies must be positive")
-    ends = (edge.low, edge.high, gpu.low, gpu.high)
     interval = None
     if edge.low and edge.high and gpu.low and gpu.high:
         interval = Interval(edge.low / gpu.high, edge.high / gpu.low)
@@ -114,7 +113,7 @@ def _latency(
         outcome = compare(interval.high <= limit, interval.low > limit)
     note = f"on {latency['machine']['processor']}; float on {baseline.device} takes "
     note += f"{gpu.estimate:.2f} ms"
-    if None in ends:
+    if interval is None:
         note += "; too few runs to bound the median: raise latency.runs"
     if timing.drift(runs).drifting:
         outcome = UNDECIDED
