@@ -14,7 +14,8 @@ from PIL import Image
 from pipeline.core.contract import Checkpoint, Contract, Preprocessing
 from pipeline.core.errors import InputError
 from pipeline.core.params import Samples
-from pipeline.samples import Candidate, in_turn, samples
+from pipeline.samples import in_turn, samples
+from pipeline.support.candidates import Candidate
 from pipeline.support.idx import FASHION_MNIST_CLASSES
 from pipeline.support.images import SampleSet, content_hash, geometry, load_pixels
 from pipeline.support.zoo import imagenet_labels

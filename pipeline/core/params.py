@@ -39,6 +39,11 @@ class Quantize(Section):
     fused_attention: bool = False
 
 
+class Golden(Section):
+    samples: Annotated[int, Field(ge=0)] = 8
+    photographs: Path = Path("embedded/photos")
+
+
 class Parity(Section):
     step_samples: Count = 32
 
@@ -88,6 +93,7 @@ class Params(Section):
     samples: Samples
     reference: Reference = Reference()
     quantize: Quantize = Quantize()
+    golden: Golden = Golden()
     parity: Parity = Parity()
     latency: Latency = Latency()
     gate: Gate

@@ -1,0 +1,94 @@
+"""Run other programs: tools that install, and runners that print their findings as JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from device_tests.target import Cell, Cost
+from pipeline.core.errors import InputError
+from pipeline.support.files import sha256_file
+
+LAST_LINES = 12
+# Threads that spin while they wait for work are counted as work.
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+
+
+def call(
+    command: Sequence[str | Path],
+    *,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    timeout_s: float = 900,
+) -> str:
+    """Run a tool; return what it printed on stdout.
+
+    Raises:
+        InputError: it is not installed, failed, or took too long; with its last lines.
+    """
+    words = [str(part) for part in command]
+    try:
+        ran = subprocess.run(
+            words,
+            cwd=cwd,
+            env={**os.environ, **(env or {})},
+            capture_output=True,
+            text=True,
+            errors="replace",
+            stdin=subprocess.DEVNULL,
+            timeout=timeout_s,
+            check=False,
+        )
+    except FileNotFoundError:
+        raise InputError(f"{words[0]} is not installed") from None
+    except subprocess.TimeoutExpired:
+        raise InputError(f"{Path(words[0]).name} took longer than {timeout_s:g} s") from None
+    if ran.returncode:
+        tail = "\n".join((ran.stdout + ran.stderr).strip().splitlines()[-LAST_LINES:])
+        raise InputError(f"{' '.join(words)[:200]} failed ({ran.returncode}):\n{tail}")
+    return ran.stdout
+
+
+def cell(
+    command: Sequence[str | Path],
+    *,
+    file_format: str,
+    path: Path,
+    runtime: str,
+    machine: str,
+    env: Mapping[str, str] | None = None,
+    timeout_s: float = 900,
+) -> Cell:
+    """Run a runner on a delivered file and read its last line of JSON.
+
+    The runner prints one object: ``loads``, ``runs``, ``error`` (text or null), ``logits`` (a list
+    for each image, or null) and, where it can tell, ``load_ms``, ``first_ms``, ``runs_ms``,
+    ``peak_memory_mb`` and ``instructions``. One that crashes is a finding, not an error of ours.
+    """
+    try:
+        printed = call(command, env={**ONE_THREAD, **(env or {})}, timeout_s=timeout_s)
+        lines = [line for line in printed.splitlines() if line.startswith("{")]
+        found: dict[str, Any] = json.loads(lines[-1])
+    except (InputError, IndexError, json.JSONDecodeError) as error:
+        found = {"loads": False, "runs": False, "error": f"the runner did not end well: {error}"}
+    return Cell(
+        format=file_format,
+        sha256=sha256_file(path),
+        runtime=runtime,
+        machine=machine,
+        loads=bool(found["loads"]),
+        runs=bool(found["runs"]),
+        error=found.get("error"),
+        logits=found.get("logits"),
+        cost=Cost(
+            load_ms=found.get("load_ms"),
+            first_ms=found.get("first_ms"),
+            runs_ms=tuple(found.get("runs_ms") or ()),
+            peak_memory_mb=found.get("peak_memory_mb"),
+            instructions=tuple(found.get("instructions") or ()),
+        ),
+    )
