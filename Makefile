@@ -17,7 +17,7 @@ endif
 export PATH := $(BIN):$(PATH)
 export TORCH_WHEELS
 
-.PHONY: repro gate test lint types bench setup clean help
+.PHONY: repro gate test device-test lint types bench setup clean help
 
 repro: $(SETUP) ## make everything, print the verdict and the release folder
 	@# DVC runs one stage at a time, and the longest export keeps one core busy for a minute: the first
@@ -35,6 +35,9 @@ gate: $(SETUP) ## judge the evidence again, for CHANNEL (default: that of params
 test: $(SETUP) ## run the tests
 	@python -m pytest
 
+device-test: $(SETUP) ## run the files on every runtime that this machine can (TARGETS=...: only these)
+	@python -m device_tests $(TARGETS)
+
 lint: $(SETUP) ## check style and format
 	@ruff check . && ruff format --check .
 
@@ -48,7 +51,7 @@ setup:
 	@$(BOOTSTRAP_PYTHON) scripts/bootstrap.py $(VENV)
 
 clean: ## remove what stages wrote
-	@rm -rf artifacts/*/
+	@rm -rf artifacts/*/ device_tests/evidence/*.json
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' Makefile
+	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' Makefile

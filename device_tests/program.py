@@ -30,9 +30,21 @@ def call(
     Raises:
         InputError: it is not installed, failed, or took too long; with its last lines.
     """
+    ran = _run(command, cwd, env, timeout_s)
+    if ran.returncode:
+        raise InputError(_tail(ran))
+    return ran.stdout
+
+
+def _run(
+    command: Sequence[str | Path],
+    cwd: Path | None,
+    env: Mapping[str, str] | None,
+    timeout_s: float,
+) -> subprocess.CompletedProcess[str]:
     words = [str(part) for part in command]
     try:
-        ran = subprocess.run(
+        return subprocess.run(
             words,
             cwd=cwd,
             env={**os.environ, **(env or {})},
@@ -47,10 +59,11 @@ def call(
         raise InputError(f"{words[0]} is not installed") from None
     except subprocess.TimeoutExpired:
         raise InputError(f"{Path(words[0]).name} took longer than {timeout_s:g} s") from None
-    if ran.returncode:
-        tail = "\n".join((ran.stdout + ran.stderr).strip().splitlines()[-LAST_LINES:])
-        raise InputError(f"{' '.join(words)[:200]} failed ({ran.returncode}):\n{tail}")
-    return ran.stdout
+
+
+def _tail(ran: subprocess.CompletedProcess[str]) -> str:
+    lines = (ran.stdout + ran.stderr).strip().splitlines()[-LAST_LINES:]
+    return "\n".join([f"{' '.join(ran.args)[:200]} failed ({ran.returncode}):", *lines])
 
 
 def cell(
@@ -67,14 +80,18 @@ def cell(
 
     The runner prints one object: ``loads``, ``runs``, ``error`` (text or null), ``logits`` (a list
     for each image, or null) and, where it can tell, ``load_ms``, ``first_ms``, ``runs_ms``,
-    ``peak_memory_mb`` and ``instructions``. One that crashes is a finding, not an error of ours.
+    ``peak_memory_mb`` and ``instructions``. Its exit status does not matter, and one that crashes
+    is a finding about the file, not an error of ours.
+
+    Raises:
+        InputError: there is no such runner.
     """
+    ran = _run(command, None, {**ONE_THREAD, **(env or {})}, timeout_s)
+    lines = [line for line in ran.stdout.splitlines() if line.startswith("{")]
     try:
-        printed = call(command, env={**ONE_THREAD, **(env or {})}, timeout_s=timeout_s)
-        lines = [line for line in printed.splitlines() if line.startswith("{")]
         found: dict[str, Any] = json.loads(lines[-1])
-    except (InputError, IndexError, json.JSONDecodeError) as error:
-        found = {"loads": False, "runs": False, "error": f"the runner did not end well: {error}"}
+    except (IndexError, json.JSONDecodeError):
+        found = {"loads": False, "runs": False, "error": _tail(ran)}
     return Cell(
         format=file_format,
         sha256=sha256_file(path),

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from pipeline.support.golden import Golden
+from pipeline.support.releases import Release
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Bundle:
 
     files: dict[str, Path]  # by format: "ptl", "onnx", "int8_onnx", "pte"
     golden: Golden
-    last_release: Path | None = None  # folder of the release that was published before
+    previous: Release | None = None  # the last release, where there is one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,8 +86,15 @@ class Findings:
 class Target(Protocol):
     """A module of this package that runs delivered files on something that apps ship."""
 
-    WHAT: str  # one line: what runs there
-    FORMATS: tuple[str, ...]
+    @property
+    def WHAT(self) -> str:
+        """One line: what runs there."""
+        ...
+
+    @property
+    def FORMATS(self) -> tuple[str, ...]:
+        """The formats that it takes."""
+        ...
 
     def missing(self) -> Missing | None:
         """Say what this machine lacks that cannot be installed into the cache; quick."""

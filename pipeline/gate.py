@@ -13,6 +13,7 @@ from typing import Any
 
 from pipeline.core import report
 from pipeline.core.criteria.baseline import Baseline
+from pipeline.core.criteria.devices import Devices
 from pipeline.core.criteria.files import Files
 from pipeline.core.errors import GateError, exit_on_error
 from pipeline.core.evidence import check_seal
@@ -21,14 +22,17 @@ from pipeline.core.params import Params, load_params
 from pipeline.core.verdict import Evidence, Verdict, decide
 from pipeline.support import baselines, paths, reuse
 from pipeline.support.contracts import load_contract
+from pipeline.support.devices import read_devices
 from pipeline.support.files import atomic, read_json, sha256_file, write_json, write_text
+from pipeline.support.golden import read_golden
 from pipeline.support.logits import load_logits
+from pipeline.support.paths import Recorded
 
 EVIDENCE_FILE = "evidence.json"
 
 
-def load_evidence(artifacts: Path, records: Path) -> Evidence:
-    """Read the evidence below ``artifacts`` and the baselines that were recorded.
+def load_evidence(artifacts: Path, recorded: Recorded) -> Evidence:
+    """Read the evidence below ``artifacts`` and what was recorded beside it.
 
     Raises:
         InputError: a file is missing or not JSON.
@@ -40,7 +44,12 @@ def load_evidence(artifacts: Path, records: Path) -> Evidence:
         for path in [artifacts / kind / EVIDENCE_FILE]
     )
     return Evidence(
-        parity=parity, latency=latency, baselines=_baselines(artifacts, records, parity)
+        parity=parity,
+        latency=latency,
+        baselines=_baselines(artifacts, recorded.baselines, parity),
+        devices=Devices(
+            golden=read_golden(artifacts / "golden"), targets=read_devices(recorded.devices)
+        ),
     )
 
 
@@ -89,9 +98,9 @@ def judge(params: Params, artifacts: Path, evidence: Evidence) -> Verdict:
     return decide(params.gate, params.baseline.device, files, evidence)
 
 
-def gate(params: Params, artifacts: Path, records: Path, out: Path) -> Verdict:
+def gate(params: Params, artifacts: Path, recorded: Recorded, out: Path) -> Verdict:
     """Write folder ``out`` with the verdict as JSON, Markdown and JUnit XML, and return it."""
-    evidence = load_evidence(artifacts, records)
+    evidence = load_evidence(artifacts, recorded)
     verdict = judge(params, artifacts, evidence)
     judged = reuse.record(artifacts / reuse.LEDGER_FILE, evidence.parity)
     with atomic(out) as new:
@@ -123,7 +132,7 @@ def main(arguments: list[str] | None = None) -> None:
         if channel:
             changed = params.gate.model_copy(update={"channel": channel})
             params = params.model_copy(update={"gate": changed})
-        verdict = gate(params, paths.ARTIFACTS, paths.BASELINES, paths.VERDICT)
+        verdict = gate(params, paths.ARTIFACTS, Recorded(), paths.VERDICT)
         print(report.criteria_table(verdict))
         require(verdict)
 

@@ -18,14 +18,14 @@ from PIL import ExifTags, Image
 
 from pipeline.core.contract import Contract
 from pipeline.core.errors import InputError, exit_on_error
-from pipeline.core.evidence import SCHEMA, seal
+from pipeline.core.evidence import SCHEMA, json_logits, seal
 from pipeline.core.params import Params, load_params
 from pipeline.runtimes import FloatArray, load
 from pipeline.support import paths
 from pipeline.support.candidates import Candidate, find_candidates, image_files
 from pipeline.support.contracts import MODEL_FILE, load_contract
 from pipeline.support.files import atomic, read_json, sha256_file, write_json
-from pipeline.support.golden import FLOAT, GOLDEN_FILE, IMAGES, INPUTS_FILE, json_logits
+from pipeline.support.golden import FLOAT, GOLDEN_FILE, IMAGES, INPUTS_FILE
 from pipeline.support.images import Pixels, geometry, normalize
 from pipeline.support.machine import fingerprint
 

@@ -26,20 +26,22 @@ from pipeline.gate import EVIDENCE_FILE, judge, load_evidence, require
 from pipeline.support import paths, reuse
 from pipeline.support.contracts import load_contract
 from pipeline.support.files import atomic, read_json, sha256_file, write_json, write_text
+from pipeline.support.golden import Golden
 from pipeline.support.logits import load_logits
+from pipeline.support.paths import Recorded
 from pipeline.support.releases import SUMS_FILE
 
 LABELS_FILE = "labels.txt"
 
 
-def publish(params: Params, artifacts: Path, records: Path, out: Path) -> Path:
+def publish(params: Params, artifacts: Path, recorded: Recorded, out: Path) -> Path:
     """Write the release folder below ``out`` and return it.
 
     Raises:
         IntegrityError: evidence and logits disagree, or evidence was changed.
         GateError: the channel's rule is not met.
     """
-    evidence = load_evidence(artifacts, records)
+    evidence = load_evidence(artifacts, recorded)
     _measure_again(evidence.parity, artifacts)
     verdict = judge(params, artifacts, evidence)
     require(verdict)
@@ -89,6 +91,11 @@ def _fill(
             shutil.copyfile(beside, folder / beside.name)
     for kind in ("parity", "latency"):
         shutil.copyfile(artifacts / kind / EVIDENCE_FILE, folder / "evidence" / f"{kind}.json")
+    golden = Golden.load(artifacts / "golden")
+    shutil.copytree(golden.folder, folder / "golden")
+    for target, found in evidence.devices.targets.items():
+        if found["golden"] == golden.seal:
+            write_json(folder / "evidence" / "devices" / f"{target}.json", found)
     write_text(folder / "contract.json", dataclasses.replace(contract, artefact=None).to_json())
     write_text(folder / LABELS_FILE, "".join(f"{label}\n" for label in contract.labels))
     write_json(folder / "verdict.json", verdict.to_dict())
@@ -102,7 +109,7 @@ def _fill(
 
 def main() -> None:
     with exit_on_error():
-        release = publish(load_params(), paths.ARTIFACTS, paths.BASELINES, paths.RELEASE)
+        release = publish(load_params(), paths.ARTIFACTS, Recorded(), paths.RELEASE)
         print(f"published {release}")
 
 

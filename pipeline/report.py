@@ -19,18 +19,19 @@ from pipeline.support.contracts import load_contract
 from pipeline.support.files import write_text
 from pipeline.support.images import SampleSet
 from pipeline.support.logits import load_logits
+from pipeline.support.paths import Recorded
 
 PAGE_FILE = "report.html"
 
 
-def report(params: Params, artifacts: Path, records: Path, out: Path) -> Path:
+def report(params: Params, artifacts: Path, recorded: Recorded, out: Path) -> Path:
     """Write ``report.html`` into folder ``out`` and return its path, whatever the verdict.
 
     Raises:
         InputError: evidence, logits, samples or a deliverable are missing or damaged.
         IntegrityError: evidence was changed, or the logits are not the measured ones.
     """
-    evidence = load_evidence(artifacts, records)
+    evidence = load_evidence(artifacts, recorded)
     samples = SampleSet.load(artifacts / "samples")
     measured = evidence.parity["samples"]["sha256"]
     files = [key for key in FORMATS if key in evidence.parity["artefacts"]]
@@ -50,7 +51,7 @@ def report(params: Params, artifacts: Path, records: Path, out: Path) -> Path:
 def main(arguments: list[str] | None = None) -> None:
     argparse.ArgumentParser(prog="edge-vit report", description=__doc__).parse_args(arguments)
     with exit_on_error():
-        written = report(load_params(), paths.ARTIFACTS, paths.BASELINES, paths.REPORTS)
+        written = report(load_params(), paths.ARTIFACTS, Recorded(), paths.REPORTS)
         print(f"report: {written}")
 
 

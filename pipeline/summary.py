@@ -11,11 +11,12 @@ from pipeline.core.params import Params, load_params
 from pipeline.gate import judge, load_evidence
 from pipeline.support import paths
 from pipeline.support.contracts import load_contract
+from pipeline.support.paths import Recorded
 
 
-def summary(params: Params, artifacts: Path, records: Path) -> str:
+def summary(params: Params, artifacts: Path, recorded: Recorded) -> str:
     """Return the text; judged anew, so that it never shows an old verdict."""
-    evidence = load_evidence(artifacts, records)
+    evidence = load_evidence(artifacts, recorded)
     verdict = judge(params, artifacts, evidence)
     contract = load_contract(artifacts / "checkpoint")
     release = artifacts / "release" / f"{contract.name}-{params.release.version}"
@@ -34,7 +35,7 @@ def summary(params: Params, artifacts: Path, records: Path) -> str:
 def main(arguments: list[str] | None = None) -> None:
     argparse.ArgumentParser(prog="edge-vit summary", description=__doc__).parse_args(arguments)
     with exit_on_error():
-        print(summary(load_params(), paths.ARTIFACTS, paths.BASELINES))
+        print(summary(load_params(), paths.ARTIFACTS, Recorded()))
 
 
 if __name__ == "__main__":

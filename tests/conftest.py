@@ -19,6 +19,7 @@ def run_stages(params: Params, artifacts: Path, *stages: str) -> None:
     from pipeline.export_executorch import export_executorch
     from pipeline.export_onnx import export_onnx
     from pipeline.fetch import fetch
+    from pipeline.golden import golden
     from pipeline.latency import latency
     from pipeline.lite import lite
     from pipeline.optimize import optimize
@@ -47,6 +48,7 @@ def run_stages(params: Params, artifacts: Path, *stages: str) -> None:
         "export_executorch": lambda: export_executorch(
             params.quantize, checkpoint, a / "executorch"
         ),
+        "golden": lambda: golden(params, a, a / "golden"),
         "parity": lambda: parity(params.parity, a, a / "parity"),
         "latency": lambda: latency(params.latency, a, a / "latency"),
     }
@@ -63,6 +65,7 @@ def params() -> Params:
         "limit": SAMPLES,
         "calibration": 8,
     }
+    values["golden"] = {"samples": 2, "photographs": ROOT / "embedded" / "photos"}
     values["reference"]["noise_samples"] = 16
     values["parity"]["step_samples"] = 16
     values["latency"] |= {"warmup": 1, "runs": 10}
@@ -82,7 +85,7 @@ def healthy(params: Params, tmp_path_factory: pytest.TempPathFactory) -> Path:
             params,
             artifacts,
             *("fetch", "samples", "reference", "quantize", "script", "optimize", "lite"),
-            *("export_onnx", "export_executorch", "parity", "latency"),
+            *("export_onnx", "export_executorch", "golden", "parity", "latency"),
         )
     return artifacts
 

@@ -17,11 +17,11 @@ from pipeline.core.params import Params
 from pipeline.core.verdict import Verdict
 from pipeline.gate import gate
 from pipeline.publish import publish
-from pipeline.support.paths import delivered_files
+from pipeline.support.paths import Recorded, delivered_files
 from tests.conftest import run_stages
 
-RECORDS = Path(__file__).parent.parent / "baselines"
-AFTER_QUANTIZE = ("script", "optimize", "lite", "parity", "latency")
+RECORDED = Recorded(Path("none"), Path("none"))
+AFTER_QUANTIZE = ("script", "optimize", "lite", "golden", "parity", "latency")
 
 
 def failures(verdict: Verdict) -> set[tuple[str, str]]:
@@ -30,9 +30,9 @@ def failures(verdict: Verdict) -> set[tuple[str, str]]:
 
 def refused(params: Params, artifacts: Path) -> set[tuple[str, str]]:
     """Gate and publish both refuse; return what failed."""
-    verdict = gate(params, artifacts, RECORDS, artifacts / "verdict")
+    verdict = gate(params, artifacts, RECORDED, artifacts / "verdict")
     with pytest.raises(GateError):
-        publish(params, artifacts, RECORDS, artifacts / "release")
+        publish(params, artifacts, RECORDED, artifacts / "release")
     assert not list((artifacts / "release").glob("*"))
     return failures(verdict)
 
@@ -48,9 +48,9 @@ def change_quantized(artifacts: Path, change: dict[str, np.ndarray]) -> None:
 
 
 def test_a_healthy_run_is_published(params, artifacts):
-    verdict = gate(params, artifacts, RECORDS, artifacts / "verdict")
+    verdict = gate(params, artifacts, RECORDED, artifacts / "verdict")
     assert not failures(verdict)
-    release = publish(params, artifacts, RECORDS, artifacts / "release")
+    release = publish(params, artifacts, RECORDED, artifacts / "release")
     for path in delivered_files(artifacts).values():
         assert (release / path.name).read_bytes() == path.read_bytes()
 
@@ -103,7 +103,7 @@ def test_evidence_edited_by_hand_is_refused(params, artifacts, stage):
     path.write_text(edited)
     for run in (gate, publish):
         with pytest.raises(IntegrityError, match="changed after it was measured"):
-            run(params, artifacts, RECORDS, artifacts / "out")
+            run(params, artifacts, RECORDED, artifacts / "out")
     assert not (artifacts / "out").exists()
 
 
@@ -113,7 +113,7 @@ def test_evidence_edited_and_sealed_again_is_refused_by_publish(params, artifact
     evidence["artefacts"]["ptl"]["sqnr_db"] = 99.0
     path.write_text(json.dumps(seal(evidence)))
     with pytest.raises(IntegrityError, match=r"sqnr_db = 99\.0 of ptl"):
-        publish(params, artifacts, RECORDS, artifacts / "release")
+        publish(params, artifacts, RECORDED, artifacts / "release")
 
 
 def test_a_ptl_replaced_after_measuring_is_refused(params, artifacts):
@@ -123,12 +123,12 @@ def test_a_ptl_replaced_after_measuring_is_refused(params, artifacts):
 
 
 def test_a_refusal_leaves_the_last_good_release_as_it_was(params, artifacts):
-    release = publish(params, artifacts, RECORDS, artifacts / "release")
+    release = publish(params, artifacts, RECORDED, artifacts / "release")
     before = {path: path.read_bytes() for path in release.rglob("*") if path.is_file()}
     ptl = delivered_files(artifacts)["ptl"]
     ptl.write_bytes(ptl.read_bytes() + b"\0")
     with pytest.raises(GateError):
-        publish(params, artifacts, RECORDS, artifacts / "release")
+        publish(params, artifacts, RECORDED, artifacts / "release")
     assert {path: path.read_bytes() for path in release.rglob("*") if path.is_file()} == before
 
 
@@ -136,7 +136,7 @@ def test_a_release_channel_refuses_what_is_undecided(params, artifacts):
     strict = params.model_copy(
         update={"gate": params.gate.model_copy(update={"channel": "release"})}
     )
-    verdict = gate(strict, artifacts, RECORDS, artifacts / "verdict")
+    verdict = gate(strict, artifacts, RECORDED, artifacts / "verdict")
     assert not verdict.passed
     with pytest.raises(GateError, match="no record of NVIDIA GeForce RTX 4090"):
-        publish(strict, artifacts, RECORDS, artifacts / "release")
+        publish(strict, artifacts, RECORDED, artifacts / "release")

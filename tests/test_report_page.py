@@ -22,11 +22,13 @@ from pipeline.gate import judge, load_evidence
 from pipeline.report import report
 from pipeline.support import paths
 from pipeline.support.files import sha256_file, write_json, write_text
+from pipeline.support.golden import GOLDEN_FILE
 from pipeline.support.images import content_hash, samples_sha256
 from tests.conftest import ROOT
 from tests.core import made
 
 COUNT = 60
+RECORDED = paths.Recorded(Path("none"), Path("none"))
 HOSTILE = "<script>alert('label')</script>"
 LABELS = ("bag", HOSTILE, 'coat" onerror="alert(1)', "dress & boot")
 VOID = {"meta", "source", "img", "br", "rect", "line", "circle"}
@@ -150,6 +152,7 @@ def make(artifacts: Path, *, labelled: bool = True, broken: str | None = None) -
         timed["sha256"] = hashes.get(key, checkpoint)
     write_json(artifacts / "parity" / "evidence.json", seal(parity))
     write_json(artifacts / "latency" / "evidence.json", seal(latency))
+    write_json(artifacts / "golden" / GOLDEN_FILE, made.golden(hashes, checkpoint))
     np.savez_compressed(artifacts / "parity" / "logits.npz", reference=reference, **logits)
     return artifacts
 
@@ -166,7 +169,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def html(params: Params, run: Path) -> str:
-    return report(params, run, run / "no records", run / "reports").read_text()
+    return report(params, run, RECORDED, run / "reports").read_text()
 
 
 @pytest.fixture(scope="module")
@@ -175,7 +178,7 @@ def page(html: str) -> Page:
 
 
 def test_the_verdict_comes_first_and_is_the_gates(params: Params, run: Path, page: Page) -> None:
-    verdict = judge(params, run, load_evidence(run, run / "no records"))
+    verdict = judge(params, run, load_evidence(run, RECORDED))
     assert not verdict.passed, "the made-up run has answers that changed"
     assert page.headings[0] == "h1"
     assert page.text.index("Refused for channel candidate") < page.text.index("The files")
@@ -188,7 +191,7 @@ def test_each_criterion_has_its_number_its_limit_and_its_note(
 ) -> None:
     section = page.text.split("Each criterion")[1].split("What this test")[0]
     words = " ".join(section.split())
-    for c in judge(params, run, load_evidence(run, run / "no records")).criteria:
+    for c in judge(params, run, load_evidence(run, RECORDED)).criteria:
         part = words.split(f" {c.subject} ", 1)[1]
         assert c.name in part
         assert " ".join(c.note.split()) in part
@@ -198,7 +201,7 @@ def test_each_criterion_has_its_number_its_limit_and_its_note(
 
 def test_each_refusal_is_said_with_number_and_limit(params: Params, run: Path, page: Page) -> None:
     first = page.text.split("The files stay here")[1].split("Provenance")[0]
-    verdict = judge(params, run, load_evidence(run, run / "no records"))
+    verdict = judge(params, run, load_evidence(run, RECORDED))
     failed = [c for c in verdict.criteria if c.outcome == "fail"]
     assert failed
     for c in failed:
@@ -267,7 +270,7 @@ def test_every_chart_has_a_light_and_a_dark_rendering(page: Page) -> None:
 
 
 def test_changed_answers_are_shown_with_their_images(run: Path, page: Page) -> None:
-    evidence = load_evidence(run, run / "no records")
+    evidence = load_evidence(run, RECORDED)
     flips = evidence.parity["artefacts"]["int8_onnx"]["flips"]
     changed = flips["right_to_wrong"] + flips["wrong_to_right"] + flips["wrong_to_wrong"]
     assert changed
@@ -277,7 +280,7 @@ def test_changed_answers_are_shown_with_their_images(run: Path, page: Page) -> N
 
 
 def test_provenance_has_every_hash(run: Path, page: Page) -> None:
-    evidence = load_evidence(run, run / "no records")
+    evidence = load_evidence(run, RECORDED)
     for digest in (
         *(sha256_file(path) for path in paths.delivered_files(run).values()),
         evidence.parity["checkpoint_sha256"],
@@ -291,7 +294,7 @@ def test_provenance_has_every_hash(run: Path, page: Page) -> None:
 def test_the_same_evidence_gives_the_same_bytes(
     params: Params, run: Path, html: str, tmp_path: Path
 ) -> None:
-    again = report(params, run, run / "no records", tmp_path)
+    again = report(params, run, RECORDED, tmp_path)
     assert again.read_bytes() == html.encode()
 
 
@@ -299,7 +302,7 @@ def test_unlabelled_samples_and_a_file_without_numbers_have_their_page(
     params: Params, tmp_path: Path
 ) -> None:
     artifacts = make(tmp_path / "artifacts", labelled=False, broken="pte")
-    text = report(params, artifacts, tmp_path / "no records", tmp_path / "out").read_text()
+    text = report(params, artifacts, RECORDED, tmp_path / "out").read_text()
     page = Page(text)
     assert "The samples have no labels, so there is no accuracy of a class." in page.text
     assert ".pte answers with NaN or infinity" in page.text
@@ -316,7 +319,7 @@ def test_images_of_other_samples_are_not_passed_off_as_these(
     digest = re.search(r'"sha256": "(\w+)"', about)
     assert digest
     write_text(artifacts / "samples" / "samples.json", about.replace(digest[1], "f" * 64))
-    text = report(params, artifacts, tmp_path / "no records", tmp_path / "out").read_text()
+    text = report(params, artifacts, RECORDED, tmp_path / "out").read_text()
     assert "not those that were measured, so their images are not shown" in text
     assert "data:image/png" not in text
 
@@ -365,6 +368,6 @@ def test_other_logits_are_refused_and_the_old_page_stays(
     write_text(tmp_path / "out" / "report.html", "the old page")
     spoil(artifacts)
     with pytest.raises(error, match=message):
-        report(params, artifacts, tmp_path / "no records", tmp_path / "out")
+        report(params, artifacts, RECORDED, tmp_path / "out")
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["report.html"]
     assert (tmp_path / "out" / "report.html").read_text() == "the old page"

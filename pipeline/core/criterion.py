@@ -24,13 +24,14 @@ class Criterion:
     limit: float | None
     unit: str
     note: str  # what was seen, and for a fail or an undecided one what to do
+    required: bool = False  # the channel refuses it undecided, too, whatever the channel is
 
 
 def compare(passes: bool, fails: bool) -> str:
     return PASS if passes else FAIL if fails else UNDECIDED
 
 
-def plain(name: str, subject: str, outcome: str, note: str) -> Criterion:
+def plain(name: str, subject: str, outcome: str, note: str, *, required: bool = False) -> Criterion:
     return Criterion(
         name=name,
         subject=subject,
@@ -40,4 +41,5 @@ def plain(name: str, subject: str, outcome: str, note: str) -> Criterion:
         limit=None,
         unit="",
         note=note,
+        required=required,
     )

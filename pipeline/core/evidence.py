@@ -30,18 +30,21 @@ def seal(evidence: Mapping[str, Any]) -> dict[str, Any]:
     return unsealed | {SEAL: _digest(unsealed)}
 
 
-def check_seal(evidence: Any, kind: str, source: str) -> dict[str, Any]:
+def check_seal(evidence: Any, kind: str, source: str, remedy: str | None = None) -> dict[str, Any]:
     """Return ``evidence`` if it is of this kind and schema and its seal holds.
+
+    ``remedy`` is the command that makes it again, unless that is the stage named as the kind.
 
     Raises:
         IntegrityError: it is something else, or was changed after it was measured.
     """
+    remedy = remedy or f"dvc repro --force {kind}"
     if not isinstance(evidence, dict) or evidence.get("kind") != kind:
-        raise IntegrityError(f"{source} is no {kind} evidence; run `dvc repro --force {kind}`")
+        raise IntegrityError(f"{source} is no {kind} evidence; run `{remedy}`")
     if evidence.get("schema") != SCHEMA:
         raise IntegrityError(
             f"{source} is of schema {evidence.get('schema')}, this edge-vit reads {SCHEMA}; "
-            f"run `dvc repro --force {kind}`"
+            f"run `{remedy}`"
         )
     recorded = evidence.get(SEAL)
     try:
@@ -49,12 +52,12 @@ def check_seal(evidence: Any, kind: str, source: str) -> dict[str, Any]:
     except ValueError:
         raise IntegrityError(
             f"{source} holds NaN or infinity, which edge-vit never writes; "
-            f"run `dvc repro --force {kind}` to measure again"
+            f"run `{remedy}` to measure again"
         ) from None
     if recorded != actual:
         raise IntegrityError(
             f"{source} was changed after it was measured: its seal is {recorded}, its content "
-            f"gives {actual}; run `dvc repro --force {kind}` to measure again"
+            f"gives {actual}; run `{remedy}` to measure again"
         )
     return evidence
 
@@ -67,3 +70,13 @@ def _digest(value: Mapping[str, Any]) -> str:
 def logits_sha256(logits: Floats) -> str:
     """SHA-256 of logits' bytes (float32, C order)."""
     return hashlib.sha256(np.ascontiguousarray(logits, np.float32).tobytes()).hexdigest()
+
+
+def json_logits(logits: Floats) -> list[list[float | None]]:
+    """Logits as numbers that give the same float32 when read; null for NaN and infinity."""
+    return [[float(str(value)) if np.isfinite(value) else None for value in row] for row in logits]
+
+
+def logits_array(logits: list[list[float | None]]) -> Floats:
+    """The logits that :func:`json_logits` wrote, float32 [n, classes]; NaN for null."""
+    return np.array(logits, np.float32)

@@ -12,6 +12,7 @@ from pipeline.core.schema import HASH_OR_TRUST, VERSION, Count, Fraction, Positi
 PARAMS_FILE = Path("params.yaml")
 
 Format = Literal["ptl", "onnx", "int8_onnx", "pte"]  # of what is delivered
+Target = Literal["lite_app", "torch_1_13_1", "torch_2_1_2", "arm64", "web", "android", "phone"]
 
 
 class Model(Section):
@@ -66,6 +67,16 @@ class Budget(Section):
     regression_ratio_max: Positive | None = None
     memory_ratio_max: Positive | None = None
     baseline_ratio_max: Positive | None = None
+    device_sqnr_min_db: float | None = None
+    instructions_max_m: Positive | None = None
+    instructions_growth_max: Positive | None = None
+
+
+class Devices(Section):
+    """The targets of `device_tests` whose evidence a channel asks for."""
+
+    candidate: tuple[Target, ...] = ()
+    release: tuple[Target, ...] = ()
 
 
 class Gate(Section):
@@ -75,6 +86,7 @@ class Gate(Section):
     weight_error_max_steps: Annotated[float, Field(ge=0.5)] = 0.51
     published_tolerance_pp: Annotated[float, Field(gt=0, le=100)] | None = 4.0
     latency_noise: Annotated[float, Field(ge=0, lt=1)] = 0.03
+    devices: Devices = Devices()
     budgets: dict[Format, Budget]
 
 

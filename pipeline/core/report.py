@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 
 from tabulate import tabulate
 
-from pipeline.core import statistics, timing
+from pipeline.core import matrix, statistics, timing
 from pipeline.core.criterion import FAIL, FORMATS, NAMES, PASS, UNDECIDED, Criterion
 from pipeline.core.params import Gate
 from pipeline.core.statistics import Interval
@@ -30,8 +30,7 @@ def refusals(verdict: Verdict) -> list[str]:
     """Each criterion that stands in the way: what, the number, the limit, what to do."""
     return [
         " ".join(part for part in (f"{c.subject}: {c.name}", _numbers(c), f"- {c.note}") if part)
-        for c in verdict.criteria
-        if c.outcome == FAIL or (verdict.channel == "release" and c.outcome == UNDECIDED)
+        for c in verdict.in_the_way
     ]
 
 
@@ -93,6 +92,7 @@ def markdown(verdict: Verdict, evidence: Evidence, gate: Gate, judged: int) -> s
         "",
         criteria_table(verdict, "github"),
         "",
+        *matrix.lines(evidence.devices, gate, "github"),
     ]
     return "\n".join(lines)
 

@@ -9,11 +9,12 @@ here reads a file, a clock or the machine.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from pipeline.core.criteria import baseline, files, quality, speed, steps
+from pipeline.core.criteria import baseline, devices, files, quality, speed, steps
 from pipeline.core.criteria.baseline import Baseline
+from pipeline.core.criteria.devices import Devices
 from pipeline.core.criteria.files import Files
 from pipeline.core.criterion import FAIL, PASS, UNDECIDED, Criterion
 from pipeline.core.errors import IntegrityError
@@ -30,8 +31,17 @@ class Verdict:
     @property
     def passed(self) -> bool:
         """`candidate` takes what has no failure; `release` refuses undecided ones, too."""
-        refused = {FAIL} if self.channel == "candidate" else {FAIL, UNDECIDED}
-        return bool(self.criteria) and not any(c.outcome in refused for c in self.criteria)
+        return bool(self.criteria) and not self.in_the_way
+
+    @property
+    def in_the_way(self) -> tuple[Criterion, ...]:
+        """The criteria for which the channel refuses."""
+        strict = self.channel != "candidate"
+        return tuple(
+            c
+            for c in self.criteria
+            if c.outcome == FAIL or (c.outcome == UNDECIDED and (strict or c.required))
+        )
 
     def count(self, outcome: str) -> int:
         return sum(c.outcome == outcome for c in self.criteria)
@@ -53,6 +63,7 @@ class Evidence:
     parity: Mapping[str, Any]
     latency: Mapping[str, Any]
     baselines: Sequence[Baseline] = ()
+    devices: Devices = field(default_factory=Devices)
 
 
 def decide(gate: Gate, device: str, delivered: Files, evidence: Evidence) -> Verdict:
@@ -64,11 +75,12 @@ def decide(gate: Gate, device: str, delivered: Files, evidence: Evidence) -> Ver
     parity, latency = evidence.parity, evidence.latency
     try:
         criteria = [
-            *files.criteria(delivered, parity, latency),
+            *files.criteria(delivered, parity, latency, evidence.devices.golden),
             *steps.criteria(gate, parity),
             *quality.criteria(gate, parity),
             *speed.criteria(gate, latency),
             *baseline.criteria(gate, device, parity, latency, evidence.baselines),
+            *devices.criteria(gate, delivered, evidence.devices),
         ]
     except (KeyError, TypeError, AttributeError, ValueError, ArithmeticError) as error:
         raise IntegrityError(

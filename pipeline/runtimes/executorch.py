@@ -8,10 +8,9 @@ import numpy as np
 import torch
 from executorch.extension.pybindings import _portable_lib as portable
 
-from pipeline.core.contract import Contract
-from pipeline.core.errors import InputError, IntegrityError
+from pipeline.core.errors import InputError
 from pipeline.runtimes import FloatArray
-from pipeline.support.paths import CONTRACT_SUFFIX
+from pipeline.support.contracts import read_contract
 
 
 class ExecuTorchRuntime:
@@ -19,10 +18,7 @@ class ExecuTorchRuntime:
 
     def __init__(self, path: Path, threads: int) -> None:
         portable._unsafe_reset_threadpool(threads)
-        beside = path.with_name(path.name + CONTRACT_SUFFIX)
-        if not beside.is_file():
-            raise IntegrityError(f"{beside} is missing; deliver it with {path.name}")
-        self.contract = Contract.from_json(beside.read_text())
+        self.contract = read_contract(path)
         try:
             self.module = portable._load_for_executorch(str(path))
         except RuntimeError as error:

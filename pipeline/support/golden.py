@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.core.errors import InputError, IntegrityError
-from pipeline.core.evidence import check_seal
+from pipeline.core.errors import IntegrityError
+from pipeline.core.evidence import check_seal, logits_array
 from pipeline.support.files import read_json, sha256_file
 
 GOLDEN_FILE = "golden.json"
@@ -61,17 +61,19 @@ class Golden:
         return [self.folder / image["file"] for image in self.content["images"]]
 
     @property
+    def inputs_file(self) -> Path:
+        """The model's input for each image: little-endian float32 [n, 3, H, W]."""
+        return self.folder / str(self.content["inputs"]["file"])
+
+    @property
     def inputs(self) -> Floats:
         """The model's input for each image, float32 [n, 3, H, W]."""
-        about = self.content["inputs"]
-        values = np.fromfile(self.folder / about["file"], dtype="<f4")
-        if values.size != np.prod(about["shape"]):
-            raise InputError(f"{self.folder / about['file']} has {values.size} values")
-        return values.astype(np.float32, copy=False).reshape(about["shape"])
+        values = np.fromfile(self.inputs_file, dtype="<f4").astype(np.float32, copy=False)
+        return values.reshape(self.content["inputs"]["shape"])
 
     def logits(self, key: str) -> Floats:
         """Answers of ``float`` or a format, float32 [n, classes]; NaN where there was no number."""
-        return array(self.content["artefacts"][key]["logits"])
+        return logits_array(self.content["artefacts"][key]["logits"])
 
 
 def read_golden(folder: Path) -> dict[str, Any]:
@@ -83,12 +85,3 @@ def read_golden(folder: Path) -> dict[str, Any]:
     """
     path = folder / GOLDEN_FILE
     return check_seal(read_json(path), "golden", str(path))
-
-
-def json_logits(logits: Floats) -> list[list[float | None]]:
-    """Logits as numbers that give the same float32 when read; null for NaN and infinity."""
-    return [[float(str(value)) if np.isfinite(value) else None for value in row] for row in logits]
-
-
-def array(logits: list[list[float | None]]) -> Floats:
-    return np.array(logits, np.float32)

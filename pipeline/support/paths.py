@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.support.files import sole_file
 
 ARTIFACTS = Path("artifacts")
 BASELINES = Path("baselines")  # recorded elsewhere, and committed
+DEVICES = Path("device_tests/evidence")  # recorded by `make device-test`
 
 CHECKPOINT = ARTIFACTS / "checkpoint"
 SAMPLES = ARTIFACTS / "samples"
@@ -28,6 +30,14 @@ RELEASE = ARTIFACTS / "release"
 
 TORCHSCRIPT_FILE = "model.pt"
 CONTRACT_SUFFIX = ".contract.json"  # beside a .pte, which has no room for a contract
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """Folders of evidence that commands write and stages only read."""
+
+    baselines: Path = BASELINES
+    devices: Path = DEVICES
 
 
 def delivered_files(artifacts: Path) -> dict[str, Path]:

@@ -40,7 +40,15 @@ def last_release(releases: Path, name: str) -> Release | None:
             found.append((rank, folder))
     if not found:
         return None
-    folder = max(found)[1]
+    return read_release(max(found)[1])
+
+
+def read_release(folder: Path) -> Release:
+    """Open the release in ``folder``.
+
+    Raises:
+        IntegrityError: a file of it is missing or is not the published one.
+    """
     hashes = _check(folder)
     files = {}
     for path in sorted(folder.iterdir()):

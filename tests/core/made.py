@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.core.criteria.baseline import Baseline
+from pipeline.core.criteria.devices import Devices
 from pipeline.core.criteria.files import Files
 from pipeline.core.criteria.steps import STEPS
 from pipeline.core.criterion import FORMATS
-from pipeline.core.evidence import SCHEMA, logits_sha256
+from pipeline.core.evidence import SCHEMA, json_logits, logits_sha256, seal
 from pipeline.core.measures import against_float, between_steps
 from pipeline.core.params import Budget, Gate
 from pipeline.core.verdict import Evidence, Verdict, decide
@@ -55,13 +56,19 @@ class Case:
     files: Files
     gate: Gate = field(default_factory=gate)
     baselines: tuple[Baseline, ...] = ()
+    devices: Devices = field(default_factory=Devices)
 
     def decide(self) -> Verdict:
         return decide(self.gate, DEVICE, self.files, self.evidence)
 
     @property
     def evidence(self) -> Evidence:
-        return Evidence(parity=self.parity, latency=self.latency, baselines=self.baselines)
+        return Evidence(
+            parity=self.parity,
+            latency=self.latency,
+            baselines=self.baselines,
+            devices=self.devices,
+        )
 
     def outcome(self, name: str, subject: str) -> str:
         return self.criterion(name, subject).outcome
@@ -170,3 +177,13 @@ def case(labelled: bool = True) -> Case:
     }
     files = Files(artefacts=hashes, checkpoint=digest("checkpoint"), samples=digest("samples"))
     return Case(reference, known, parity, latency, files)
+
+
+def golden(hashes: dict[str, str], checkpoint: str, count: int = 4) -> dict[str, Any]:
+    """The content of a golden.json; its files are not there."""
+    rng = np.random.default_rng(1)
+    logits = rng.normal(size=(count, CLASSES)).astype(np.float32)
+    near = (logits + rng.normal(scale=1e-2, size=logits.shape)).astype(np.float32)
+    answers = {key: {"sha256": value, "logits": json_logits(near)} for key, value in hashes.items()}
+    answers["float"] = {"sha256": checkpoint, "logits": json_logits(logits)}
+    return seal({"kind": "golden", "schema": SCHEMA, "artefacts": answers})

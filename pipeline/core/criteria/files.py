@@ -21,7 +21,10 @@ class Files:
 
 
 def criteria(
-    files: Files, parity: Mapping[str, Any], latency: Mapping[str, Any]
+    files: Files,
+    parity: Mapping[str, Any],
+    latency: Mapping[str, Any],
+    golden: Mapping[str, Any] | None,
 ) -> Iterator[Criterion]:
     """Yield a failed criterion for each file that is not the measured one, else a passed one."""
     pairs: list[tuple[str, str | None, str | None, str]] = [
@@ -34,6 +37,12 @@ def criteria(
         for kind, evidence in (("parity", parity), ("latency", latency)):
             measured = evidence["artefacts"].get(key, {}).get("sha256")
             pairs.append((NAMES[key], files.artefacts.get(key), measured, kind))
+    if golden is not None:
+        answers = golden["artefacts"]
+        pairs.append(("checkpoint", files.checkpoint, answers["float"]["sha256"], "golden"))
+        for key in FORMATS:
+            measured = answers.get(key, {}).get("sha256")
+            pairs.append((NAMES[key], files.artefacts.get(key), measured, "golden"))
     for step, delivered in DELIVERING.items():
         if step in parity["steps"]:
             measured = parity["steps"][step].get("after_sha256")

@@ -1,0 +1,106 @@
+"""Run the delivered files on every runtime that this machine can, and record what came of it.
+
+For each target one file of evidence is written, which the gate reads. A target that cannot be run
+here is named with the command that would enable it. Exit status 0: what was run agrees; 1: a file
+does not load, run or agree somewhere; 2: bad input, or a target itself does not work.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from device_tests import bundle, cache
+from device_tests.record import record
+from device_tests.target import Bundle, Missing
+from device_tests.targets import NAMES, target
+from pipeline.core import matrix
+from pipeline.core.criteria import devices
+from pipeline.core.criteria.devices import Devices
+from pipeline.core.criteria.files import Files
+from pipeline.core.criterion import FAIL
+from pipeline.core.errors import EdgeVitError, exit_on_error
+from pipeline.core.params import Gate, load_params
+from pipeline.support import paths
+from pipeline.support.devices import read_devices
+from pipeline.support.files import sha256_file
+
+
+def device_test(
+    names: Sequence[str], files: Bundle, gate: Gate, into: Path
+) -> tuple[int, list[str]]:
+    """Run targets and write their evidence into folder ``into``.
+
+    Returns the exit status and what is to be said at the end.
+    """
+    missing: dict[str, Missing] = {}
+    broken: dict[str, EdgeVitError] = {}
+    for name in names:
+        chosen = target(name)
+        lacking = chosen.missing()
+        if lacking is not None:
+            missing[name] = lacking
+            continue
+        print(f"{name}: {chosen.WHAT} ...", flush=True)
+        started = time.perf_counter()
+        folder = cache.folder(name)
+        try:
+            chosen.install(folder)
+            installed = time.perf_counter()
+            found = chosen.run(files, folder)
+        except EdgeVitError as error:
+            broken[name] = error
+            continue
+        record(name, tuple(chosen.FORMATS), found, files, into)
+        ran = time.perf_counter()
+        print(f"{name}: {installed - started:.0f} s to install, {ran - installed:.0f} s to run")
+    return _judge(names, files, gate, into, missing, broken)
+
+
+def _judge(
+    names: Sequence[str],
+    files: Bundle,
+    gate: Gate,
+    into: Path,
+    missing: dict[str, Missing],
+    broken: dict[str, EdgeVitError],
+) -> tuple[int, list[str]]:
+    """Say what the gate will say of these files."""
+    found = Devices(files.golden.content, read_devices(into))
+    hashes = {key: sha256_file(path) for key, path in files.files.items()}
+    checkpoint = files.golden.content["artefacts"]["float"]["sha256"]
+    judged = devices.criteria(
+        gate, Files(artefacts=hashes, checkpoint=checkpoint, samples=""), found
+    )
+    failed = [c for c in judged if c.outcome == FAIL]
+    lines = ["", *matrix.lines(found, gate)]
+    lines += [f"{name}: not run: {m.reason}\n    {m.command}" for name, m in missing.items()]
+    lines += [f"{name}: does not work here: {error}" for name, error in broken.items()]
+    lines += [f"FAIL {c.subject}: {c.note}" for c in failed]
+    ran = len(names) - len(missing) - len(broken)
+    lines.append(f"{ran} targets run, {len(missing)} not, {len(broken)} broken, {len(failed)} FAIL")
+    return (2 if broken else 1 if failed else 0), lines
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m device_tests", description=__doc__)
+    parser.add_argument("targets", nargs="*", metavar="TARGET", help=f"of {' '.join(NAMES)}; all")
+    parser.add_argument("--files", type=Path, default=paths.ARTIFACTS, help="or a release's folder")
+    parser.add_argument("--into", type=Path, default=paths.DEVICES, help="where evidence goes")
+    chosen = parser.parse_args(arguments)
+    unknown = [name for name in chosen.targets if name not in NAMES]
+    if unknown:
+        parser.error(f"no target {unknown[0]}; there are {' '.join(NAMES)}")
+    with exit_on_error():
+        status, lines = device_test(
+            chosen.targets or NAMES, bundle.find(chosen.files), load_params().gate, chosen.into
+        )
+        print("\n".join(lines))
+    sys.exit(status)
+
+
+if __name__ == "__main__":
+    main()

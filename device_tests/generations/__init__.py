@@ -1,0 +1,69 @@
+"""Released generations of PyTorch's Lite interpreter, each in an environment of its own."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from device_tests import program
+from device_tests.cache import made
+from device_tests.target import Bundle, Findings, Missing
+
+HERE = Path(__file__).parent
+PYTHON = "3.11"  # the last that torch 1.13.1 was released for
+RUNS = 10  # timed inferences
+UV = (sys.executable, "-m", "uv")
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One release. 1.13.1 and 2.1.2 have the operators of Android's last 1.x and 2.x libraries."""
+
+    version: str
+
+    @property
+    def FORMATS(self) -> tuple[str, ...]:
+        return ("ptl",)
+
+    @property
+    def WHAT(self) -> str:
+        return f"PyTorch Lite {self.version}"
+
+    def missing(self) -> Missing | None:
+        if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
+            here = f"{platform.system()} {platform.machine()}"
+            return Missing(
+                f"the environment is locked for Linux x86_64, this is {here}",
+                f"make device-test TARGETS=torch_{self.version.replace('.', '_')}  # on such a one",
+            )
+        return None
+
+    def install(self, cache: Path) -> None:
+        self._environment(cache)
+
+    def run(self, bundle: Bundle, cache: Path) -> Findings:
+        python = self._environment(cache) / "bin" / "python"
+        path = bundle.files["ptl"]
+        return Findings(
+            [
+                program.cell(
+                    [python, HERE / "runner.py", path, bundle.golden.inputs_file, str(RUNS)],
+                    file_format="ptl",
+                    path=path,
+                    runtime=self.WHAT,
+                    machine=platform.machine(),
+                )
+            ]
+        )
+
+    def _environment(self, cache: Path) -> Path:
+        lock = HERE / f"torch-{self.version}.lock"
+
+        def install(folder: Path) -> None:
+            program.call([*UV, "venv", "--quiet", "--python", PYTHON, folder])
+            into: list[str | Path] = ["--python", folder / "bin" / "python", "--no-deps", "--require-hashes"]
+            program.call([*UV, "pip", "install", "--quiet", *into, "-r", lock])
+
+        return made(cache / "env", PYTHON + lock.read_text(), install)

@@ -1,0 +1,61 @@
+"""Turn what a target found into evidence that the gate reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from device_tests.target import Bundle, Findings
+from pipeline.core.errors import IntegrityError
+from pipeline.core.evidence import SCHEMA, seal
+from pipeline.support.contracts import read_contract
+from pipeline.support.devices import KIND, read_devices
+from pipeline.support.files import sha256_file, write_json
+from pipeline.support.machine import fingerprint
+from pipeline.support.releases import Release
+
+
+def record(
+    name: str, formats: tuple[str, ...], findings: Findings, bundle: Bundle, into: Path
+) -> Path:
+    """Write the evidence of target ``name`` into folder ``into``; return its path."""
+    path = into / f"{name}.json"
+    content = {
+        "kind": KIND,
+        "schema": SCHEMA,
+        "target": name,
+        "golden": bundle.golden.seal,
+        "formats": list(formats),
+        **findings.to_dict(),
+        "claims": _claims(bundle, formats),
+        "previous": bundle.previous and _previous(name, bundle.previous),
+        "machine": fingerprint(),
+    }
+    write_json(path, seal(content))
+    return path
+
+
+def _claims(bundle: Bundle, formats: tuple[str, ...]) -> dict[str, dict[str, str]]:
+    """What the contracts in the files say of the oldest runtime; nothing where none is read."""
+    found = {}
+    for key in formats:
+        try:
+            contract = read_contract(bundle.files[key])
+        except IntegrityError:
+            continue  # the cell says that the file is damaged
+        if contract.artefact is not None:
+            oldest = contract.artefact.oldest_runtime
+            found[key] = {"sha256": sha256_file(bundle.files[key]), "oldest_runtime": oldest}
+    return found
+
+
+def _previous(name: str, release: Release) -> dict[str, Any]:
+    """The instructions that the same target counted for the files of the last release."""
+    before = read_devices(release.folder / "evidence" / "devices").get(name)
+    counted = {
+        cell["format"]: median(cell["cost"]["instructions"])
+        for cell in (before["cells"] if before else ())
+        if cell["cost"]["instructions"] and cell["sha256"] == release.sha256.get(cell["format"])
+    }
+    return {"release": release.folder.name, "instructions": counted}

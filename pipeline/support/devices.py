@@ -1,0 +1,31 @@
+"""Evidence of runtimes that devices run, as `device_tests` wrote it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pipeline.core.errors import IntegrityError
+from pipeline.core.evidence import check_seal
+from pipeline.support.files import read_json
+
+KIND = "device"
+REMEDY = "make device-test"
+
+
+def read_devices(folder: Path) -> dict[str, dict[str, Any]]:
+    """Read all evidence in ``folder``, by target; nothing where there is none.
+
+    Raises:
+        InputError: a file is not JSON.
+        IntegrityError: evidence was changed after it was measured, or is another target's.
+    """
+    found = {}
+    for path in sorted(folder.glob("*.json")):
+        content = check_seal(read_json(path), KIND, str(path), REMEDY)
+        if content["target"] != path.stem:
+            raise IntegrityError(
+                f"{path} is evidence of {content['target']}; delete it and run `{REMEDY}`"
+            )
+        found[path.stem] = content
+    return found
