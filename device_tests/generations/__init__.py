@@ -63,7 +63,8 @@ class Generation:
 
         def install(folder: Path) -> None:
             program.call([*UV, "venv", "--quiet", "--python", PYTHON, folder])
-            into: list[str | Path] = ["--python", folder / "bin" / "python", "--no-deps", "--require-hashes"]
-            program.call([*UV, "pip", "install", "--quiet", *into, "-r", lock])
+            into: list[str | Path] = ["--python", folder / "bin" / "python"]
+            checked = ["--no-deps", "--require-hashes", "--requirements", lock]
+            program.call([*UV, "pip", "install", "--quiet", *into, *checked])
 
         return made(cache / "env", PYTHON + lock.read_text(), install)

@@ -1,0 +1,54 @@
+"""An operator that a generation lacks is caught there, and the contract names a newer one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from device_tests.conftest import Judge
+from device_tests.target import Bundle
+from pipeline.core.params import Quantize
+from pipeline.lite import lite
+from pipeline.optimize import optimize
+from pipeline.quantize import quantize
+from pipeline.script import script
+from pipeline.support.contracts import read_contract
+
+
+@pytest.fixture(scope="session")
+def fused(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same model exported with fused attention."""
+    folder = tmp_path_factory.mktemp("fused")
+    params = Quantize(fused_attention=True)
+    quantize(params, artifacts / "checkpoint", folder / "quantized")
+    script(folder / "quantized", folder / "scripted")
+    optimize(folder / "scripted", folder / "optimized")
+    return lite(params, folder / "optimized", folder / "lite")
+
+
+def test_fused_attention_does_not_load_on_1_13_1(judge: Judge, fused: Path) -> None:
+    status, text = judge("torch_1_13_1", ptl=fused)
+    assert status == 1
+    assert "FAIL .ptl on torch_1_13_1: does not load" in text
+    assert "aten::scaled_dot_product_attention" in text
+
+
+def test_fused_attention_runs_on_the_generation_its_contract_names(
+    judge: Judge, fused: Path
+) -> None:
+    contract = read_contract(fused)
+    assert contract.artefact is not None
+    assert contract.artefact.oldest_runtime == "PyTorch Lite 2.1.2"
+    status, text = judge("torch_2_1_2", ptl=fused)
+    assert status == 0, text
+
+
+def test_the_default_export_runs_on_the_generation_its_contract_names(
+    judge: Judge, bundle: Bundle
+) -> None:
+    contract = read_contract(bundle.files["ptl"])
+    assert contract.artefact is not None
+    assert contract.artefact.oldest_runtime == "PyTorch Lite 1.13.1"
+    status, text = judge("torch_1_13_1")
+    assert status == 0, text
