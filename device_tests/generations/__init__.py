@@ -12,6 +12,7 @@ from device_tests.cache import made
 from device_tests.target import Bundle, Findings, Missing
 
 HERE = Path(__file__).parent
+RUNNER = HERE.parent / "runner.py"
 PYTHON = "3.11"  # the last that torch 1.13.1 was released for
 RUNS = 10  # timed inferences
 UV = (sys.executable, "-m", "uv")
@@ -45,11 +46,11 @@ class Generation:
 
     def run(self, bundle: Bundle, cache: Path) -> Findings:
         python = self._environment(cache) / "bin" / "python"
-        path = bundle.files["ptl"]
+        path, count = bundle.files["ptl"], str(len(bundle.golden.ids))
         return Findings(
             [
                 program.cell(
-                    [python, HERE / "runner.py", path, bundle.golden.inputs_file, str(RUNS)],
+                    [python, RUNNER, path, bundle.golden.inputs_file, count, str(RUNS), "0"],
                     file_format="ptl",
                     path=path,
                     runtime=self.WHAT,
@@ -64,7 +65,7 @@ class Generation:
         def install(folder: Path) -> None:
             program.call([*UV, "venv", "--quiet", "--python", PYTHON, folder])
             into: list[str | Path] = ["--python", folder / "bin" / "python"]
-            checked = ["--no-deps", "--require-hashes", "--requirements", lock]
+            checked: list[str | Path] = ["--no-deps", "--require-hashes", "--requirements", lock]
             program.call([*UV, "pip", "install", "--quiet", *into, *checked])
 
         return made(cache / "env", PYTHON + lock.read_text(), install)

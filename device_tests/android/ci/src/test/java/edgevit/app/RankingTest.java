@@ -1,0 +1,44 @@
+package edgevit.app;
+
+import static org.junit.Assert.assertEquals;
+import static org.junit.Assert.assertThrows;
+import static org.junit.Assert.assertTrue;
+
+import java.util.Arrays;
+import java.util.List;
+import org.junit.Test;
+
+public final class RankingTest {
+  private static final List<String> LABELS = Arrays.asList("a", "b", "c", "d", "e", "f");
+
+  @Test
+  public void fiveBestWithProbabilities() throws Exception {
+    List<Ranking.Entry> best =
+        Ranking.of(new float[] {0, (float) Math.log(3), 0, (float) Math.log(4), -90, 0}, LABELS);
+    assertEquals(5, best.size());
+    assertEquals("d", best.get(0).label);
+    assertEquals("b", best.get(1).label);
+    assertEquals("a", best.get(2).label); // equal ones keep their order
+    assertEquals(0.4, best.get(0).probability, 1e-6);
+    assertEquals(0.3, best.get(1).probability, 1e-6);
+  }
+
+  @Test
+  public void largeLogitsDoNotOverflow() throws Exception {
+    List<Ranking.Entry> best = Ranking.of(new float[] {3e38f, 0}, LABELS.subList(0, 2));
+    assertEquals(2, best.size());
+    assertEquals(1.0, best.get(0).probability, 0);
+  }
+
+  @Test
+  public void whatIsNoAnswerIsRefused() {
+    assertTrue(refusal(1, Float.NaN).contains("not a number"));
+    assertTrue(refusal(1, 2, 3).contains("3 numbers for 2 labels"));
+  }
+
+  private static String refusal(float... logits) {
+    return assertThrows(
+            ContractException.class, () -> Ranking.of(logits, LABELS.subList(0, 2)))
+        .getMessage();
+  }
+}

@@ -1,0 +1,29 @@
+"""What the page takes from npm, with the versions and hashes of ``package-lock.json``."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from device_tests import cache
+from device_tests.program import call
+
+HERE = Path(__file__).parent
+FILES = ("package.json", "package-lock.json")
+INSTALL = ("npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--no-update-notifier")
+
+
+def install(folder: Path) -> Path:
+    """Install into ``folder``; return its ``node_modules``.
+
+    Raises:
+        InputError: npm is missing or failed.
+    """
+    recipe = "\n".join([" ".join(INSTALL), *((HERE / name).read_text() for name in FILES)])
+    return cache.made(folder / "npm", recipe, _fill) / "node_modules"
+
+
+def _fill(folder: Path) -> None:
+    for name in FILES:
+        shutil.copyfile(HERE / name, folder / name)
+    call(INSTALL, cwd=folder)

@@ -1,0 +1,111 @@
+// A model in ONNX Runtime Web, and what is said about its answers.
+
+import * as ort from "./vendor/onnxruntime/ort.wasm.min.mjs";
+import { readContract } from "./contract.js";
+import { ModelError } from "./errors.js";
+import { decode, geometry, normalize } from "./preprocess.js";
+
+const RUNS = 5;
+const SHOWN = 5;
+
+// One thread, as all latencies of edge-vit are measured.
+ort.env.wasm.numThreads = 1;
+ort.env.logLevel = "error";
+
+export const RUNTIME = `ONNX Runtime Web ${ort.env.versions.web}`;
+
+export class Model {
+  /** Read the contract of an ONNX file (Uint8Array) and load it; throws ModelError. */
+  static async load(bytes, name) {
+    const model = new Model();
+    model.contract = readContract(bytes, name);
+    const started = performance.now();
+    try {
+      model.session = await ort.InferenceSession.create(bytes, { executionProviders: ["wasm"] });
+    } catch (error) {
+      throw new ModelError(
+        `${RUNTIME} cannot load ${name}: ${error.message}`,
+        "Fetch it again and compare it with SHA256SUMS of the release; try another browser.",
+      );
+    }
+    model.loadMs = performance.now() - started;
+    model.firstMs = null;
+    return model;
+  }
+
+  /**
+   * Answer an image file (Blob): logits, what the model saw, and times in milliseconds.
+   *
+   * The first inference after loading is timed apart: it prepares weights.
+   */
+  async answer(blob, name, runs = RUNS) {
+    const image = await decode(blob, name);
+    const started = performance.now();
+    const seen = geometry(image, this.contract.preprocessing);
+    const input = normalize(seen, this.contract.preprocessing);
+    const preprocessingMs = performance.now() - started;
+    const runsMs = [];
+    let logits;
+    try {
+      if (this.firstMs === null) {
+        [, this.firstMs] = await this.#run(input);
+      }
+      for (let run = 0; run < runs; run++) {
+        const [values, ms] = await this.#run(input);
+        logits = values;
+        runsMs.push(ms);
+      }
+    } catch (error) {
+      throw new ModelError(
+        `${RUNTIME} cannot run the model: ${error.message}`,
+        "Reload the page; if that does not help, try another browser.",
+      );
+    }
+    return { image, seen, input, logits, preprocessingMs, firstMs: this.firstMs, runsMs };
+  }
+
+  async #run(input) {
+    const { input_name: inputName, output_name: outputName, preprocessing, labels } = this.contract;
+    const tensor = new ort.Tensor("float32", input, [1, 3, ...preprocessing.size]);
+    const started = performance.now();
+    const outputs = await this.session.run({ [inputName]: tensor });
+    const ms = performance.now() - started;
+    const logits = Float32Array.from(outputs[outputName].data);
+    if (logits.length !== labels.length) {
+      throw new Error(`it gives ${logits.length} logits, its contract names ${labels.length}`);
+    }
+    return [logits, ms];
+  }
+}
+
+/** The five best labels, best first: [{ label, probability }]. */
+export function topLabels(logits, labels) {
+  const highest = Math.max(...logits);
+  const powers = Array.from(logits, (value) => Math.exp(value - highest));
+  const sum = powers.reduce((total, power) => total + power, 0);
+  return ranking(logits)
+    .slice(0, SHOWN)
+    .map((index) => ({ label: labels[index], probability: powers[index] / sum }));
+}
+
+/** Classes by their logits, highest first; of equal ones the lower class. */
+export function ranking(logits) {
+  return Array.from(logits.keys()).sort((a, b) => logits[b] - logits[a] || a - b);
+}
+
+/** Signal to quantization noise ratio in decibels; infinite if equal. */
+export function sqnrDb(reference, logits) {
+  let signal = 0;
+  let noise = 0;
+  reference.forEach((value, index) => {
+    signal += value ** 2;
+    noise += (value - logits[index]) ** 2;
+  });
+  return 10 * Math.log10(signal / noise);
+}
+
+export function median(values) {
+  const sorted = Float64Array.from(values).sort();
+  const middle = sorted.length >> 1;
+  return sorted.length % 2 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
+}
