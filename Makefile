@@ -17,7 +17,7 @@ endif
 export PATH := $(BIN):$(PATH)
 export TORCH_WHEELS
 
-.PHONY: repro gate test device-test lint types bench setup clean help
+.PHONY: repro gate test device-test device-faults demo lint types bench setup clean help
 
 repro: $(SETUP) ## make everything, print the verdict and the release folder
 	@# DVC runs one stage at a time, and the longest export keeps one core busy for a minute: the first
@@ -36,7 +36,13 @@ test: $(SETUP) ## run the tests
 	@python -m pytest
 
 device-test: $(SETUP) ## run the files on every runtime that this machine can (TARGETS=...: only these)
-	@python -m device_tests $(TARGETS)
+	@python -m device_tests $(TARGETS) $(if $(STRICT),--strict)
+
+device-faults: $(SETUP) ## plant faults in the files and see each caught by a target
+	@python -m pytest device_tests
+
+demo: $(SETUP) ## serve the page that runs the int8 ONNX file in a browser (PORT=8000)
+	@python -m device_tests.web.serve $(if $(PORT),--port $(PORT))
 
 lint: $(SETUP) ## check style and format
 	@ruff check . && ruff format --check .

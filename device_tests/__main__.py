@@ -2,7 +2,7 @@
 
 For each target one file of evidence is written, which the gate reads. A target that cannot be run
 here is named with the command that would enable it. Exit status 0: what was run agrees; 1: a file
-does not load, run or agree somewhere; 2: bad input, or a target itself does not work.
+does not load, run or agree somewhere, or a check failed; 2: bad input, or a target does not work.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pipeline.core.criteria import devices
 from pipeline.core.criteria.devices import Devices
 from pipeline.core.criteria.files import Files
 from pipeline.core.criterion import FAIL
-from pipeline.core.errors import EdgeVitError, exit_on_error
+from pipeline.core.errors import EdgeVitError, InputError, exit_on_error
 from pipeline.core.params import Gate, load_params
 from pipeline.support import paths
 from pipeline.support.devices import read_devices
@@ -88,18 +88,32 @@ def _judge(
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m device_tests", description=__doc__)
     parser.add_argument("targets", nargs="*", metavar="TARGET", help=f"of {' '.join(NAMES)}; all")
+    parser.add_argument(
+        "--strict",
+        action="store_true",
+        help="fail, too, if a target that the release channel asks for cannot be run here",
+    )
     parser.add_argument("--files", type=Path, default=paths.ARTIFACTS, help="or a release's folder")
     parser.add_argument("--into", type=Path, default=paths.DEVICES, help="where evidence goes")
     chosen = parser.parse_args(arguments)
     unknown = [name for name in chosen.targets if name not in NAMES]
     if unknown:
         parser.error(f"no target {unknown[0]}; there are {' '.join(NAMES)}")
+    names = chosen.targets or NAMES
     with exit_on_error():
-        status, lines = device_test(
-            chosen.targets or NAMES, bundle.find(chosen.files), load_params().gate, chosen.into
-        )
+        gate = load_params().gate
+        status, lines = device_test(names, bundle.find(chosen.files), gate, chosen.into)
         print("\n".join(lines))
+        if chosen.strict:
+            _require([name for name in gate.devices.release if name in names])
     sys.exit(status)
+
+
+def _require(names: Sequence[str]) -> None:
+    """Raise InputError if one of the targets cannot be run here."""
+    for name in names:
+        if lacking := target(name).missing():
+            raise InputError(f"{name} was not run: {lacking.reason}; {lacking.command}")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -92,7 +92,7 @@ def baseline(options: Options) -> Path:
             "logits_count": len(stored),
             "machine": fingerprint()
             | {"cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()},
-            "recorded": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "recorded": datetime.now(UTC).isoformat(timespec="seconds"),
             **measured,
         }
     )

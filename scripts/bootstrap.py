@@ -23,7 +23,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 LOCK = ROOT / "requirements.lock"
 UV = "uv==0.13.9"
-SUPPORTED = ((3, 10), (3, 13))
+SUPPORTED = ((3, 11), (3, 13))
 FROM_TORCH_WHEELS = re.compile(r"(torch|torchvision|triton|nvidia-.*|cuda-.*)$")
 
 
@@ -32,7 +32,7 @@ def main() -> None:
     wheels = os.environ.get("TORCH_WHEELS", "")
     if not SUPPORTED[0] <= sys.version_info[:2] <= SUPPORTED[1]:
         sys.exit(
-            f"edge-vit needs Python 3.10 to 3.13, this is {sys.version.split()[0]}; "
+            f"edge-vit needs Python 3.11 to 3.13, this is {sys.version.split()[0]}; "
             "name another with `make BOOTSTRAP_PYTHON=python3.11 ...`"
         )
     stamp = folder / "edge-vit.stamp"

@@ -33,6 +33,7 @@ WHAT = "the Android app's preprocessing and PyTorch Lite's operators"
 FORMATS = ("ptl",)
 ABIS = ("arm64-v8a", "x86_64")
 LIBRARY = "libpytorch_jni_lite.so"
+WHOLE_LIBRARY = "libpytorch_jni.so"
 FUSED_ATTENTION = "aten::scaled_dot_product_attention"  # from PyTorch 2.0
 INVENTED = "aten::no_such_operator"
 JAVA = 17  # that Robolectric asks for Android 15
@@ -72,8 +73,7 @@ def run(bundle: Bundle, cache: Path) -> Findings:
     cell = Cell(
         format="ptl",
         sha256=sha256_file(path),
-        runtime=f"pytorch_android_lite {version} (operators), preprocessing by the app under "
-        f"Robolectric {maven.robolectric()}",
+        runtime=f"pytorch_android_lite {version}, Robolectric {maven.robolectric()}",
         machine="JVM",
         loads=False,
         runs=False,
@@ -93,7 +93,7 @@ def run(bundle: Bundle, cache: Path) -> Findings:
     cell = replace(cell, machine=f"JVM {about['java']}, Android {about['android']}'s Skia")
     checks = [
         *(_operators(cell, abi, version, operators, lacking[abi]) for abi in ABIS),
-        _control(cell, archives),
+        _control(cell, archives, maven.control(cache)),
         Check(
             name="app",
             subject=cell.format,
@@ -119,10 +119,10 @@ def run(bundle: Bundle, cache: Path) -> Findings:
     return Findings([cell], checks)
 
 
-def library(archive: Path, abi: str) -> Library:
+def library(archive: Path, abi: str, name: str = LIBRARY) -> Library:
     """The native library of an .aar for one kind of processor."""
     with zipfile.ZipFile(archive) as content:
-        return Library(content.read(f"jni/{abi}/{LIBRARY}"))
+        return Library(content.read(f"jni/{abi}/{name}"))
 
 
 def needed(runtime: Runtime) -> tuple[str, ...]:
@@ -150,27 +150,28 @@ def _operators(
     )
 
 
-def _control(cell: Cell, archives: dict[str, Path]) -> Check:
+def _control(cell: Cell, archives: dict[str, Path], whole: Path) -> Check:
     """Show that the look-up can say no: of fused attention before 2.0, of an invented name."""
+    looked = [(f"lite {version}", archives[version], LIBRARY) for version in archives]
+    looked.append((f"whole {maven.CONTROL_VERSION}", whole, WHOLE_LIBRARY))
     wrong, seen = [], []
-    for version, archive in archives.items():
-        expected = version >= "2"
+    for name, archive, file in looked:
+        expected = name.split()[1] >= "2"
         for abi in ABIS:
-            there = library(archive, abi)
+            there = library(archive, abi, file)
             if there.registers(FUSED_ATTENTION) != expected or there.registers(INVENTED):
-                wrong.append(f"{version} {abi}")
-        seen.append(f"{version} {'has' if expected else 'lacks'} {FUSED_ATTENTION}")
+                wrong.append(f"{name} {abi}")
+        seen.append(f"{name} {'has' if expected else 'lacks'} it")
     absent = [version for version in maven.RELEASES if version not in archives]
-    note = f"; the registry has no {', '.join(absent)}" if absent else ""
-    oldest = min(archives)
+    note = f"; the registry has no lite {', '.join(absent)}" if absent else ""
     return Check(
         name="operator control",
         subject=cell.format,
         sha256=cell.sha256,
-        passed=not wrong and oldest < "2",
+        passed=not wrong,
         detail=f"wrong for {', '.join(wrong)}"
         if wrong
-        else f"{', '.join(seen)}; none has {INVENTED}{note}",
+        else f"{FUSED_ATTENTION}: {', '.join(seen)}; none has {INVENTED}{note}",
     )
 
 

@@ -23,6 +23,8 @@ POM = PROJECT / "pom.xml"
 LITE = "org.pytorch:pytorch_android_lite"
 # Newest first. The app ships the first; it is built and looked into the newest that can be had.
 RELEASES = ("2.1.0", "1.13.1", "1.12.2")
+# The whole library of the last generation before fused attention, to show that look-ups can say no.
+CONTROL, CONTROL_VERSION = "org.pytorch:pytorch_android", "1.13.1"
 GET = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:get"
 ABSENT = re.compile(r"Could not find artifact|was not found in")
 REQUESTS, ABOUT = "requests.json", "about.json"
@@ -61,12 +63,16 @@ def robolectric() -> str:
 
 def archives(cache: Path) -> dict[str, Path]:
     """The .aar of each release that the registry has, newest first."""
-    folder = _repository(cache).joinpath(*LITE.replace(":", ".").split("."))
-    paths = {v: folder / v / f"{LITE.partition(':')[2]}-{v}.aar" for v in RELEASES}
+    paths = {version: _path(_repository(cache), LITE, version) for version in RELEASES}
     found = {version: path for version, path in paths.items() if path.is_file()}
     if not found:
         raise InputError(f"the registry that Maven reaches has no {LITE}")
     return found
+
+
+def control(cache: Path) -> Path:
+    """The .aar with the whole library, which registers what the lite one does, and more."""
+    return _path(_repository(cache), CONTROL, CONTROL_VERSION)
 
 
 def install(cache: Path) -> None:
@@ -91,21 +97,28 @@ def run(cache: Path, inputs: Sequence[Inputs], sizes: Sequence[Resize] = ()) -> 
 
 
 def _repository(cache: Path) -> Path:
-    return made(cache / "repository", POM.read_text() + repr(RELEASES), _download)
+    return made(cache / "repository", f"{POM.read_text()}{RELEASES}{CONTROL_VERSION}", _download)
+
+
+def _path(repository: Path, library: str, version: str) -> Path:
+    group, _, name = library.partition(":")
+    return repository.joinpath(*group.split("."), name, version, f"{name}-{version}.aar")
 
 
 def _download(repository: Path) -> None:
-    found = [version for version in RELEASES if _has(repository, version)]
+    found = [version for version in RELEASES if _has(repository, LITE, version)]
     if not found:
         raise InputError(f"the registry that Maven reaches has no {LITE} {', '.join(RELEASES)}")
+    if not _has(repository, CONTROL, CONTROL_VERSION):
+        raise InputError(f"the registry that Maven reaches has no {CONTROL} {CONTROL_VERSION}")
     # Maven knows all that a build downloads only by building.
     with tempfile.TemporaryDirectory() as build:
         _build(repository, found[0], Path(build), [])
 
 
-def _has(repository: Path, version: str) -> bool:
+def _has(repository: Path, library: str, version: str) -> bool:
     """Download a release; False where the registry says that there is none."""
-    options = [f"-Dartifact={LITE}:{version}:aar", "-Dtransitive=false"]
+    options = [f"-Dartifact={library}:{version}:aar", "-Dtransitive=false"]
     try:
         program.call([*_maven(repository), GET, *options])
     except InputError as error:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.core import report, statistics
+from pipeline.core import matrix, report, statistics
 from pipeline.core.contract import Contract
 from pipeline.core.criterion import FAIL, FORMATS, NAMES, PASS, UNDECIDED
 from pipeline.core.params import Params
@@ -79,6 +79,8 @@ def _context(findings: Findings) -> dict[str, Any]:
         "times_header": tables.TIMES,
         "quantile_confidence": tables.QUANTILE_CONFIDENCE,
         "criteria": tables.criteria(verdict),
+        "matrix": matrix.rows(evidence.devices, params.gate),
+        "matrix_header": matrix.HEADER,
         "sight": [*tables.sight(parity, params.gate), *report.sight(parity, params.gate)],
         "wear": report.wear(parity, params.gate, findings.judged),
         "judged": findings.judged,
