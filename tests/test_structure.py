@@ -12,6 +12,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from device_tests import targets
+from pipeline.core.criterion import FORMATS
+
 ROOT = Path(__file__).parent.parent
 LAYERS = ("core", "support", "reporting", "runtimes")  # each may import itself and those before it
 STAGES_READ_BY_OTHERS = {"gate"}
@@ -41,6 +44,21 @@ def test_imports_point_one_way(layer):
     for path in (ROOT / "pipeline" / layer).rglob("*.py"):
         wrong = {name for name in imported(path) if name.split(".")[0] not in allowed}
         assert not wrong, f"{path.name} imports {wrong}"
+
+
+def test_device_tests_import_the_pipeline_and_never_the_reverse():
+    for path in (ROOT / "pipeline").rglob("*.py"):
+        assert not re.search(r"^\s*(from|import) device_tests", path.read_text(), re.M), path
+
+
+def test_every_target_that_params_may_name_is_there():
+    for name in targets.NAMES:
+        found = targets.target(name)
+        assert found.WHAT
+        assert set(found.FORMATS) <= set(FORMATS)
+        assert callable(found.missing)
+        assert callable(found.install)
+        assert callable(found.run)
 
 
 def test_no_stage_imports_another_but_the_gate():
