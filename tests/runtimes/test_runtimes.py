@@ -36,7 +36,7 @@ def test_the_default_ptl_needs_no_operator_that_1_13_lacks(healthy):
     assert artefact is not None
     assert "aten::scaled_dot_product_attention" not in artefact.operators
     assert "quantized::linear_dynamic" in artefact.operators
-    assert artefact.oldest_runtime == "PyTorch Lite 1.13"
+    assert artefact.oldest_runtime == "PyTorch Lite 1.13.1"
 
 
 def test_the_onnx_files_take_a_batch_of_any_size(healthy):
