@@ -73,7 +73,7 @@ def run(bundle: Bundle, cache: Path) -> Findings:
     cell = Cell(
         format="ptl",
         sha256=sha256_file(path),
-        runtime=f"pytorch_android_lite {version}, Robolectric {maven.robolectric()}",
+        runtime=f"the app's preprocessing, Robolectric {maven.robolectric()}",
         machine="JVM",
         loads=False,
         runs=False,

@@ -10,6 +10,7 @@ from tabulate import tabulate
 
 from pipeline.core.criteria.devices import Devices, agreement, agrees
 from pipeline.core.criterion import NAMES
+from pipeline.core.measures import SQNR_LIMIT_DB
 from pipeline.core.params import Gate
 
 HEADER = (
@@ -50,8 +51,8 @@ def _row(cell: Mapping[str, Any], golden: Mapping[str, Any], gate: Gate) -> tupl
     if near is not None:
         answers = [
             f"{near.top1_equal} of {near.count}",
-            f"{near.sqnr_db:.1f}",
-            f"{near.float_sqnr_db:.1f}",
+            _decibels(near.sqnr_db),
+            _decibels(near.float_sqnr_db),
         ]
     return (
         NAMES[cell["format"]],
@@ -64,6 +65,10 @@ def _row(cell: Mapping[str, Any], golden: Mapping[str, Any], gate: Gate) -> tupl
         f"{cost['peak_memory_mb']:.0f}" if cost["peak_memory_mb"] else NONE,
         f"{median(cost['instructions']) / 1e6:.1f}" if cost["instructions"] else NONE,
     )
+
+
+def _decibels(value: float) -> str:
+    return f"{value:.1f}" if value < SQNR_LIMIT_DB else "equal"
 
 
 def _word(yes: bool) -> str:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pipeline.core.errors import IntegrityError
 from pipeline.core.evidence import check_seal
+from pipeline.core.params import Target
 from pipeline.support.files import read_json
 
 KIND = "device"
@@ -14,14 +15,16 @@ REMEDY = "make device-test"
 
 
 def read_devices(folder: Path) -> dict[str, dict[str, Any]]:
-    """Read all evidence in ``folder``, by target; nothing where there is none.
+    """Read the evidence in ``folder``, by target in their order; nothing where there is none.
 
     Raises:
         InputError: a file is not JSON.
         IntegrityError: evidence was changed after it was measured, or is another target's.
     """
     found = {}
-    for path in sorted(folder.glob("*.json")):
+    for path in (folder / f"{name}.json" for name in get_args(Target)):
+        if not path.is_file():
+            continue
         content = check_seal(read_json(path), KIND, str(path), REMEDY)
         if content["target"] != path.stem:
             raise IntegrityError(
