@@ -23,9 +23,9 @@ repro: $(SETUP) ## make everything, print the verdict and the release folder
 	@# DVC runs one stage at a time, and the longest export keeps one core busy for a minute: the first
 	@# time it runs beside the others, and `dvc commit` records it. Should it fail, `dvc repro` says why.
 	@if [ ! -d artifacts/executorch ]; then \
-	  dvc repro fetch || exit $$?; \
+	  dvc repro samples || exit $$?; \
 	  python -m pipeline.export_executorch >/dev/null 2>&1 & beside=$$!; \
-	  dvc repro samples lite export_onnx && wait $$beside && dvc commit -q -f export_executorch || true; fi
+	  dvc repro lite export_onnx && wait $$beside && dvc commit -q -f export_executorch || true; fi
 	@status=0; dvc repro || status=$$?; \
 	  if [ -f artifacts/latency/evidence.json ]; then edge-vit summary || true; fi; exit $$status
 

@@ -140,6 +140,11 @@ def _own_errors(
         for name, module in quantized.named_modules()
         if isinstance(module, QuantizedLinear) and fnmatchcase(name, pattern)
     }
+    if isinstance(quantized, torch.fx.GraphModule):
+        raise InputError(
+            f"{quantized_file} is quantized statically, and diagnose reads dynamic quantization; "
+            "set quantize.scheme: per_channel, or try layers in quantize.keep_float"
+        )
     if not layers:
         raise InputError(f"{pattern!r} names no quantized layer of {quantized_file}")
     model, _ = load_model(float_file, fused_attention=False)

@@ -14,19 +14,24 @@ from pipeline.core.params import Quantize, load_params
 from pipeline.support import paths
 from pipeline.support.contracts import MODEL_FILE
 from pipeline.support.files import atomic, write_text
+from pipeline.support.images import calibration_input
 from pipeline.support.quiet import quiet
 
 if TYPE_CHECKING:
     import torch
 
+LAYER_OPERATORS = {
+    f"aten.{name}.default" for name in ("conv2d", "linear", "batch_norm", "relu", "relu_")
+}
 OLDEST_RUNTIME = "ExecuTorch 1.0.1"  # the oldest that device_tests runs the file on
 
 
-def export_executorch(params: Quantize, checkpoint: Path, out: Path) -> Path:
+def export_executorch(params: Quantize, checkpoint: Path, samples: Path, out: Path) -> Path:
     """Write folder ``out`` with the ``.pte`` and its contract; return the ``.pte``'s path.
 
-    XNNPACK quantizes dynamically only with per-channel weights, so that is what the file has
-    whatever ``quantize.scheme`` says; its name and contract say so.
+    XNNPACK quantizes dynamically only with per-channel weights, so that is what the file has for
+    scheme ``per_tensor``, too; its name and contract say so. Folder ``samples`` has the calibration
+    images of scheme ``static``.
     """
     import torch
 
@@ -36,19 +41,24 @@ def export_executorch(params: Quantize, checkpoint: Path, out: Path) -> Path:
     # XNNPACK lacks: twice the latency, for a case that images never have.
     model, contract = load_model(checkpoint / MODEL_FILE, fused_attention=False)
     example = (torch.zeros(contract.input_shape),)
+    batches = list(example)
+    if params.static:
+        # One image at a time: the exported graph has the example's batch size in it.
+        images = calibration_input(samples, contract.preprocessing)
+        batches = list(torch.from_numpy(images).split(1))
     with quiet():
-        program = _lower(_quantize(model, example, params.keep_float), example)
+        program = _lower(_quantize(model, batches, params), example)
     final = contract.for_artefact(
         Artefact(
             format="pte",
-            quantization="dynamic int8, per_channel weights",
+            quantization=params.words("per_channel"),
             keep_float=params.keep_float,
             engine="executorch with XNNPACK",
             oldest_runtime=OLDEST_RUNTIME,
             operators=tuple(sorted(_operators(program))),
         )
     )
-    name = contract.file_name("per_channel", ".pte")
+    name = contract.file_name("static" if params.static else "per_channel", ".pte")
     with atomic(out) as new:
         new.mkdir()
         (new / name).write_bytes(program.buffer)
@@ -57,8 +67,9 @@ def export_executorch(params: Quantize, checkpoint: Path, out: Path) -> Path:
 
 
 def _quantize(
-    model: torch.nn.Module, example: tuple[torch.Tensor], keep_float: tuple[str, ...]
+    model: torch.nn.Module, batches: list[torch.Tensor], params: Quantize
 ) -> torch.nn.Module:
+    """Quantize for XNNPACK; ranges that are fixed come from ``batches``, [1, 3, H, W] each."""
     import torch
     from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
         XNNPACKQuantizer,
@@ -66,17 +77,29 @@ def _quantize(
     )
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
-    from pipeline.support.quantized import matching_linears
+    from pipeline.support.quantized import matching, weighted_layers
 
-    config = get_symmetric_quantization_config(is_per_channel=True, is_dynamic=True)
-    kept = matching_linears(model, keep_float)
+    config = get_symmetric_quantization_config(is_per_channel=True, is_dynamic=not params.static)
+    kept = matching(weighted_layers(model, convolutions=params.static), params.keep_float)
+
+    def wanted(node: torch.fx.Node) -> bool:
+        return not _module_paths(node) & kept and (not params.static or _in_layer(node))
+
     quantizer = XNNPACKQuantizer().set_global(config)
-    quantizer.set_filter_function(lambda node: not _module_paths(node) & kept)
-    exported = torch.export.export(model, example).module()
+    quantizer.set_filter_function(wanted)
+    exported = torch.export.export(model, (batches[0],)).module()
     prepared = prepare_pt2e(exported, quantizer)
-    prepared(*example)
+    with torch.no_grad():
+        for batch in batches:
+            prepared(batch)
     converted: torch.nn.Module = convert_pt2e(prepared)
     return converted
+
+
+def _in_layer(node: torch.fx.Node) -> bool:
+    """Whether a node belongs to a convolution or a linear layer, its weight and what is folded
+    into it included."""
+    return node.op != "call_function" or str(node.target) in LAYER_OPERATORS
 
 
 def _module_paths(node: torch.fx.Node) -> set[str]:
@@ -110,7 +133,8 @@ def _operators(program: Any) -> set[str]:
 
 def main() -> None:
     with exit_on_error():
-        export_executorch(load_params().quantize, paths.CHECKPOINT, paths.EXECUTORCH)
+        params = load_params().quantize
+        export_executorch(params, paths.CHECKPOINT, paths.SAMPLES, paths.EXECUTORCH)
 
 
 if __name__ == "__main__":

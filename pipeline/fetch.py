@@ -72,7 +72,7 @@ def fetch(params: Params, out: Path) -> None:
 
     state, metadata = open_checkpoint(origin.path, origin.source)
     facts = origin.facts.over(facts_of_metadata(metadata, origin.source))
-    model, labels, preprocessing = _build(state, facts, origin.source)
+    model, labels, preprocessing = _build(state, facts, origin.source, params.model.image_size)
     with atomic(out) as new:
         new.mkdir()
         arrays = {key: value.contiguous() for key, value in model.state_dict().items()}
@@ -254,10 +254,16 @@ def _given(model: Model) -> Facts:
 
 
 def _build(
-    state: Mapping[str, torch.Tensor], facts: Facts, source: str
+    state: Mapping[str, torch.Tensor], facts: Facts, source: str, image_size: int | None
 ) -> tuple[nn.Module, tuple[str, ...], Preprocessing]:
     """Make the model with its weights, and say how to feed it and what its outputs are called."""
-    from pipeline.support.models import create, head_size, load_weights, pretrained_cfg
+    from pipeline.support.models import (
+        create,
+        head_size,
+        load_weights,
+        pretrained_cfg,
+        resample,
+    )
 
     if facts.architecture is None:
         raise ParamsError(
@@ -267,9 +273,10 @@ def _build(
     cfg = pretrained_cfg(facts.architecture)
     labels = facts.labels or ()
     classes = head_size(cfg, state) or len(labels) or IMAGENET_CLASSES
-    preprocessing = _preprocessing(facts.data, cfg)
+    size = {} if image_size is None else {"input_size": (3, image_size, image_size)}
+    preprocessing = _preprocessing({**facts.data, **size}, cfg)
     model = create(facts.architecture, num_classes=classes, image_size=preprocessing.size[0])
-    load_weights(model, state, source)
+    load_weights(model, resample(state, model), source)
     if len(labels) != classes:
         names = f"{len(labels)} labels are given" if labels else "no labels are given"
         raise InputError(

@@ -33,7 +33,7 @@ def lite(params: Quantize, optimized: Path, out: Path) -> Path:
         final = contract.for_artefact(
             Artefact(
                 format="ptl",
-                quantization=f"dynamic int8, {params.scheme} weights",
+                quantization=params.words(),
                 keep_float=params.keep_float,
                 engine=torchscript.ENGINE,
                 oldest_runtime=(

@@ -145,8 +145,12 @@ def _weights(artifacts: Path) -> dict[str, Any]:
     """The int8 weights against the float ones: the worst layer, in quantization steps."""
     from safetensors.numpy import load_file
 
-    floats = load_file(artifacts / "checkpoint" / "model.safetensors")
-    arrays = load_file(artifacts / "quantized" / "model.safetensors")
+    from pipeline.support.quantized import float_arrays
+
+    checkpoint = artifacts / "checkpoint" / "model.safetensors"
+    quantized = artifacts / "quantized" / "model.safetensors"
+    floats = {key: value.numpy() for key, value in float_arrays(checkpoint, quantized).items()}
+    arrays = load_file(quantized)
     errors = {
         key.removesuffix(".scale"): weight_error_steps(
             floats[key.removesuffix("scale") + "weight"],
@@ -178,10 +182,16 @@ def _right(logits: Logits, labels: NDArray[np.int64] | None) -> dict[str, int] |
 
 
 def _published(artifacts: Path) -> dict[str, Any] | None:
-    """The accuracy that the zoo says was published of this checkpoint; None if it knows of none."""
-    source = load_contract(artifacts / "checkpoint").checkpoint.source_sha256
-    published = load_zoo().published_of(source)
-    return published.model_dump() if published else None
+    """The accuracy that was published of this checkpoint; None if none was, or at another size."""
+    from pipeline.support.models import pretrained_cfg
+
+    contract = load_contract(artifacts / "checkpoint")
+    entry = load_zoo().entry_of(contract.checkpoint.source_sha256)
+    if entry is None or entry.published is None:
+        return None
+    usual = entry.input_size or pretrained_cfg(entry.architecture)["input_size"]
+    same_size = tuple(usual[1:]) == contract.preprocessing.size
+    return entry.published.model_dump() if same_size else None
 
 
 def _metrics(evidence: dict[str, Any]) -> dict[str, Any]:

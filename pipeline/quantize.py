@@ -1,7 +1,9 @@
-"""Stage ``quantize``: dynamic int8 of the linear layers, for QNNPACK.
+"""Stage ``quantize``: int8 weights and activations, for QNNPACK.
 
-Weights become int8 once; activations are quantized per tensor while the model runs. Scheme
-``per_tensor`` is what the tutorials do; ``per_channel`` gives each output its own scale.
+Weights become int8 once. Schemes ``per_tensor``, which is what the tutorials do, and
+``per_channel``, which gives each output its own scale, quantize linear layers, and their input
+while the model runs. ``static`` quantizes convolutions, too, and fixes the range of every input and
+output beforehand, on the calibration images.
 """
 
 from __future__ import annotations
@@ -17,18 +19,26 @@ from pipeline.support.contracts import MODEL_FILE
 if TYPE_CHECKING:
     from torch import nn
 
+BATCH = 32  # calibration images at once: observers cost more than the model
 
-def quantize(params: Quantize, checkpoint: Path, out: Path) -> None:
+
+def quantize(params: Quantize, checkpoint: Path, samples: Path, out: Path) -> None:
     """Quantize the float model of folder ``checkpoint`` and write folder ``out``.
 
+    Folder ``samples`` has the calibration images of scheme ``static``.
+
     Raises:
-        ParamsError: a pattern of ``quantize.keep_float`` names no linear layer.
+        ParamsError: a pattern of ``quantize.keep_float`` names no layer, or scheme ``static`` has
+            no calibration images or is to use fused attention.
     """
-    from pipeline.support.quantized import load_model, save_quantized
+    if params.scheme == "static":
+        _quantize_static(params, checkpoint, samples, out)
+        return
+    from pipeline.support.quantized import load_model, save_dynamic
 
     model, contract = load_model(checkpoint / MODEL_FILE, fused_attention=params.fused_attention)
     model = quantize_linears(model, params.scheme, params.keep_float)
-    save_quantized(out, model, contract, fused_attention=params.fused_attention)
+    save_dynamic(out, model, contract, fused_attention=params.fused_attention)
 
 
 def quantize_linears(model: nn.Module, scheme: str, keep_float: tuple[str, ...]) -> nn.Module:
@@ -39,23 +49,45 @@ def quantize_linears(model: nn.Module, scheme: str, keep_float: tuple[str, ...])
         quantize_dynamic,
     )
 
-    from pipeline.support.quantized import linears, matching_linears
+    from pipeline.support.quantized import matching, weighted_layers
     from pipeline.support.quiet import quiet
     from pipeline.support.torchscript import use_qnnpack
 
     use_qnnpack()
-    kept = matching_linears(model, keep_float)
+    names = weighted_layers(model)
+    kept = matching(names, keep_float)
     qconfig = per_channel_dynamic_qconfig if scheme == "per_channel" else default_dynamic_qconfig
     with quiet():
         quantized: nn.Module = quantize_dynamic(
-            model, {name: qconfig for name in linears(model) if name not in kept}
+            model, {name: qconfig for name in names if name not in kept}
         )
     return quantized
 
 
+def _quantize_static(params: Quantize, checkpoint: Path, samples: Path, out: Path) -> None:
+    import torch
+    from tqdm import tqdm
+
+    from pipeline.support.contracts import load_contract
+    from pipeline.support.images import calibration_input
+    from pipeline.support.quantized import load_fused, matching, save_static
+    from pipeline.support.static import calibrated, layers
+
+    contract = load_contract(checkpoint)
+    images = calibration_input(samples, contract.preprocessing)
+    fused = load_fused(checkpoint / MODEL_FILE)
+    kept = matching(layers(fused), params.keep_float)
+    batch = min(BATCH, len(images))
+    batches = torch.from_numpy(images[: len(images) // batch * batch]).split(batch)
+    # A traced model has its batch size in it.
+    several = load_fused(checkpoint / MODEL_FILE, batch)
+    ranges = calibrated(several, tqdm(batches, desc="calibration", unit="batch", disable=None))
+    save_static(out, fused, ranges, kept, contract)
+
+
 def main() -> None:
     with exit_on_error():
-        quantize(load_params().quantize, paths.CHECKPOINT, paths.QUANTIZED)
+        quantize(load_params().quantize, paths.CHECKPOINT, paths.SAMPLES, paths.QUANTIZED)
 
 
 if __name__ == "__main__":

@@ -38,15 +38,15 @@ def run_stages(params: Params, artifacts: Path, *stages: str) -> None:
         "reference": lambda: reference(
             params.reference, checkpoint, a / "samples", a / "reference"
         ),
-        "quantize": lambda: quantize(params.quantize, checkpoint, a / "quantized"),
+        "quantize": lambda: quantize(params.quantize, checkpoint, a / "samples", a / "quantized"),
         "script": lambda: script(a / "quantized", a / "scripted"),
         "optimize": lambda: optimize(a / "scripted", a / "optimized"),
         "lite": lambda: lite(params.quantize, a / "optimized", a / "lite"),
         "export_onnx": lambda: export_onnx(
-            params.quantize, checkpoint, a / "onnx", a / "onnx_int8"
+            params.quantize, checkpoint, a / "samples", a / "onnx", a / "onnx_int8"
         ),
         "export_executorch": lambda: export_executorch(
-            params.quantize, checkpoint, a / "executorch"
+            params.quantize, checkpoint, a / "samples", a / "executorch"
         ),
         "golden": lambda: golden(params, a, a / "golden"),
         "parity": lambda: parity(params.parity, a, a / "parity"),

@@ -23,7 +23,7 @@ def arrays(folder):
 
 @pytest.mark.parametrize("scheme", ["per_tensor", "per_channel"])
 def test_every_linear_layer_is_int8_within_half_a_step(healthy, tmp_path, scheme):
-    quantize(Quantize(scheme=scheme), healthy / "checkpoint", tmp_path / "q")
+    quantize(Quantize(scheme=scheme), healthy / "checkpoint", healthy / "samples", tmp_path / "q")
     floats, quantized = arrays(healthy / "checkpoint"), arrays(tmp_path / "q")
     scales = [key for key in quantized if key.endswith(".scale")]
     assert len(scales) == LAYERS
@@ -36,7 +36,7 @@ def test_every_linear_layer_is_int8_within_half_a_step(healthy, tmp_path, scheme
 
 def test_keep_float_leaves_the_named_layers_as_they_were(healthy, tmp_path):
     params = Quantize(keep_float=("head", "blocks.0.*"))
-    quantize(params, healthy / "checkpoint", tmp_path / "q")
+    quantize(params, healthy / "checkpoint", healthy / "samples", tmp_path / "q")
     floats, quantized = arrays(healthy / "checkpoint"), arrays(tmp_path / "q")
     assert sum(key.endswith(".scale") for key in quantized) == LAYERS - 5
     for name in ("head.weight", "blocks.0.mlp.fc1.weight"):
@@ -69,7 +69,12 @@ def test_the_same_inputs_give_the_same_bytes(healthy, params, tmp_path):
 
 def test_a_pattern_that_names_no_layer_is_refused(healthy, tmp_path):
     with pytest.raises(ParamsError, match=r"'heads' names no linear layer"):
-        quantize(Quantize(keep_float=("heads",)), healthy / "checkpoint", tmp_path / "q")
+        quantize(
+            Quantize(keep_float=("heads",)),
+            healthy / "checkpoint",
+            healthy / "samples",
+            tmp_path / "q",
+        )
     assert not (tmp_path / "q").exists()
 
 
@@ -85,7 +90,7 @@ def test_keep_float_leaves_the_named_layers_of_the_pte_in_float(healthy):
 
     def int8_weights(keep_float):
         with quiet():
-            graph = _quantize(model, example, keep_float).graph
+            graph = _quantize(model, list(example), Quantize(keep_float=keep_float)).graph
         return sum("dequantize_per_channel" in str(node.target) for node in graph.nodes)
 
     assert int8_weights(()) - int8_weights(("head", "blocks.0.*")) == 1 + 4

@@ -50,6 +50,7 @@ class Checkpoint:
     source_sha256: str  # of the file that was fetched
     sha256: str  # of the float32 safetensors that `fetch` wrote
     license: str | None
+    norm_eps: float | None = None  # of layer normalization, where it is not timm's
 
 
 @dataclass(frozen=True, kw_only=True)

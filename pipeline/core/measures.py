@@ -63,12 +63,12 @@ def between_steps(before: NDArray[np.float32], after: NDArray[np.float32]) -> di
 def weight_error_steps(
     weight: NDArray[np.float32], integers: NDArray[np.int8], scale: NDArray[np.float64]
 ) -> float:
-    """How far int8 weights [out, in] lie from float ones, in quantization steps.
+    """How far int8 weights [out, ...] lie from float ones, in quantization steps.
 
     Rounding to the nearest step is at most 0.5 away. More means that the int8 weights are not a
     quantization of these float weights: other weights, a swapped row, a wrong scale.
     """
-    steps = weight.astype(np.float64) / scale.reshape(-1, 1)
+    steps = weight.astype(np.float64) / scale.reshape(-1, *[1] * (weight.ndim - 1))
     return float(np.abs(steps - integers).max())
 
 

@@ -20,6 +20,7 @@ class Model(Section):
     architecture: str | None = None
     sha256: str | None = Field(default=None, pattern=HASH_OR_TRUST)
     labels: Path | None = None
+    image_size: Annotated[int, Field(ge=16, le=1024)] | None = None
 
 
 class Samples(Section):
@@ -35,9 +36,19 @@ class Reference(Section):
 
 
 class Quantize(Section):
-    scheme: Literal["per_tensor", "per_channel"] = "per_channel"
+    scheme: Literal["per_tensor", "per_channel", "static"] = "per_channel"
     keep_float: tuple[str, ...] = ()
     fused_attention: bool = False
+
+    @property
+    def static(self) -> bool:
+        return self.scheme == "static"
+
+    def words(self, weights: str | None = None) -> str:
+        """What a contract says of a file; ``weights`` where its engine has but one scheme."""
+        if self.static:
+            return "static int8, per_channel weights"
+        return f"dynamic int8, {weights or self.scheme} weights"
 
 
 class Golden(Section):

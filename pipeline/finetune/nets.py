@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -31,9 +30,7 @@ def build(
         InputError: timm does not know the architecture or cannot make it at this size.
         ParamsError: patches are to be dropped, or blocks left out, of a model that has none.
     """
-    model = models.create(architecture, num_classes=classes)
-    if getattr(model, "pos_embed", None) is not None:
-        model = models.create(architecture, num_classes=classes, image_size=image_size)
+    model = models.create(architecture, num_classes=classes, image_size=image_size)
     if patch_drop:
         if not hasattr(model, "patch_drop"):
             raise ParamsError(f"patch_drop: {architecture} has no patches to drop; set it to 0")
@@ -74,25 +71,6 @@ def grow(state: State, blocks: int) -> dict[str, torch.Tensor]:
     return grown
 
 
-def resample(state: State, model: Any) -> dict[str, torch.Tensor]:
-    """Fit position embeddings of ``state`` to the grid of ``model`` by bicubic interpolation.
-
-    As the ViT paper does when it fine-tunes at a higher resolution (Dosovitskiy et al., 2021).
-    """
-    from timm.layers import resample_abs_pos_embed
-
-    fitted = dict(state)
-    target, source = getattr(model, "pos_embed", None), fitted.get("pos_embed")
-    if target is None or source is None or source.shape == target.shape:
-        return fitted
-    if source.ndim != 3 or target.ndim != 3:
-        return fitted
-    prefix = 0 if getattr(model, "no_embed_class", False) else model.num_prefix_tokens
-    grid = model.patch_embed.grid_size
-    fitted["pos_embed"] = resample_abs_pos_embed(source, list(grid), num_prefix_tokens=prefix)
-    return fitted
-
-
 def load(model: nn.Module, state: State, source: str) -> None:
     """Copy ``state`` into ``model``, with position embeddings and depth fitted to it.
 
@@ -102,7 +80,7 @@ def load(model: nn.Module, state: State, source: str) -> None:
     blocks = getattr(model, "blocks", None)
     if isinstance(blocks, nn.Sequential):
         state = grow(state, len(blocks))
-    models.load_weights(model, resample(state, model), source)
+    models.load_weights(model, models.resample(state, model), source)
 
 
 def start_from(model: nn.Module, checkpoint: Path) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.core.contract import Preprocessing
-from pipeline.core.errors import InputError, IntegrityError
+from pipeline.core.errors import InputError, IntegrityError, ParamsError
 from pipeline.support.files import read_json
 
 if TYPE_CHECKING:
@@ -161,3 +161,18 @@ def load_pixels(path: Path) -> Pixels:
     if array.dtype != np.uint8 or array.ndim != 4 or array.shape[3] != 3:
         raise InputError(f"{path} holds {array.dtype} {array.shape}, not uint8 [n, H, W, 3]")
     return array
+
+
+def calibration_input(folder: Path, preprocessing: Preprocessing) -> NDArray[np.float32]:
+    """Return the calibration images in ``folder`` as model input, float32 [n, 3, H, W].
+
+    Raises:
+        ParamsError: there are none.
+    """
+    images = load_pixels(folder / CALIBRATION_FILE)
+    if not len(images):
+        raise ParamsError(
+            "params.yaml: quantize.scheme: static needs calibration images, and there are none; "
+            "raise samples.calibration, or give more images in samples.source"
+        )
+    return normalize(images, preprocessing)

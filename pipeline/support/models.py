@@ -23,10 +23,12 @@ def create(
     *,
     num_classes: int,
     image_size: int | None = None,
+    norm_eps: float | None = None,
     fused_attention: bool = True,
 ) -> nn.Module:
     """Create a timm classifier in evaluation mode, with random weights.
 
+    ``norm_eps`` is what layer normalization adds to the variance, where timm adds something else.
     ``fused_attention`` chooses between `scaled_dot_product_attention` and two matrix products
     around a softmax: PyTorch runtimes before 2.0 have only the latter.
 
@@ -35,11 +37,14 @@ def create(
             image classifier with a head of ``num_classes``.
     """
     import timm
+    import torch
     from timm.layers import set_fused_attn
 
-    usual = pretrained_cfg(architecture).get("input_size", (0, 0, 0))
-    # Convolutions take no `img_size`, so it is left out where it says nothing new.
-    extra: dict[str, Any] = {} if image_size in (None, usual[-1]) else {"img_size": image_size}
+    cfg = pretrained_cfg(architecture)
+    usual = cfg.get("input_size", (0, 0, 0))[-1]
+    # Convolutional networks take any size and have no `img_size`.
+    sized = cfg.get("fixed_input_size") and image_size not in (None, usual)
+    extra: dict[str, Any] = {"img_size": image_size} if sized else {}
     set_fused_attn(fused_attention)
     try:
         model = timm.create_model(architecture, pretrained=False, num_classes=num_classes, **extra)
@@ -52,6 +57,10 @@ def create(
         set_fused_attn(True)
     if not hasattr(model, "get_classifier") or getattr(model, "num_classes", 0) != num_classes:
         raise InputError(f"model.architecture: {architecture} is not an image classifier")
+    if norm_eps is not None:
+        for module in model.modules():
+            if isinstance(module, torch.nn.LayerNorm):
+                module.eps = norm_eps
     return model.eval()
 
 
@@ -87,6 +96,25 @@ def head_size(cfg: Mapping[str, Any], state: Mapping[str, torch.Tensor]) -> int 
         if weight is not None and weight.ndim > 0:
             return len(weight)
     return None
+
+
+def resample(state: Mapping[str, torch.Tensor], model: Any) -> dict[str, torch.Tensor]:
+    """Fit position embeddings of ``state`` to the grid of ``model`` by bicubic interpolation.
+
+    As the ViT paper does at a higher resolution (Dosovitskiy et al., 2021, section 3.2).
+    """
+    from timm.layers import resample_abs_pos_embed
+
+    fitted = dict(state)
+    target, source = getattr(model, "pos_embed", None), fitted.get("pos_embed")
+    if target is None or source is None or source.shape == target.shape:
+        return fitted
+    if source.ndim != 3 or target.ndim != 3:
+        return fitted
+    prefix = 0 if getattr(model, "no_embed_class", False) else model.num_prefix_tokens
+    grid = model.patch_embed.grid_size
+    fitted["pos_embed"] = resample_abs_pos_embed(source, list(grid), num_prefix_tokens=prefix)
+    return fitted
 
 
 def load_weights(model: nn.Module, state: Mapping[str, torch.Tensor], source: str) -> None:

@@ -1,30 +1,39 @@
-"""Keep models as safetensors: the float one, and the dynamically quantized one beside it.
+"""Keep models as safetensors: the float one, and the quantized one beside it.
 
-A quantized file holds, for each quantized linear layer NAME, ``NAME.weight`` int8 [out, in],
-``NAME.scale`` float64 [out] or [1], ``NAME.bias`` float32 [out]; everything else is float32 under
-timm's names. Plain arrays instead of PyTorch's packed ones: no pickle, no engine, and the gate can
-hold every int8 weight against the float weight it came from.
+A quantized file holds, for each int8 layer NAME, ``NAME.weight`` int8 [out, ...], ``NAME.scale``
+float64 [out] or [1], ``NAME.bias`` float32 [out]; everything else is float32. Its metadata says how
+it was quantized, for static quantization with the range of every activation. Plain arrays instead
+of PyTorch's packed ones: no pickle, no engine, and the gate can hold every int8 weight against the
+float weight it came from.
+
+Names are timm's; after static quantization, which folds layers first, those of `tracing.fused`.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
 from safetensors.torch import save
-from torch import nn
-from torch.ao.nn.quantized.dynamic import Linear as QuantizedLinear
+from torch import fx, nn
+from torch.ao.nn.quantized.dynamic import Linear as DynamicLinear
 
 from pipeline.core.contract import Contract
 from pipeline.core.errors import ParamsError
+from pipeline.support import static, tracing
 from pipeline.support.contracts import CONTRACT_FILE, MODEL_FILE, load_contract
 from pipeline.support.files import atomic, write_bytes, write_text
 from pipeline.support.models import create, load_weights
 
 METADATA_KEY = "edge_vit.quantization"  # one key: safetensors writes several in random order
+
+Arrays = dict[str, torch.Tensor]
 
 
 def load_model(path: Path, *, fused_attention: bool | None = None) -> tuple[nn.Module, Contract]:
@@ -34,16 +43,11 @@ def load_model(path: Path, *, fused_attention: bool | None = None) -> tuple[nn.M
     says itself which one it was made with.
     """
     contract = load_contract(path.parent)
-    with safe_open(path, framework="pt") as file:
-        about = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
-        state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    state, about = _read(path)
     fused_attention = about.get("fused_attention", fused_attention)
-    model = create(
-        contract.checkpoint.architecture,
-        num_classes=len(contract.labels),
-        image_size=contract.preprocessing.size[0],
-        fused_attention=fused_attention is not False,
-    )
+    model = empty_model(contract, fused_attention=fused_attention is not False)
+    if "ranges" in about:
+        return _static(model, contract, state, about), contract
     quantized = {name: _take_layer(state, name) for name in about.get("layers", [])}
     for name in quantized:
         model.set_submodule(name, nn.Identity())
@@ -53,55 +57,162 @@ def load_model(path: Path, *, fused_attention: bool | None = None) -> tuple[nn.M
     return model.eval(), contract
 
 
-def save_quantized(
+def empty_model(contract: Contract, *, fused_attention: bool) -> nn.Module:
+    """Build the architecture that a contract is about, with random weights."""
+    return create(
+        contract.checkpoint.architecture,
+        num_classes=len(contract.labels),
+        image_size=contract.preprocessing.size[0],
+        norm_eps=contract.checkpoint.norm_eps,
+        fused_attention=fused_attention,
+    )
+
+
+@cache
+def load_fused(path: Path, batch: int = 1) -> fx.GraphModule:
+    """Load a float ``model.safetensors`` as static quantization starts from it; never change it."""
+    model, contract = load_model(path, fused_attention=False)
+    return tracing.fused(model, (batch, *contract.input_shape[1:]))
+
+
+def float_arrays(path: Path, quantized: Path) -> Arrays:
+    """The float weights of ``path`` under the names that the file ``quantized`` has."""
+    if "ranges" in _read(quantized)[1]:
+        return dict(load_fused(path).state_dict())
+    return _read(path)[0]
+
+
+def with_float_layers(path: Path, float_path: Path, names: Iterable[str]) -> nn.Module:
+    """Load a statically quantized model with the layers ``names`` left in float, as it would have
+    been with them in ``quantize.keep_float``."""
+    state, about = _read(path)
+    kept = {*about["keep_float"], *names}
+    return _converted(load_fused(float_path), state, about, kept)
+
+
+def _read(path: Path) -> tuple[Arrays, dict[str, Any]]:
+    with safe_open(path, framework="pt") as file:
+        about = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
+        return {key: file.get_tensor(key) for key in file.keys()}, about  # noqa: SIM118
+
+
+def _static(
+    model: nn.Module, contract: Contract, state: Arrays, about: dict[str, Any]
+) -> nn.Module:
+    fused = tracing.fused(model, contract.input_shape)
+    floats = {key: value for key, value in state.items() if not key.endswith(".scale")}
+    for key in state.keys() - floats.keys():
+        name = key.removesuffix("scale") + "weight"
+        scale = state[key].reshape(-1, *[1] * (state[name].ndim - 1))
+        floats[name] = (state[name] * scale).float()
+    load_weights(fused, floats, contract.name)
+    return _converted(fused, state, about, about["keep_float"])
+
+
+def _converted(
+    fused: fx.GraphModule, state: Arrays, about: Mapping[str, Any], kept: Iterable[str]
+) -> nn.Module:
+    ranges = {name: static.Range(*values) for name, values in about["ranges"].items()}
+    model = static.converted(fused, ranges, kept)
+    for name, (_, bias) in static.arrays(model).items():
+        key = weight_name(fused, name)
+        layer: Any = model.get_submodule(name)
+        bias = state.get(f"{key}.bias", bias)  # PyTorch gives zeros to a layer that has none
+        layer.set_weight_bias(_packed(state[f"{key}.weight"], state[f"{key}.scale"]), bias)
+    return model
+
+
+def weight_name(fused: fx.GraphModule, layer: str) -> str:
+    """Where a layer's arrays are: with the layer, or with the first of a fused pair."""
+    own = fused.get_submodule(layer)
+    return layer if static.inner(own) is own else f"{layer}.0"
+
+
+def save_dynamic(
     folder: Path, model: nn.Module, contract: Contract, *, fused_attention: bool
 ) -> None:
     """Write a model whose linear layers PyTorch has quantized dynamically, and its contract."""
-    arrays: dict[str, torch.Tensor] = {}
-    layers = []
-    for name, module in model.named_modules():
-        if isinstance(module, QuantizedLinear):
-            layers.append(name)
-            weight, bias = module._weight_bias()
-            arrays[f"{name}.weight"] = weight.int_repr()
-            arrays[f"{name}.scale"] = _scale(weight)
-            if bias is not None:
-                arrays[f"{name}.bias"] = bias.detach()
-    inside = tuple(f"{name}." for name in layers)
-    for key, value in model.state_dict().items():
-        if not key.startswith(inside):
-            arrays[key] = value
-    about = json.dumps({"layers": layers, "fused_attention": fused_attention}, sort_keys=True)
+    packed = {
+        name: module._weight_bias()
+        for name, module in model.named_modules()
+        if isinstance(module, DynamicLinear)
+    }
+    about = {"layers": list(packed), "fused_attention": fused_attention}
+    _save(folder, packed, model.state_dict(), about, contract)
+
+
+def save_static(
+    folder: Path,
+    fused: fx.GraphModule,
+    ranges: Mapping[str, static.Range],
+    kept: Iterable[str],
+    contract: Contract,
+) -> None:
+    """Quantize a fused model with ranges from calibration; write it and its contract."""
+    kept = sorted(kept)
+    quantized = static.converted(fused, ranges, kept)
+    floats = fused.state_dict()
+    packed = {}
+    for layer, (weight, bias) in static.arrays(quantized).items():
+        name = weight_name(fused, layer)
+        packed[name] = (weight, bias if f"{name}.bias" in floats else None)
+    about = {
+        "layers": list(packed),
+        "fused_attention": False,
+        "keep_float": kept,
+        "ranges": {name: [known.scale, known.zero_point] for name, known in ranges.items()},
+    }
+    _save(folder, packed, floats, about, contract)
+
+
+def _save(
+    folder: Path,
+    packed: Mapping[str, tuple[torch.Tensor, torch.Tensor | None]],
+    floats: Mapping[str, Any],
+    about: dict[str, Any],
+    contract: Contract,
+) -> None:
+    arrays: Arrays = {}
+    for name, (weight, bias) in packed.items():
+        arrays[f"{name}.weight"] = weight.int_repr()
+        arrays[f"{name}.scale"] = _scale(weight)
+        if bias is not None:
+            arrays[f"{name}.bias"] = bias.detach()
+    inside = tuple(f"{name}." for name in packed)
+    arrays |= {key: value for key, value in floats.items() if not key.startswith(inside)}
     with atomic(folder) as new:
         new.mkdir()
         whole = {key: value.contiguous() for key, value in arrays.items()}
         # Written by Python, whose errors say what is wrong with a disk.
-        write_bytes(new / MODEL_FILE, save(whole, {METADATA_KEY: about}))
+        write_bytes(
+            new / MODEL_FILE, save(whole, {METADATA_KEY: json.dumps(about, sort_keys=True)})
+        )
         write_text(new / CONTRACT_FILE, contract.to_json())
 
 
-def matching_linears(model: nn.Module, patterns: tuple[str, ...]) -> set[str]:
-    """Names of the linear layers that the patterns of ``quantize.keep_float`` name.
+def matching(names: Iterable[str], patterns: tuple[str, ...]) -> set[str]:
+    """The layers that the patterns of ``quantize.keep_float`` name.
 
     Raises:
-        ParamsError: a pattern names no linear layer.
+        ParamsError: a pattern names no layer that is quantized.
     """
-    names = linears(model)
-    matching: set[str] = set()
+    names = list(names)
+    found: set[str] = set()
     for pattern in patterns:
-        found = {name for name in names if fnmatchcase(name, pattern)}
-        if not found:
+        some = {name for name in names if fnmatchcase(name, pattern)}
+        if not some:
             raise ParamsError(
-                f"params.yaml: quantize.keep_float: {pattern!r} names no linear layer; "
+                f"params.yaml: quantize.keep_float: {pattern!r} names no layer that is quantized; "
                 f"there are e.g. {', '.join(names[:5])}"
             )
-        matching |= found
-    return matching
+        found |= some
+    return found
 
 
-def linears(model: nn.Module) -> list[str]:
-    """Names of all linear layers, in the model's order."""
-    return [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+def weighted_layers(model: nn.Module, *, convolutions: bool = False) -> list[str]:
+    """Names of all linear layers, and of convolutions if asked for, in the model's order."""
+    kinds = (nn.Linear, nn.Conv2d) if convolutions else (nn.Linear,)
+    return [name for name, module in model.named_modules() if isinstance(module, kinds)]
 
 
 def _scale(weight: torch.Tensor) -> torch.Tensor:
@@ -110,15 +221,17 @@ def _scale(weight: torch.Tensor) -> torch.Tensor:
     return torch.tensor([weight.q_scale()], dtype=torch.float64)
 
 
-def _take_layer(state: dict[str, torch.Tensor], name: str) -> QuantizedLinear:
+def _packed(integers: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    if len(scale) == 1 and len(integers) > 1:
+        return torch._make_per_tensor_quantized_tensor(integers, scale.item(), 0)
+    zeros = torch.zeros(len(scale), dtype=torch.int64)
+    return torch._make_per_channel_quantized_tensor(integers, scale, zeros, 0)
+
+
+def _take_layer(state: Arrays, name: str) -> DynamicLinear:
     """Build the layer that ``state`` describes, and take its arrays out of ``state``."""
     integers, scale = state.pop(f"{name}.weight"), state.pop(f"{name}.scale")
     bias = state.pop(f"{name}.bias", None)
-    if len(scale) == 1:
-        weight = torch._make_per_tensor_quantized_tensor(integers, scale.item(), 0)
-    else:
-        zeros = torch.zeros(len(scale), dtype=torch.int64)
-        weight = torch._make_per_channel_quantized_tensor(integers, scale, zeros, 0)
-    layer = QuantizedLinear(integers.shape[1], integers.shape[0], bias_=bias is not None)
-    layer.set_weight_bias(weight, bias)
+    layer = DynamicLinear(integers.shape[1], integers.shape[0], bias_=bias is not None)
+    layer.set_weight_bias(_packed(integers, scale), bias)
     return layer

@@ -75,12 +75,9 @@ class Zoo(Section):
                 return name
         return None
 
-    def published_of(self, sha256: str) -> Published | None:
-        """Return what was published of the checkpoint with this SHA-256, whatever its name."""
-        for entry in self.checkpoints.values():
-            if sha256.startswith(entry.sha256):
-                return entry.published
-        return None
+    def entry_of(self, sha256: str) -> Entry | None:
+        """Return the entry of the checkpoint with this SHA-256, whatever its name."""
+        return next((e for e in self.checkpoints.values() if sha256.startswith(e.sha256)), None)
 
 
 def load_zoo(path: Path = ZOO_FILE) -> Zoo:

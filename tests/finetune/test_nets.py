@@ -8,7 +8,8 @@ from safetensors.torch import save_file
 from timm.layers import PatchDropout
 
 from pipeline.core.errors import InputError, ParamsError
-from pipeline.finetune.nets import build, load, resample, start_from
+from pipeline.finetune.nets import build, load, start_from
+from pipeline.support import models
 from tests.finetune.conftest import TINY
 
 
@@ -19,7 +20,7 @@ def test_positions_are_interpolated_to_the_new_grid() -> None:
     positions = torch.cat(
         [torch.full((1, 1, width), 9.0), grid.view(1, 4, 1).expand(1, 4, width)], 1
     )
-    fitted = resample({"pos_embed": positions}, large)["pos_embed"]
+    fitted = models.resample({"pos_embed": positions}, large)["pos_embed"]
     assert fitted.shape == large.pos_embed.shape == (1, 17, width)
     assert fitted[0, 0].tolist() == [9.0] * width  # the class token has no place in the grid
     map_ = fitted[0, 1:, 0].view(4, 4)

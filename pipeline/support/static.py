@@ -1,0 +1,144 @@
+"""Static int8 for QNNPACK by FX graph mode: convolutions and linear layers, calibrated on images.
+
+:func:`calibrated` records the range of every layer's input and output on a traced model,
+:func:`converted` makes the quantized model from ranges that were recorded. Normalization,
+activations and attention stay in float between the layers: their int8 kernels are missing or lose
+too much.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch.ao.nn.quantized import Conv2d as QuantizedConv
+from torch.ao.nn.quantized import Linear as QuantizedLinear
+from torch.ao.quantization import ObserverBase, QConfig, QConfigMapping
+from torch.ao.quantization.backend_config import get_qnnpack_backend_config
+from torch.ao.quantization.observer import HistogramObserver, PerChannelMinMaxObserver
+from torch.ao.quantization.quantize_fx import convert_fx, prepare_fx
+
+from pipeline.support.quiet import quiet
+from pipeline.support.torchscript import use_qnnpack
+
+QUANTIZED = (nn.Conv2d, nn.Linear)
+
+
+@dataclass(frozen=True)
+class Range:
+    """How a float tensor becomes uint8: ``round(x / scale) + zero_point``."""
+
+    scale: float
+    zero_point: int
+
+
+def layers(model: fx.GraphModule) -> dict[str, nn.Module]:
+    """The layers of a fused model that can be quantized, by name, in the model's order."""
+    found = {}
+    for node in model.graph.nodes:
+        if node.op == "call_module":
+            module = model.get_submodule(node.target)
+            if isinstance(inner(module), QUANTIZED):
+                found[str(node.target)] = module
+    return found
+
+
+def inner(layer: nn.Module) -> nn.Module:
+    """The layer that has the weight: itself, or the first of a fused pair."""
+    return layer[0] if isinstance(layer, nn.Sequential) else layer
+
+
+class Recorded(ObserverBase):
+    """Stands where an observer stood; knows the range that the observer found."""
+
+    def __init__(self, known: Range = Range(1.0, 0)) -> None:
+        super().__init__(dtype=torch.quint8)
+        self.qscheme = torch.per_tensor_affine
+        self.quant_min, self.quant_max = 0, 255
+        self.known = known
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x
+
+    def calculate_qparams(self, **kwargs: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.tensor([self.known.scale]), torch.tensor([self.known.zero_point])
+
+
+def arrays(model: fx.GraphModule) -> dict[str, tuple[torch.Tensor, torch.Tensor | None]]:
+    """Packed weight and float32 bias of each int8 layer of a quantized model, by name."""
+    return {
+        name: module._weight_bias()  # type: ignore[no-untyped-call]
+        for name, module in model.named_modules()
+        if isinstance(module, QuantizedConv | QuantizedLinear)
+    }
+
+
+def _mapping(activation: Any, kept: Iterable[str]) -> QConfigMapping:
+    # QNNPACK multiplies int8 weights without saturation, so the range need not be reduced.
+    weight = PerChannelMinMaxObserver.with_args(
+        dtype=torch.qint8, qscheme=torch.per_channel_symmetric
+    )
+    qconfig = QConfig(activation=activation, weight=weight)
+    mapping = QConfigMapping()
+    for kind in (*QUANTIZED, nn.ReLU):  # a ReLU behind a convolution becomes part of it
+        mapping.set_object_type(kind, qconfig)
+    for name in kept:
+        mapping.set_module_name(name, None)
+    return mapping
+
+
+def _prepared(model: fx.GraphModule, activation: Any, kept: Iterable[str]) -> fx.GraphModule:
+    use_qnnpack()
+    with quiet():
+        prepared: fx.GraphModule = prepare_fx(
+            copy.deepcopy(model),
+            _mapping(activation, kept),
+            example_inputs=(torch.zeros(1),),  # only their number matters
+            backend_config=get_qnnpack_backend_config(),
+        )
+    return prepared
+
+
+def _observed(prepared: fx.GraphModule) -> dict[str, Any]:
+    """Observers by the name of the node whose value they see: that name survives `kept`."""
+    found = {}
+    for node in prepared.graph.nodes:
+        if node.op == "call_module":
+            module = prepared.get_submodule(node.target)
+            if isinstance(module, ObserverBase):
+                found[node.args[0].name] = module
+    return found
+
+
+def calibrated(model: fx.GraphModule, batches: Iterable[torch.Tensor]) -> dict[str, Range]:
+    """Run float images [n, 3, H, W] through a fused model; return the range of each value.
+
+    Ranges are those that lose least in squared error (a histogram search), not the extremes.
+    """
+    observer = HistogramObserver.with_args(dtype=torch.quint8, reduce_range=False)
+    prepared = _prepared(model, observer, ())
+    with torch.inference_mode():
+        for batch in batches:
+            prepared(batch)
+    ranges = {}
+    for name, observed in _observed(prepared).items():
+        scale, zero_point = observed.calculate_qparams()
+        ranges[name] = Range(float(scale.double()), int(zero_point))
+    return ranges
+
+
+def converted(
+    model: fx.GraphModule, ranges: Mapping[str, Range], kept: Iterable[str]
+) -> fx.GraphModule:
+    """Quantize a fused model with known ranges, but for the layers that are ``kept`` in float."""
+    prepared = _prepared(model, Recorded, kept)
+    for name, observer in _observed(prepared).items():
+        observer.known = ranges[name]
+    backend = get_qnnpack_backend_config()
+    with quiet():
+        quantized: fx.GraphModule = convert_fx(prepared, backend_config=backend)
+    return quantized.eval()

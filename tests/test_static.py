@@ -1,0 +1,180 @@
+"""Static int8: what folding and tracing promise, and what comes out for a convolutional network."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+import timm
+import torch
+from safetensors.numpy import load_file
+
+from pipeline.core.errors import InputError, ParamsError
+from pipeline.core.measures import weight_error_steps
+from pipeline.core.params import Params, Quantize
+from pipeline.quantize import quantize
+from pipeline.runtimes import load
+from pipeline.support import static, tracing
+from pipeline.support.quantized import float_arrays, load_fused, load_model, with_float_layers
+from tests.conftest import ROOT, run_stages
+
+MODEL = "model.safetensors"
+STAGES = ("fetch", "samples", "quantize", "script", "optimize", "lite", "export_onnx")
+
+
+@pytest.fixture(scope="module")
+def run(params, tmp_path_factory):
+    """A run of the embedded MobileViTv2 up to its files, but for the ``.pte``."""
+    values = params.model_dump()
+    values["model"]["checkpoint"] = "mobilevitv2_050.fashion_mnist"
+    values["samples"] |= {"limit": 64, "calibration": 64}
+    values["quantize"]["scheme"] = "static"
+    artifacts = tmp_path_factory.mktemp("static") / "artifacts"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        run_stages(Params.model_validate(values), artifacts, *STAGES)
+    return artifacts
+
+
+def answers(path, samples, count=64):
+    from pipeline.support.images import SampleSet, normalize
+
+    runtime = load(path)
+    images = normalize(SampleSet.load(samples).images[:count], runtime.contract.preprocessing)
+    return np.concatenate([runtime.logits(images[i : i + 1]) for i in range(len(images))])
+
+
+def sole(folder, suffix):
+    return next(folder.glob(f"*{suffix}"))
+
+
+@pytest.mark.parametrize(
+    ("architecture", "size"),
+    [
+        ("mobilevitv2_050", 96),
+        ("mobilevit_xxs", 96),
+        ("vit_tiny_r_s16_p8_224", 224),  # standardized weights, "same" padding
+        ("deit_tiny_distilled_patch16_224", 224),
+    ],
+)
+def test_a_traced_model_computes_what_the_model_computes(architecture, size):
+    torch.manual_seed(0)
+    model = timm.create_model(architecture, num_classes=7).eval()
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.5, 1.5)
+    images = torch.randn(1, 3, size, size)
+    with torch.inference_mode():
+        expected = model(images)
+        for simpler in (tracing.plain(model), tracing.fused(model, (1, 3, size, size))):
+            assert torch.allclose(simpler(images), expected, atol=1e-5, rtol=1e-4)
+
+
+def test_tracing_leaves_no_normalization_behind_a_convolution():
+    fused = tracing.fused(timm.create_model("mobilevitv2_050", num_classes=2), (1, 3, 64, 64))
+    kinds = {type(module) for module in fused.modules()}
+    assert not kinds & {torch.nn.BatchNorm2d, torch.nn.Dropout, torch.nn.Identity}
+    assert len(static.layers(fused)) == 65
+
+
+def test_every_convolution_is_int8_within_half_a_step(run):
+    checkpoint, quantized = run / "checkpoint" / MODEL, run / "quantized" / MODEL
+    floats, arrays = float_arrays(checkpoint, quantized), load_file(quantized)
+    scales = [key for key in arrays if key.endswith(".scale")]
+    assert len(scales) == 65
+    for key in scales:
+        name = key.removesuffix("scale") + "weight"
+        assert arrays[name].dtype == np.int8
+        assert weight_error_steps(floats[name].numpy(), arrays[name], arrays[key]) <= 0.501
+
+
+def test_every_step_after_quantization_answers_bit_for_bit(run):
+    expected = answers(run / "quantized" / MODEL, run / "samples", 4)
+    for path in (run / "scripted" / "model.pt", run / "optimized" / "model.pt"):
+        assert np.array_equal(answers(path, run / "samples", 4), expected)
+    assert np.array_equal(answers(sole(run / "lite", ".ptl"), run / "samples", 4), expected)
+
+
+def test_a_file_gives_back_the_model_that_was_calibrated(run, tmp_path):
+    params = Quantize(scheme="static")
+    quantize(params, run / "checkpoint", run / "samples", tmp_path / "again")
+    again, before = tmp_path / "again" / MODEL, run / "quantized" / MODEL
+    assert again.read_bytes() == before.read_bytes()
+
+
+@pytest.mark.parametrize(("folder", "suffix"), [("lite", ".ptl"), ("onnx_int8", ".int8.onnx")])
+def test_the_files_are_a_third_of_float_and_agree_with_it(run, folder, suffix):
+    path = sole(run / folder, suffix)
+    size = path.stat().st_size / (run / "checkpoint" / MODEL).stat().st_size
+    reference = answers(run / "checkpoint" / MODEL, run / "samples")
+    agreement = (answers(path, run / "samples").argmax(1) == reference.argmax(1)).mean()
+    assert size < 0.35
+    assert agreement >= 0.95
+
+
+def test_contracts_say_that_ranges_are_fixed(run):
+    for path in (sole(run / "lite", ".ptl"), sole(run / "onnx_int8", ".int8.onnx")):
+        artefact = load(path).contract.artefact
+        assert artefact.quantization == "static int8, per_channel weights"
+        assert "-static-" in path.name
+
+
+def test_the_onnx_file_has_no_float_convolution(run):
+    model = onnx.load(sole(run / "onnx_int8", ".int8.onnx"))
+    floats = {i.name for i in model.graph.initializer if i.data_type == onnx.TensorProto.FLOAT}
+    convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
+    assert len(convolutions) == 64
+    assert not [node.name for node in convolutions if node.input[1] in floats]
+
+
+def test_keep_float_leaves_convolutions_as_they_were(run, tmp_path):
+    params = Quantize(scheme="static", keep_float=("stem.*",))
+    quantize(params, run / "checkpoint", run / "samples", tmp_path / "kept")
+    arrays, fused = load_file(tmp_path / "kept" / MODEL), load_fused(run / "checkpoint" / MODEL)
+    assert sum(key.endswith(".scale") for key in arrays) == 64
+    assert np.array_equal(arrays["stem.conv.weight"], fused.state_dict()["stem.conv.weight"])
+    kept, _ = load_model(tmp_path / "kept" / MODEL)
+    restored = with_float_layers(
+        run / "quantized" / MODEL, run / "checkpoint" / MODEL, ["stem.conv"]
+    )
+    images = torch.rand(1, 3, 128, 128, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        assert torch.equal(kept(images), restored(images))
+
+
+def test_a_pattern_that_names_nothing_is_refused_with_names_that_exist(run, tmp_path):
+    params = Quantize(scheme="static", keep_float=("heads",))
+    with pytest.raises(ParamsError, match=r"'heads' names no layer .* stem\.conv"):
+        quantize(params, run / "checkpoint", run / "samples", tmp_path / "q")
+    assert not (tmp_path / "q").exists()
+
+
+def test_static_without_calibration_images_says_what_to_raise(run, tmp_path):
+    samples = tmp_path / "samples"
+    samples.mkdir()
+    np.save(samples / "calibration.npy", np.zeros((0, 128, 128, 3), np.uint8))
+    with pytest.raises(ParamsError, match=r"raise samples\.calibration"):
+        quantize(Quantize(scheme="static"), run / "checkpoint", samples, tmp_path / "q")
+
+
+def test_diagnose_refuses_what_it_cannot_read(run):
+    from pipeline.diagnose import _own_errors
+    from pipeline.support.images import SampleSet
+
+    files = (run / "checkpoint" / MODEL, run / "quantized" / MODEL)
+    with pytest.raises(InputError, match="quantized statically"):
+        _own_errors(*files, SampleSet.load(run / "samples"), 1, "*")
+
+
+def test_the_quantizer_of_the_pte_takes_every_convolution(run):
+    from pipeline.export_executorch import _quantize
+    from pipeline.support.quiet import quiet
+
+    model, contract = load_model(run / "checkpoint" / MODEL, fused_attention=False)
+    with quiet():
+        graph = _quantize(
+            model, [torch.zeros(contract.input_shape)], Quantize(scheme="static")
+        ).graph
+    targets = [str(node.target) for node in graph.nodes]
+    assert sum("dequantize_per_channel" in target for target in targets) == 65
