@@ -11,6 +11,7 @@ COMMANDS = {
     "report": "write artifacts/reports/report.html, the evidence as one page",
     "diagnose": "find the layers that lose most, and what restoring each gives back",
     "predict": "classify pictures with a release",
+    "compare": "show what each file makes of one picture, beside float",
     "baseline": "record the float model on this machine's GPU, for others to be held against",
 }
 

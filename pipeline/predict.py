@@ -20,6 +20,7 @@ from tabulate import tabulate
 from pipeline.core.errors import EdgeVitError, InputError, exit_on_error
 from pipeline.inference import choose
 from pipeline.inference.classify import TOP, Classifier, Prediction
+from pipeline.inference.photos import PhotoError
 from pipeline.support.candidates import IMAGE_SUFFIXES
 
 STDIN = "-"
@@ -67,7 +68,7 @@ def read_picture(name: str) -> bytes:
     """Read a file, or stdin for ``-``, unless it is too large or no plain file.
 
     Raises:
-        InputError: it is.
+        PhotoError: it is.
         OSError: it cannot be read.
     """
     if name == STDIN:
@@ -75,11 +76,11 @@ def read_picture(name: str) -> bytes:
     else:
         path = Path(name)
         if path.exists() and not path.is_file():
-            raise InputError("no plain file; pipe it in and give - as its name")
+            raise PhotoError("format", "no plain file; pipe it in and give - as its name")
         with open(path, "rb") as file:
             data = file.read(MAX_BYTES + 1)
     if len(data) > MAX_BYTES:
-        raise InputError(f"more than {MAX_BYTES / 1e6:.0f} MB, which no picture needs")
+        raise PhotoError("size", f"more than {MAX_BYTES / 1e6:.0f} MB, which no picture needs")
     return data
 
 
