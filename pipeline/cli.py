@@ -12,6 +12,7 @@ COMMANDS = {
     "diagnose": "find the layers that lose most, and what restoring each gives back",
     "predict": "classify pictures with a release",
     "compare": "show what each file makes of one picture, beside float",
+    "serve": "answer over HTTP, as hub inference endpoints do",
     "baseline": "record the float model on this machine's GPU, for others to be held against",
 }
 

@@ -21,9 +21,10 @@ from pipeline.core import timing
 from pipeline.core.distances import sqnr_db
 from pipeline.core.errors import InputError, exit_on_error
 from pipeline.core.statistics import Interval
+from pipeline.inference import choose
 from pipeline.inference.classify import Classifier, rank
 from pipeline.inference.photos import PhotoError
-from pipeline.predict import count, read_picture
+from pipeline.predict import read_picture
 from pipeline.runtimes import FloatArray
 from pipeline.runtimes.interleave import interleave
 from pipeline.support import paths
@@ -150,7 +151,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("image", metavar="IMAGE", help="a picture, or - for stdin")
-    parser.add_argument("--runs", type=count, default=RUNS, help="timed inferences (%(default)s)")
+    parser.add_argument(
+        "--runs", type=choose.count, default=RUNS, help="timed inferences (%(default)s)"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
     given = parser.parse_args(arguments)
     with exit_on_error():

@@ -121,13 +121,6 @@ def _text(answer: Answer, number: int, *, as_json: bool) -> str:
     return ("\n" if number else "") + table + "\n"
 
 
-def count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError("must be at least 1")
-    return value
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="edge-vit predict",
@@ -136,7 +129,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="file, folder, or - for stdin")
     choose.add_options(parser)
-    parser.add_argument("--top", type=count, default=TOP, help="classes to show (%(default)s)")
+    parser.add_argument(
+        "--top", type=choose.count, default=TOP, help="classes to show (%(default)s)"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
     given = parser.parse_args(arguments)
     with exit_on_error():

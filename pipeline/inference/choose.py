@@ -44,6 +44,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def count(text: str) -> int:
+    """What argparse calls for a number of at least 1."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return value
+
+
 def choose(folder: Path | None, runtime: str, artifacts: Path = paths.ARTIFACTS) -> Chosen:
     """Find the file of the release in ``folder`` (None: the newest) that ``runtime`` runs.
 
