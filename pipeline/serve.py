@@ -64,7 +64,7 @@ def _make(given: argparse.Namespace, chosen: choose.Chosen) -> tuple[uvicorn.Ser
 
     from pipeline.inference.app import Service, build
     from pipeline.inference.intake import Intake
-    from pipeline.inference.protocol import Protocol
+    from pipeline.inference.protocol import Protocol, Server
     from pipeline.inference.workers import Limits, Workers
 
     logging.basicConfig(format="%(asctime)s %(message)s", level=logging.INFO)
@@ -82,7 +82,7 @@ def _make(given: argparse.Namespace, chosen: choose.Chosen) -> tuple[uvicorn.Ser
     def stop() -> None:
         server.should_exit = True
 
-    server = uvicorn.Server(
+    server = Server(
         uvicorn.Config(
             build(service, stop),
             http=Protocol,

@@ -1,12 +1,14 @@
-"""Connections: uvicorn's protocol, with a deadline for slow senders and an end without losses."""
+"""Connections: uvicorn's server, with a deadline for slow senders and an end without losses."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from typing import Any
 
 import h11
+import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 HEAD_SECONDS = 10.0  # from the first byte, or the connection, to a whole head
@@ -79,3 +81,32 @@ class Protocol(H11Protocol):
             ):
                 self.transport.write(self.conn.send(event) or b"")
         self.transport.close()
+
+
+class Server(uvicorn.Server):
+    """Takes over what the kernel has accepted before it stops to listen; else that is reset."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        loop = asyncio.get_running_loop()
+        for listener in sockets or []:
+            loop.remove_reader(listener)
+        await asyncio.sleep(0.05)  # until what asyncio has accepted itself is connected
+        waiting = [taken for listener in sockets or [] for taken in _accept_all(listener)]
+        for server in self.servers:
+            server.close()
+        for taken in waiting:
+            await loop.connect_accepted_socket(self._protocol, taken)
+        await super().shutdown(sockets)
+
+    def _protocol(self) -> Protocol:
+        return Protocol(self.config, self.server_state, self.lifespan.state)
+
+
+def _accept_all(listener: socket.socket) -> list[socket.socket]:
+    found: list[socket.socket] = []
+    listener.setblocking(False)
+    try:
+        while True:
+            found.append(listener.accept()[0])
+    except OSError:  # no more, or no more of them can be opened
+        return found
