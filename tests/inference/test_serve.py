@@ -216,3 +216,15 @@ def _lives(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+def test_a_picture_that_takes_too_long_costs_its_worker_and_no_more(released, tmp_path):
+    options = ("--runtime", "int8", "--workers", "1", "--timeout", "0.001")
+    with Served(released, tmp_path / "log", *options) as server:
+        before = server.workers()
+        for _ in range(2):
+            answer = server.post(encoded("JPEG"))
+            assert answer.status_code == 422
+            assert "takes longer than 0.001 s" in answer.json()["error"]
+        assert not set(before) & set(server.workers())
+        assert server.stop() == 0
