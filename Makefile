@@ -17,7 +17,7 @@ endif
 export PATH := $(BIN):$(PATH)
 export TORCH_WHEELS
 
-.PHONY: repro gate test device-test device-faults demo lint types bench setup clean help
+.PHONY: repro gate test device-test device-faults demo lint types bench bench-serve setup clean help
 
 repro: $(SETUP) ## make everything, print the verdict and the release folder
 	@# DVC runs one stage at a time, and the longest export keeps one core busy for a minute: the first
@@ -52,6 +52,9 @@ types: $(SETUP) ## check types
 
 bench: $(SETUP) ## wall time and peak memory of each stage, for three sizes of DeiT
 	@python -m pipeline.bench
+
+bench-serve: $(SETUP) ## what `edge-vit serve` carries here: requests a second, p99, lost ones
+	@python -m pipeline.bench_serve
 
 setup:
 	@$(BOOTSTRAP_PYTHON) scripts/bootstrap.py $(VENV)

@@ -10,6 +10,9 @@ COMMANDS = {
     "summary": "show each file beside float, the verdict and the release",
     "report": "write artifacts/reports/report.html, the evidence as one page",
     "diagnose": "find the layers that lose most, and what restoring each gives back",
+    "predict": "classify pictures with a release",
+    "compare": "show what each file makes of one picture, beside float",
+    "serve": "answer over HTTP, as hub inference endpoints do",
     "baseline": "record the float model on this machine's GPU, for others to be held against",
 }
 

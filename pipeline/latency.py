@@ -13,14 +13,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from tqdm import tqdm
-
 from pipeline.core import timing
 from pipeline.core.errors import IntegrityError, exit_on_error
 from pipeline.core.evidence import SCHEMA, seal
 from pipeline.core.params import Latency, load_params
 from pipeline.runtimes import FloatArray, Runtime, footprint, load
+from pipeline.runtimes.interleave import interleave, time_ms
 from pipeline.support import paths
 from pipeline.support.contracts import load_contract
 from pipeline.support.files import atomic, sha256_file, write_json, write_text
@@ -114,11 +112,19 @@ def _time_all(
     for key, path in files.items():
         started = time.perf_counter()
         runtimes[key] = load(path, threads=params.threads)
-        measured[key] = {"file": path.name, "load_ms": _ms_since(started)}
+        elapsed_ms = (time.perf_counter() - started) * 1e3
+        measured[key] = {"file": path.name, "load_ms": elapsed_ms}
     first = _image(samples, runtimes[FLOAT], 0)
     for key, runtime in runtimes.items():
-        measured[key]["first_ms"] = _time(runtime, first)
-    runs = _interleave(params, runtimes, samples)
+        measured[key]["first_ms"] = time_ms(runtime, first)
+    runs = interleave(
+        runtimes,
+        lambda number: _image(samples, runtimes[FLOAT], number + 1),
+        warmup=params.warmup,
+        runs=params.runs,
+        min_seconds=params.min_seconds,
+        name="latency",
+    )
     for key in files:
         measured[key]["runs_ms"] = runs[key]
     return measured, runs
@@ -127,28 +133,6 @@ def _time_all(
 def _image(samples: SampleSet, runtime: Runtime, number: int) -> FloatArray:
     chosen = number % len(samples)
     return normalize(samples.images[chosen : chosen + 1], runtime.contract.preprocessing)
-
-
-def _interleave(
-    params: Latency, runtimes: dict[str, Runtime], samples: SampleSet
-) -> dict[str, list[float]]:
-    """Let the files take turns until there are enough rounds and they took long enough."""
-    rounds: dict[str, list[float]] = {key: [] for key in runtimes}
-    rng = np.random.default_rng(0)
-    with tqdm(desc="latency", unit="round", total=params.warmup + params.runs) as bar:
-        number, started = 0, time.perf_counter()
-        while number < params.warmup + params.runs or _seconds_since(started) < params.min_seconds:
-            if number == params.warmup:
-                started = time.perf_counter()
-            image = _image(samples, runtimes[FLOAT], number + 1)
-            # A new order each round, so that nobody always inherits the same neighbour's caches.
-            for key in rng.permutation(list(runtimes)).tolist():
-                elapsed = _time(runtimes[key], image)
-                if number >= params.warmup:
-                    rounds[key].append(round(elapsed, 4))
-            number += 1
-            bar.update()
-    return rounds
 
 
 def _quantiles(runs: list[float]) -> dict[str, float]:
@@ -162,20 +146,6 @@ def _quantiles(runs: list[float]) -> dict[str, float]:
         for name, bound in bounds.items()
         if bound.high is not None
     }
-
-
-def _time(runtime: Runtime, image: FloatArray) -> float:
-    started = time.perf_counter()
-    runtime.logits(image)
-    return _ms_since(started)
-
-
-def _ms_since(started: float) -> float:
-    return _seconds_since(started) * 1e3
-
-
-def _seconds_since(started: float) -> float:
-    return time.perf_counter() - started
 
 
 def main() -> None:

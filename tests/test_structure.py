@@ -16,9 +16,9 @@ from device_tests import targets
 from pipeline.core.criterion import FORMATS
 
 ROOT = Path(__file__).parent.parent
-LAYERS = ("core", "support", "reporting", "runtimes")  # each may import itself and those before it
+# Each may import itself and those before it.
+LAYERS = ("core", "support", "reporting", "runtimes", "inference")
 STAGES_READ_BY_OTHERS = {"gate"}
-TOOLS = {"cli", "bench", "summary", "baseline", "diagnose"}
 GRAPH = yaml.safe_load((ROOT / "dvc.yaml").read_text())
 DOCUMENTS = sorted(
     path

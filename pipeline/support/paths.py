@@ -40,15 +40,24 @@ class Recorded:
     devices: Path = DEVICES
 
 
+DELIVERED = {  # by format: folder and how the file's name ends
+    "ptl": (LITE.name, ".ptl"),
+    "onnx": (ONNX.name, ".onnx"),
+    "int8_onnx": (ONNX_INT8.name, ".int8.onnx"),
+    "pte": (EXECUTORCH.name, ".pte"),
+}
+
+
 def delivered_files(artifacts: Path) -> dict[str, Path]:
     """The files that a release delivers, by format.
 
     Raises:
         InputError: one is missing, or there is more than one of its kind.
     """
-    return {
-        "ptl": sole_file(artifacts / LITE.name, ".ptl"),
-        "onnx": sole_file(artifacts / ONNX.name, ".onnx"),
-        "int8_onnx": sole_file(artifacts / ONNX_INT8.name, ".int8.onnx"),
-        "pte": sole_file(artifacts / EXECUTORCH.name, ".pte"),
-    }
+    return {key: delivered_file(artifacts, key) for key in DELIVERED}
+
+
+def delivered_file(artifacts: Path, key: str) -> Path:
+    """The one of them that has format ``key``; errors as :func:`delivered_files`."""
+    folder, suffix = DELIVERED[key]
+    return sole_file(artifacts / folder, suffix)

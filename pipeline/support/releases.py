@@ -43,6 +43,16 @@ def last_release(releases: Path, name: str) -> Release | None:
     return read_release(max(found)[1])
 
 
+def newest_release(releases: Path) -> Release | None:
+    """Return the release of any model that was published last; None if there is none.
+
+    Raises:
+        IntegrityError: a file of it is missing or is not the published one.
+    """
+    found = [(sums.stat().st_mtime_ns, sums.parent) for sums in releases.glob(f"*/{SUMS_FILE}")]
+    return read_release(max(found)[1]) if found else None
+
+
 def read_release(folder: Path) -> Release:
     """Open the release in ``folder``.
 

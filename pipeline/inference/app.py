@@ -1,0 +1,207 @@
+"""The HTTP interface: hub inference endpoints' for image classification, and what operates it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from fastapi_offline import FastAPIOffline
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from pipeline.core.contract import Contract
+from pipeline.core.errors import EdgeVitError
+from pipeline.inference.choose import Chosen
+from pipeline.inference.intake import Intake, busy
+from pipeline.inference.requests import Classification, Failure, Job, Label, Parameters
+from pipeline.inference.workers import Workers
+
+LOG = logging.getLogger("edge_vit")
+LOADING_SECONDS = 5
+# What clients call an encoded picture: curl --data-binary says it is a form.
+PICTURES = ("", "application/octet-stream", "application/x-www-form-urlencoded")
+JSON = "application/json"
+FAILURES: dict[int | str, dict[str, Any]] = {
+    400: {"description": "no body, wrong JSON or base64, a damaged picture"},
+    408: {"description": "the body came too slowly"},
+    413: {"description": "too many bytes or pixels"},
+    415: {"description": "no picture in a known format, or another kind of body"},
+    422: {"description": "wrong parameters, or a picture that takes too long"},
+    503: {"description": "loading, or too many requests; Retry-After says when to come back"},
+}
+_SCHEMA = Classification.model_json_schema()
+_SCHEMA["properties"]["parameters"] = Parameters.model_json_schema()
+del _SCHEMA["$defs"]  # references in it would mean the whole document's
+BODY = {
+    "requestBody": {
+        "required": True,
+        "description": "an encoded picture, or JSON with one in base64",
+        "content": {
+            "image/*": {"schema": {"type": "string", "format": "binary"}},
+            JSON: {"schema": _SCHEMA},
+        },
+    }
+}
+
+
+class Service:
+    """The state of one server: its workers, what it takes in, and how far it has come."""
+
+    def __init__(
+        self, chosen: Chosen, workers: Workers, intake: Intake, stopping: Callable[[], bool]
+    ) -> None:
+        self.chosen, self.workers, self.intake, self.stopping = chosen, workers, intake, stopping
+        self.contract: Contract | None = None  # the file's own, once it is loaded
+        self.failure: EdgeVitError | None = None  # why it cannot be
+
+    async def load(self, stop: Callable[[], None]) -> None:
+        """Load the model in all workers; where that fails, keep why and stop the server."""
+        try:
+            self.contract = Contract.from_json(await self.workers.start())
+            LOG.info("ready: %s, %d workers", self.chosen.path.name, self.workers.count)
+        except EdgeVitError as error:
+            self.failure = error
+            stop()
+
+    async def classify(self, request: Request) -> JSONResponse:
+        is_json = _is_json(request.headers.get("content-type", ""))
+        body = await self.intake.body(request.headers, request.stream())
+        if self.contract is None:
+            raise busy(f"{self.chosen.release} is being loaded", LOADING_SECONDS)
+        with self.intake.place():
+            answer = await self.workers.ask(Job(body, is_json))
+        content = answer.content if answer.status == 200 else {"error": answer.content}
+        return JSONResponse(content, answer.status)
+
+    def info(self) -> dict[str, Any]:
+        """What is served."""
+        contract = self.contract or self.chosen.contract
+        return {
+            "release": self.chosen.release,
+            "runtime": self.chosen.runtime,
+            "file": self.chosen.path.name,
+            "sha256": self.chosen.sha256,
+            "workers": self.workers.count,
+            "queue": self.intake.queue,
+            "contract": contract.to_dict(),
+        }
+
+
+def build(service: Service, stop: Callable[[], None]) -> ASGIApp:
+    """Return the application; ``stop`` is called where the model cannot be loaded."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        loading = asyncio.create_task(service.load(stop))
+        yield
+        loading.cancel()
+        service.workers.close()
+
+    app = FastAPIOffline(
+        title=f"edge-vit: {service.chosen.release}",
+        version=service.chosen.contract.version,
+        description="Image classification, as hub inference endpoints answer it.",
+        lifespan=lifespan,
+        responses={code: entry | {"model": Failure} for code, entry in FAILURES.items()},
+    )
+    _add_classification(app, service)
+    _add_operation(app, service)
+    for kind in (HTTPException, RequestValidationError, ClientDisconnect, Exception):
+        app.add_exception_handler(kind, _failed)
+    return Wrapped(app, service)
+
+
+def _add_classification(app: FastAPI, service: Service) -> None:
+    @app.post("/", response_model=list[Label], openapi_extra=BODY, summary="Classify a picture")
+    async def classify(request: Request) -> JSONResponse:
+        return await service.classify(request)
+
+    @app.post(
+        "/models/{name:path}",
+        response_model=list[Label],
+        openapi_extra=BODY,
+        summary="Classify a picture, with the model's name in the path",
+    )
+    async def classify_by_name(name: str, request: Request) -> JSONResponse:
+        known = (service.chosen.release, service.chosen.contract.name)
+        if name not in known:
+            raise HTTPException(404, f"this server has the model {known[0]} only")
+        return await service.classify(request)
+
+
+def _add_operation(app: FastAPI, service: Service) -> None:
+    @app.get("/health", summary="The server lives")
+    async def health() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @app.get("/ready", summary="The model is loaded and warm")
+    async def ready() -> dict[str, str]:
+        if service.contract is None or service.stopping():
+            words = "stopping" if service.stopping() else "loading"
+            raise busy(f"the server is {words}", LOADING_SECONDS)
+        return {"status": "ready"}
+
+    @app.get("/info", summary="What is served: release, file, contract")
+    async def info() -> dict[str, Any]:
+        return service.info()
+
+
+def _is_json(content_type: str) -> bool:
+    """Whether the body is JSON; pictures it may be, too.
+
+    Raises:
+        HTTPException: 415, the client says that it is something else.
+    """
+    kind = content_type.partition(";")[0].strip().lower()
+    if kind != JSON and kind not in PICTURES and not kind.startswith("image/"):
+        raise HTTPException(415, f"send an encoded picture or {JSON}, not {kind[:100]}")
+    return kind == JSON
+
+
+async def _failed(_: Request, error: Exception) -> JSONResponse:
+    """Every error in one form."""
+    if isinstance(error, HTTPException):
+        return JSONResponse({"error": error.detail}, error.status_code, error.headers)
+    if isinstance(error, ClientDisconnect):
+        return JSONResponse({"error": "the client went away"}, 400)  # for the log
+    if isinstance(error, RequestValidationError):
+        return JSONResponse({"error": str(error.errors()[0]["msg"])}, 422)
+    return JSONResponse({"error": "the server failed; its log says why"}, 500)
+
+
+class Wrapped:
+    """Logs each request with status and time; asks clients to go once the server is stopping."""
+
+    def __init__(self, app: ASGIApp, service: Service) -> None:
+        self._app, self._service = app, service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started, status = time.perf_counter(), 0
+
+        async def watched(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                if self._service.stopping():
+                    message["headers"] = [*message.get("headers", ()), (b"connection", b"close")]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watched)
+        finally:
+            client = (scope["client"] or ("-",))[0]
+            path = scope["raw_path"].decode("ascii", "replace")  # still encoded: one line
+            elapsed_ms = (time.perf_counter() - started) * 1e3
+            words = (client, scope["method"], path, status or "-", elapsed_ms)
+            LOG.info("%s %s %s %s %.1f ms", *words)

@@ -1,0 +1,96 @@
+"""From the bytes of a picture to labels with scores: decode, geometry, runtime, ranking."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.core.errors import EdgeVitError
+from pipeline.inference.photos import MAX_PIXELS, PhotoError, decode
+from pipeline.runtimes import FloatArray, load
+from pipeline.support.images import geometry, normalize
+
+TOP = 5
+
+Transform = Literal["softmax", "sigmoid", "none"]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One class, and how sure the model is of it."""
+
+    label: str
+    score: float  # 0..1, or a raw logit where no function was applied
+
+
+class Classifier:
+    """A delivered file, or the float checkpoint, with the preprocessing that its contract states.
+
+    Raises:
+        InputError: the file cannot be loaded.
+        IntegrityError: it carries no contract.
+    """
+
+    def __init__(self, path: Path, *, max_pixels: int = MAX_PIXELS) -> None:
+        self.runtime = load(path, threads=1)
+        self.contract = self.runtime.contract
+        self._max_pixels = max_pixels
+        self._geometry = geometry(self.contract.preprocessing)
+
+    def prepare(self, picture: bytes) -> FloatArray:
+        """Turn an encoded picture into model input, float32 [1, 3, H, W].
+
+        Raises:
+            PhotoError: the bytes are no picture that can be used.
+        """
+        image = decode(picture, self._max_pixels)
+        preprocessing = self.contract.preprocessing
+        short, long = sorted(image.size)
+        # Resizing the shorter side of a line of pixels would make a gigantic picture of it.
+        resized = preprocessing.resize**2 * long / short
+        if preprocessing.crop_mode == "center" and resized > self._max_pixels:
+            width, height = image.size
+            raise PhotoError("size", f"{width} x {height} pixels are too long and thin a picture")
+        return normalize(self._geometry(image)[None], preprocessing)
+
+    def classify(
+        self, picture: bytes, top: int = TOP, transform: Transform = "softmax"
+    ) -> list[Prediction]:
+        """Return the ``top`` best classes of an encoded picture, best first.
+
+        Raises:
+            PhotoError: the bytes are no picture that can be used.
+        """
+        logits = self.runtime.logits(self.prepare(picture))[0]
+        return rank(logits, self.contract.labels, top, transform)
+
+
+def rank(
+    logits: FloatArray, labels: Sequence[str], top: int, transform: Transform = "softmax"
+) -> list[Prediction]:
+    """Return the ``top`` best of logits [classes], best first; of equal ones the lower class.
+
+    Raises:
+        EdgeVitError: a logit is NaN or infinite.
+    """
+    if not np.isfinite(logits).all():
+        raise EdgeVitError("the model answered NaN or infinity; run `edge-vit gate` on its files")
+    scores = _scores(logits.astype(np.float64), transform)
+    best = np.argsort(-logits, kind="stable")[:top]
+    return [Prediction(labels[index], float(scores[index])) for index in best.tolist()]
+
+
+def _scores(logits: NDArray[np.float64], transform: Transform) -> NDArray[np.float64]:
+    if transform == "none":
+        return logits
+    if transform == "sigmoid":
+        sigmoid: NDArray[np.float64] = 1 / (1 + np.exp(-np.clip(logits, -700, 700)))
+        return sigmoid
+    exponents = np.exp(logits - logits.max())
+    softmax: NDArray[np.float64] = exponents / exponents.sum()
+    return softmax

@@ -1,0 +1,112 @@
+"""Connections: uvicorn's server, with a deadline for slow senders and an end without losses."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from typing import Any
+
+import h11
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+HEAD_SECONDS = 10.0  # from the first byte, or the connection, to a whole head
+LINGER_SECONDS = 0.5  # what is already on its way when the server stops is still read
+MAX_CONNECTIONS = 512
+
+
+class Protocol(H11Protocol):
+    """One connection."""
+
+    _deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        if len(self.connections) > MAX_CONNECTIONS:
+            self._refuse(503, "too many connections", [(b"retry-after", b"1")])
+        else:
+            self._expect_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._expect_nothing()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.conn.their_state is not h11.IDLE:
+            self._expect_nothing()
+        elif self._deadline is None and not self.transport.is_closing():
+            self._expect_head()
+
+    def send_400_response(self, msg: str) -> None:
+        self._refuse(400, msg, [])
+
+    def shutdown(self) -> None:
+        """Called when the server stops: close, but not before what was sent is answered."""
+        if self.cycle is None or self.cycle.response_complete:
+            self.loop.call_later(LINGER_SECONDS, self._close_idle)
+        else:
+            super().shutdown()
+
+    def _close_idle(self) -> None:
+        if not self.transport.is_closing():
+            super().shutdown()
+
+    def _expect_head(self) -> None:
+        self._deadline = self.loop.call_later(HEAD_SECONDS, self._too_slow)
+
+    def _expect_nothing(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _too_slow(self) -> None:
+        if not self.transport.is_closing():
+            self.transport.close()
+
+    def _refuse(self, status: int, words: str, headers: list[tuple[bytes, bytes]]) -> None:
+        body = json.dumps({"error": words}).encode()
+        fixed: list[Any] = [
+            *headers,
+            (b"content-type", b"application/json"),
+            (b"content-length", str(len(body)).encode()),
+            (b"connection", b"close"),
+        ]
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            for event in (
+                h11.Response(status_code=status, headers=fixed),
+                h11.Data(data=body),
+                h11.EndOfMessage(),
+            ):
+                self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()
+
+
+class Server(uvicorn.Server):
+    """Takes over what the kernel has accepted before it stops to listen; else that is reset."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        loop = asyncio.get_running_loop()
+        for listener in sockets or []:
+            loop.remove_reader(listener)
+        await asyncio.sleep(0.05)  # until what asyncio has accepted itself is connected
+        waiting = [taken for listener in sockets or [] for taken in _accept_all(listener)]
+        for server in self.servers:
+            server.close()
+        for taken in waiting:
+            await loop.connect_accepted_socket(self._protocol, taken)
+        await super().shutdown(sockets)
+
+    def _protocol(self) -> Protocol:
+        return Protocol(self.config, self.server_state, self.lifespan.state)
+
+
+def _accept_all(listener: socket.socket) -> list[socket.socket]:
+    found: list[socket.socket] = []
+    listener.setblocking(False)
+    try:
+        while True:
+            found.append(listener.accept()[0])
+    except OSError:  # no more, or no more of them can be opened
+        return found

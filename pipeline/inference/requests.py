@@ -1,0 +1,104 @@
+"""What a request for classification may hold, and the answer to it: the hub's format.
+
+The body is an encoded picture, or JSON ``{"inputs": BASE64, "parameters": {"top_k": 5,
+"function_to_apply": "softmax"}}``; the answer a list of ``{"label": L, "score": S}``, best first,
+or ``{"error": WORDS}``. Nothing here knows of HTTP's transport: it runs in the workers, so that a
+hostile body costs the server itself no time.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pipeline.inference.classify import TOP, Classifier, Transform
+from pipeline.inference.photos import Fault, PhotoError
+
+STATUS: dict[Fault, int] = {"format": 415, "size": 413, "damaged": 400}
+
+
+class Parameters(BaseModel):
+    """How to answer."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    top_k: int | None = Field(default=None, ge=1, description=f"number of classes, {TOP} if null")
+    function_to_apply: Transform | None = Field(
+        default=None, description="what turns logits into scores, softmax if null"
+    )
+
+
+class Classification(BaseModel):
+    """A picture with parameters."""
+
+    inputs: str = Field(description="the encoded picture in base64")
+    parameters: Parameters | None = None
+
+
+class Label(BaseModel):
+    """One class of the answer."""
+
+    label: str
+    score: float
+
+
+class Failure(BaseModel):
+    """Why there is no answer."""
+
+    error: str
+
+
+@dataclass(frozen=True)
+class Job:
+    """A request's body, as it came."""
+
+    body: bytes
+    is_json: bool
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What to answer: ``content`` is the list of labels, or the error's words."""
+
+    status: int
+    content: list[dict[str, Any]] | str
+
+
+def reply(classifier: Classifier, job: Job) -> Reply:
+    """Answer one request, whatever its body holds."""
+    try:
+        picture, parameters = _parse(job)
+        found = classifier.classify(
+            picture, parameters.top_k or TOP, parameters.function_to_apply or "softmax"
+        )
+    except ValidationError as error:
+        return _invalid(error)
+    except binascii.Error as error:
+        return Reply(400, f"inputs: no base64 of a picture: {error}")
+    except PhotoError as error:
+        return Reply(STATUS[error.fault], str(error))
+    return Reply(200, [asdict(prediction) for prediction in found])
+
+
+def _parse(job: Job) -> tuple[bytes, Parameters]:
+    if not job.is_json:
+        return job.body, Parameters()
+    request = Classification.model_validate_json(job.body)
+    text = request.inputs
+    if text.startswith("data:"):
+        text = text.partition(",")[2]
+    if not text.isascii():
+        raise binascii.Error("not ASCII")
+    return base64.b64decode(text, validate=True), request.parameters or Parameters()
+
+
+def _invalid(error: ValidationError) -> Reply:
+    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    if first["type"] == "json_invalid":
+        return Reply(400, f"the body is no JSON: {first['msg']}")
+    where = ".".join(map(str, first["loc"]))[:100] or "the body"
+    return Reply(422, f"{where}: {first['msg']}"[:300])

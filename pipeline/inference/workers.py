@@ -1,0 +1,227 @@
+"""A fixed number of processes, each with a runtime of its own on one thread.
+
+Processes, since two of the runtimes hold Python's global lock while they run, and since a process
+can be killed: a picture that takes too long or a decoder that crashes costs one worker, which is
+replaced, and one request. (Pools of libraries take the death of a worker for their own.)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import logging
+import multiprocessing
+import re
+import resource
+from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pipeline.core.errors import EdgeVitError
+from pipeline.inference.classify import Classifier
+from pipeline.inference.requests import Job, Reply, reply
+
+LOG = logging.getLogger("edge_vit")
+LOAD_SECONDS = 120.0
+RETRY_SECONDS = 1.0
+WARMUP = 2
+SLACK_BYTES = 256 << 20  # what a worker may grow by, beside what pixels and bodies take
+BYTES_A_PIXEL = 16  # decoded, turned, converted and resized at once
+BODIES = 6  # JSON, its text, base64 and the picture in it, at once
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one request may take."""
+
+    max_pixels: int
+    max_body_bytes: int
+    seconds: float  # to decode and classify one picture
+
+
+class Worker:
+    """One process; methods block, and are called by one thread at a time."""
+
+    def __init__(self, path: Path, limits: Limits) -> None:
+        # Started from a small server process that has the libraries loaded: quick to replace, and
+        # without the threads and open connections of the one that answers requests.
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["pipeline.inference.nursery"])
+        self._connection, theirs = context.Pipe()
+        self._process = context.Process(target=_work, args=(theirs, path, limits), daemon=True)
+        self._process.start()
+        theirs.close()
+        self._seconds = limits.seconds
+
+    def wait_ready(self) -> str:
+        """Wait until the file is loaded and warmed up; return its contract as JSON.
+
+        Raises:
+            EdgeVitError: it cannot be loaded.
+        """
+        try:
+            loaded = self._receive(LOAD_SECONDS)
+        except (TimeoutError, EOFError, OSError) as error:
+            self.kill()
+            raise EdgeVitError(f"a worker did not start: {error or 'it died'}") from None
+        if isinstance(loaded, EdgeVitError):
+            raise loaded
+        return str(loaded)
+
+    def ask(self, job: Job) -> Reply:
+        """Answer one request; a worker that does not is killed."""
+        try:
+            self._connection.send(job)
+            answer: Reply = self._receive(self._seconds)
+            return answer
+        except TimeoutError:
+            self.kill()
+            return Reply(422, f"the picture takes longer than {self._seconds:g} s")
+        except (EOFError, OSError):
+            self.kill()
+            return Reply(500, "the worker died of this picture; others are still answered")
+
+    def _receive(self, seconds: float) -> Any:
+        if not self._connection.poll(seconds):
+            raise TimeoutError(f"no answer in {seconds:g} s")
+        return self._connection.recv()
+
+    @property
+    def alive(self) -> bool:
+        return self._process.is_alive()
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.join()
+
+
+class Workers:
+    """All workers; requests wait for the next that is free, first come first served."""
+
+    def __init__(self, path: Path, count: int, limits: Limits) -> None:
+        self.count = count
+        self._path, self._limits = path, limits
+        self._threads = ThreadPoolExecutor(2 * count)  # one asks, one replaces
+        self._idle: asyncio.Queue[Worker] = asyncio.Queue()
+        self._all: set[Worker] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._closed = False
+
+    async def start(self) -> str:
+        """Start all; return the file's contract as JSON.
+
+        Raises:
+            EdgeVitError: the file cannot be loaded.
+        """
+        loop = asyncio.get_running_loop()
+        started = [loop.run_in_executor(self._threads, self._start) for _ in range(self.count)]
+        contract = ""
+        for future in asyncio.as_completed(started):
+            worker, contract = await future
+            self._idle.put_nowait(worker)
+        return contract
+
+    async def ask(self, job: Job) -> Reply:
+        """Answer a request with the next worker that is free; a worker that died is replaced."""
+        worker = await self._idle.get()
+        # Whoever waits may go away; the worker is free again only when it has answered.
+        return await asyncio.shield(self._keep(self._ask(worker, job)))
+
+    def close(self) -> None:
+        """End all at once, whatever they do."""
+        self._closed = True
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        for worker in list(self._all):
+            worker.kill()
+
+    async def _ask(self, worker: Worker, job: Job) -> Reply:
+        if not worker.alive:
+            worker = await self._replaced(worker)
+        loop = asyncio.get_running_loop()
+        answer = await loop.run_in_executor(self._threads, worker.ask, job)
+        if worker.alive:
+            self._idle.put_nowait(worker)
+        else:
+            self._keep(self._refill(worker))
+        return answer
+
+    async def _refill(self, dead: Worker) -> None:
+        self._idle.put_nowait(await self._replaced(dead))
+
+    async def _replaced(self, dead: Worker) -> Worker:
+        self._all.discard(dead)
+        while True:
+            try:
+                loop = asyncio.get_running_loop()
+                worker, _ = await loop.run_in_executor(self._threads, self._start)
+                return worker
+            except EdgeVitError as error:
+                LOG.error("%s; trying again", error)
+                await asyncio.sleep(RETRY_SECONDS)
+
+    def _start(self) -> tuple[Worker, str]:
+        worker = Worker(self._path, self._limits)
+        self._all.add(worker)
+        if self._closed:
+            worker.kill()
+        return worker, worker.wait_ready()
+
+    def _keep(self, coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        task = asyncio.create_task(coroutine)
+        self._tasks.add(task)  # asyncio itself holds tasks weakly
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+
+def _work(connection: Connection, path: Path, limits: Limits) -> None:
+    """What a worker does until the server goes away."""
+    try:
+        classifier = Classifier(path, max_pixels=limits.max_pixels)
+        for _ in range(WARMUP):
+            classifier.classify(_grey_picture())
+        connection.send(classifier.contract.to_json())
+    except EdgeVitError as error:
+        connection.send(EdgeVitError(str(error)))
+        return
+    _limit_memory(limits)
+    while True:
+        try:
+            job = connection.recv()
+        except EOFError:
+            return
+        try:
+            answer = reply(classifier, job)
+        except Exception as error:
+            LOG.exception("a request failed")
+            answer = Reply(500, f"the request failed: {type(error).__name__}")
+        try:
+            connection.send(answer)
+        except BrokenPipeError:
+            return
+
+
+def _grey_picture() -> bytes:
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.new("RGB", (256, 256), (128, 128, 128)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _limit_memory(limits: Limits) -> None:
+    """Let the kernel refuse memory beyond what one request needs at most (Linux)."""
+    try:
+        text = Path("/proc/self/status").read_text()
+    except OSError:
+        return
+    found = re.search(r"VmData:\s+(\d+) kB", text)
+    if found is None:
+        return
+    grows = BYTES_A_PIXEL * limits.max_pixels + BODIES * limits.max_body_bytes + SLACK_BYTES
+    most = int(found[1]) * 1024 + grows
+    resource.setrlimit(resource.RLIMIT_DATA, (most, most))

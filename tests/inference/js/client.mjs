@@ -1,0 +1,10 @@
+// Use: node client.mjs ADDRESS PICTURE. Prints the answers of both ways to name an endpoint.
+import { readFile } from "node:fs/promises";
+import { InferenceClient } from "@huggingface/inference";
+
+const [address, picture] = process.argv.slice(2);
+const data = new Blob([await readFile(picture)]);
+const client = new InferenceClient();
+const given = await client.imageClassification({ endpointUrl: address, data });
+const bound = await client.endpoint(address).imageClassification({ inputs: data });
+console.log(JSON.stringify([given, bound]));

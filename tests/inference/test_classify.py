@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline.core.errors import EdgeVitError
+from pipeline.inference.classify import Classifier, rank
+from pipeline.inference.photos import PhotoError
+from pipeline.support.golden import Golden
+from tests.inference.pictures import encoded
+
+LOGITS = np.array([0.5, 2.0, 2.0, -1.0], np.float32)
+
+
+def test_scores_are_those_of_torch():
+    torch = pytest.importorskip("torch")
+    for transform in ("softmax", "sigmoid"):
+        own = rank(LOGITS, "abcd", 4, transform)
+        function = getattr(torch, transform)
+        arguments = (torch.from_numpy(LOGITS).double(),) + ((0,) if transform == "softmax" else ())
+        theirs = sorted(function(*arguments).tolist(), reverse=True)
+        assert [p.score for p in own] == pytest.approx(theirs, rel=1e-12)
+    assert [p.score for p in rank(LOGITS, "abcd", 9, "none")] == [2.0, 2.0, 0.5, -1.0]
+
+
+def test_the_best_come_first_and_of_equals_the_lower_class():
+    assert [p.label for p in rank(LOGITS, "abcd", 3)] == ["b", "c", "a"]
+
+
+def test_large_logits_overflow_nothing():
+    extreme = np.array([3e4, -3e4], np.float32)
+    for transform in ("softmax", "sigmoid"):
+        assert [p.score for p in rank(extreme, "ab", 2, transform)] == pytest.approx([1, 0])
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_an_answer_that_is_no_number_is_an_error(bad):
+    with pytest.raises(EdgeVitError, match="NaN or infinity"):
+        rank(np.array([1, bad], np.float32), "ab", 2)
+
+
+@pytest.fixture(scope="module")
+def classifier(healthy):
+    return Classifier(next((healthy / "onnx").glob("*.onnx")))
+
+
+def test_answers_of_image_files_are_the_golden_ones(healthy, classifier):
+    golden = Golden.load(healthy / "golden")
+    for image, logits in zip(golden.content["images"], golden.logits("onnx"), strict=True):
+        picture = (golden.folder / image["file"]).read_bytes()
+        labels = classifier.contract.labels
+        assert [p.label for p in classifier.classify(picture)] == [
+            p.label for p in rank(logits, labels, 5)
+        ]
+        assert classifier.runtime.logits(classifier.prepare(picture))[0] == pytest.approx(
+            logits, abs=1e-3
+        )
+
+
+def test_a_line_of_pixels_is_refused_before_it_is_resized(classifier):
+    with pytest.raises(PhotoError, match="too long and thin"):
+        classifier.classify(encoded("PNG", Image.new("RGB", (50_000, 1))))
