@@ -28,6 +28,8 @@ LOG = logging.getLogger("edge_vit")
 LOAD_SECONDS = 120.0
 RETRY_SECONDS = 1.0
 WARMUP = 2
+ATTEMPTS = 2  # a worker may have died before a request came; one that dies twice dies of it
+DIED = Reply(500, "the workers that took this picture died; others are still answered")
 SLACK_BYTES = 256 << 20  # what a worker may grow by, beside what pixels and bodies take
 BYTES_A_PIXEL = 16  # decoded, turned, converted and resized at once
 BODIES = 6  # JSON, its text, base64 and the picture in it, at once
@@ -84,7 +86,7 @@ class Worker:
             return Reply(422, f"the picture takes longer than {self._seconds:g} s")
         except (EOFError, OSError):
             self.kill()
-            return Reply(500, "the worker died of this picture; others are still answered")
+            return DIED
 
     def _receive(self, seconds: float) -> Any:
         if not self._connection.poll(seconds):
@@ -140,10 +142,13 @@ class Workers:
             worker.kill()
 
     async def _ask(self, worker: Worker, job: Job) -> Reply:
-        if not worker.alive:
-            worker = await self._replaced(worker)
         loop = asyncio.get_running_loop()
-        answer = await loop.run_in_executor(self._threads, worker.ask, job)
+        for _ in range(ATTEMPTS):
+            if not worker.alive:
+                worker = await self._replaced(worker)
+            answer = await loop.run_in_executor(self._threads, worker.ask, job)
+            if answer is not DIED:
+                break
         if worker.alive:
             self._idle.put_nowait(worker)
         else:
