@@ -7,54 +7,25 @@ What is known about a checkpoint comes, first hit wins, from params.yaml, from t
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.core.contract import Checkpoint, Contract, Preprocessing
 from pipeline.core.errors import InputError, ParamsError, exit_on_error
-from pipeline.core.params import Model, Params, load_params
+from pipeline.core.params import Params, load_params
 from pipeline.support import paths, zoo
-from pipeline.support.checkpoints import SUFFIXES, open_checkpoint
+from pipeline.support.checkpoints import open_checkpoint
 from pipeline.support.contracts import CONTRACT_FILE, MODEL_FILE
-from pipeline.support.download import (
-    check_sha256,
-    download,
-    file_name,
-    hub_file,
-    trust,
-    trusted_sha256,
-)
-from pipeline.support.facts import (
-    IMAGENET_CLASSES,
-    Facts,
-    facts_of_config,
-    facts_of_metadata,
-    read_labels,
-)
-from pipeline.support.files import atomic, read_json, sha256_file, write_bytes, write_text
+from pipeline.support.facts import IMAGENET_CLASSES, Facts, facts_of_metadata
+from pipeline.support.files import atomic, sha256_file, write_bytes, write_text
+from pipeline.support.origins import locate
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-TRUST = "trust-first-use"
-HUB = "hf:"
-HUB_ID = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
-HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.\w+$")  # as torch.hub names its files
-
-
-@dataclass(frozen=True, kw_only=True)
-class Origin:
-    """A checkpoint file on this machine, whose hash was checked, not yet opened."""
-
-    name: str
-    source: str  # for the contract and for errors
-    path: Path
-    sha256: str
-    facts: Facts = field(default_factory=Facts)
+IMAGENET_21K = (21_841, 21_843)  # classes, as Google and timm count them
 
 
 def fetch(params: Params, out: Path) -> None:
@@ -71,6 +42,7 @@ def fetch(params: Params, out: Path) -> None:
     from safetensors.torch import save
 
     state, metadata = open_checkpoint(origin.path, origin.source)
+    state = origin.to_timm(state)
     facts = origin.facts.over(facts_of_metadata(metadata, origin.source))
     model, labels, preprocessing = _build(state, facts, origin.source, params.model.image_size)
     with atomic(out) as new:
@@ -84,6 +56,7 @@ def fetch(params: Params, out: Path) -> None:
             source_sha256=origin.sha256,
             sha256=sha256_file(new / MODEL_FILE),
             license=facts.license,
+            norm_eps=facts.norm_eps,
         )
         contract = Contract(
             name=origin.name,
@@ -93,164 +66,6 @@ def fetch(params: Params, out: Path) -> None:
             checkpoint=checkpoint,
         )
         write_text(new / CONTRACT_FILE, contract.to_json())
-
-
-def locate(model: Model) -> Origin:
-    """Find the file that ``model.checkpoint`` names, download it if need be, check its hash."""
-    named, known = model.checkpoint, zoo.load_zoo()
-    if named in known.checkpoints:
-        return _from_zoo(model, named, known.checkpoints[named])
-    if named.startswith(HUB):
-        return _from_hub(model)
-    if named.startswith(("https://", "http://")):
-        return _from_address(model)
-    if Path(named).is_file():
-        return _from_path(model, known)
-    raise ParamsError(f"params.yaml: model.checkpoint: {_unknown(named, known)}")
-
-
-def _unknown(named: str, known: zoo.Zoo) -> str:
-    if Path(named).is_dir():
-        return f"{named} is a folder; give the {' or '.join(SUFFIXES)} file in it"
-    near = known.near(named)
-    message = f"{named!r} is neither a file nor in the zoo; "
-    message += (
-        f"did you mean {', '.join(near)}?" if near else f"it has {', '.join(known.checkpoints)}"
-    )
-    is_hub_id = named.count("/") == 1 and HUB_ID.fullmatch(named)
-    return message + (f"; for the hub write {HUB}{named}" if is_hub_id else "")
-
-
-def _from_zoo(model: Model, name: str, entry: zoo.Entry, copy: Path | None = None) -> Origin:
-    """``copy`` is the user's own copy of the entry's file."""
-    for key in ("architecture", "labels"):
-        given = getattr(model, key)
-        if given is not None and str(given) != getattr(entry, key):
-            raise ParamsError(
-                f"params.yaml: model.{key} is for a checkpoint of your own, but {name} is in the "
-                f"zoo; set it to null, or set model.checkpoint to the path of your file"
-            )
-    path = copy or _entry_file(entry)
-    sha256 = check_sha256(path, entry.sha256, str(copy or entry.source))
-    if model.sha256 not in (None, TRUST):
-        check_sha256(path, str(model.sha256), f"{name} (model.sha256 in params.yaml)")
-    facts = Facts(
-        architecture=entry.architecture,
-        labels=entry.label_names(),
-        license=entry.license,
-        data=entry.given(),
-    )
-    return Origin(name=_slug(name), source=entry.source, path=path, sha256=sha256, facts=facts)
-
-
-def _entry_file(entry: zoo.Entry) -> Path:
-    if entry.source.startswith("https://"):
-        return download(entry.source, entry.sha256)
-    if not Path(entry.source).is_file():
-        raise InputError(
-            f"{entry.source} is missing; run from the repository's root, or bring it back with "
-            f"`git checkout {entry.source}`"
-        )
-    return Path(entry.source)
-
-
-def _from_path(model: Model, known: zoo.Zoo) -> Origin:
-    path = Path(model.checkpoint)
-    if name := _is_copy_of(path, model, known):
-        return _from_zoo(model, name, known.checkpoints[name], path)
-    key = str(path.resolve())
-    expected = _promised(model.sha256, path.name, key)
-    if expected is None and model.sha256 != TRUST:
-        raise ParamsError(
-            f"params.yaml: model.sha256 is missing for {path}. If this is the file you mean, add "
-            f"under model:\n  sha256: {sha256_file(path)}"
-        )
-    sha256 = _hold_to(expected, path, key, model)
-    return Origin(
-        name=_slug(path.stem), source=path.name, path=path, sha256=sha256, facts=_given(model)
-    )
-
-
-def _is_copy_of(path: Path, model: Model, known: zoo.Zoo) -> str | None:
-    """Return the zoo's entry whose file this is, downloaded by hand."""
-    name = known.by_file_name(path.name)
-    if name is None or model.architecture is not None or model.labels is not None:
-        return None
-    return name if sha256_file(path).startswith(known.checkpoints[name].sha256) else None
-
-
-def _from_address(model: Model) -> Origin:
-    address = model.checkpoint
-    name = file_name(address)
-    expected = _promised(model.sha256, name, address)
-    if expected is None:
-        _need_hash(model)
-    path = download(address, expected)
-    sha256 = _hold_to(expected, path, address, model)
-    stem = PurePosixPath(name).stem
-    return Origin(name=_slug(stem), source=address, path=path, sha256=sha256, facts=_given(model))
-
-
-def _from_hub(model: Model) -> Origin:
-    given = model.checkpoint.removeprefix(HUB)
-    if not (parts := HUB_ID.fullmatch(given)):
-        raise ParamsError(
-            f"params.yaml: model.checkpoint: {model.checkpoint!r} is no hub id; write "
-            f"{HUB}ORG/NAME or {HUB}ORG/NAME@REVISION"
-        )
-    repository, revision = parts["repository"], parts["revision"]
-    expected = _promised(model.sha256, "", model.checkpoint)
-    if expected is None:
-        _need_hash(model)
-    config = hub_file(repository, "config.json", revision)
-    facts = facts_of_config(read_json(config), model.checkpoint)
-    commit = config.parent.name  # the same commit for both files, whatever happens between
-    path = hub_file(repository, "model.safetensors", commit)
-    sha256 = _hold_to(expected, path, model.checkpoint, model)
-    return Origin(
-        name=_slug(repository),
-        source=f"{HUB}{repository}@{commit}",
-        path=path,
-        sha256=sha256,
-        facts=_given(model).over(facts),
-    )
-
-
-def _promised(given: str | None, name: str, key: str) -> str | None:
-    """Return the first digits of the SHA-256 that the file must have, None if nobody says."""
-    if given not in (None, TRUST):
-        return given
-    if found := HASH_IN_NAME.search(name):
-        return found[1]
-    return trusted_sha256(key) if given == TRUST else None
-
-
-def _need_hash(model: Model) -> None:
-    if model.sha256 != TRUST:
-        raise ParamsError(
-            f"params.yaml: model.sha256 is missing for {model.checkpoint}. Set it to the SHA-256 "
-            f"that the publisher states (8 to 64 hex digits), or to {TRUST} to take what comes "
-            "now and refuse anything else later"
-        )
-
-
-def _hold_to(expected: str | None, path: Path, key: str, model: Model) -> str:
-    """Return the file's SHA-256, once it is the promised one, or trusted for the first time."""
-    if model.sha256 == TRUST:
-        sha256 = sha256_file(path)
-        trust(key, sha256)
-    return check_sha256(path, expected or "", model.checkpoint)
-
-
-def _slug(text: str) -> str:
-    """Make a name that every file system and app store takes."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.") or "model"
-
-
-def _given(model: Model) -> Facts:
-    """What params.yaml says about the user's own checkpoint."""
-    labels = read_labels(model.labels) if model.labels else None
-    return Facts(architecture=model.architecture, labels=labels)
 
 
 def _build(
@@ -277,6 +92,11 @@ def _build(
     preprocessing = _preprocessing({**facts.data, **size}, cfg)
     model = create(facts.architecture, num_classes=classes, image_size=preprocessing.size[0])
     load_weights(model, resample(state, model), source)
+    if classes in IMAGENET_21K and not labels:
+        raise InputError(
+            f"{source} has a head for the {classes} classes of ImageNet-21k, on which it was only "
+            "pretrained. Choose one that was fine-tuned, or fine-tune it (finetune/README.md)"
+        )
     if len(labels) != classes:
         names = f"{len(labels)} labels are given" if labels else "no labels are given"
         raise InputError(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -13,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pipeline.core.contract import Contract
-from pipeline.core.errors import InputError, IntegrityError, ParamsError
+from pipeline.core.errors import InputError, IntegrityError, NetworkError, ParamsError
 from pipeline.core.params import Model, Params, load_params
 from pipeline.fetch import fetch, locate
 from pipeline.support.files import sha256_file
@@ -283,16 +284,75 @@ def test_a_timm_repository_on_the_hub_says_everything(
     assert contract.preprocessing.resize == 128
 
 
-def test_a_transformers_repository_is_refused_before_its_weights_are_fetched(
+@pytest.fixture
+def vit() -> dict[str, bytes]:
+    """A classifier of transformers' format, as files of a repository."""
+    from tests.support.test_hugging_face import saved
+
+    saved("ViT", Path("vit"))
+    return {path.name: path.read_bytes() for path in Path("vit").iterdir()}
+
+
+def test_a_transformers_repository_is_taken_over(
+    vit: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sha256 = hashlib.sha256(vit["model.safetensors"]).hexdigest()
+    with Site(hub_pages("google/vit", vit)) as site:
+        monkeypatch.setenv("HF_ENDPOINT", site.address)
+        contract, _ = run(checkpoint="hf:google/vit", sha256=sha256)
+    downloaded, _ = run(checkpoint="vit", sha256=sha256)
+    for found in (contract, downloaded):
+        assert found.checkpoint.architecture == "vit_tiny_patch16_224"
+        assert found.checkpoint.norm_eps == 1e-12
+        assert found.preprocessing.crop_mode == "squash"
+        assert found.labels == ("crane", "tench", "crane")
+
+
+def test_a_repository_without_a_preprocessor_is_refused(vit: dict[str, bytes]) -> None:
+    Path("vit/preprocessor_config.json").unlink()
+    with pytest.raises(InputError, match=r"vit/preprocessor_config\.json is missing"):
+        run(checkpoint="vit", sha256="trust-first-use")
+
+
+def test_a_repository_of_another_kind_is_refused_before_its_weights_are_fetched(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    config = {"architectures": ["ViTForImageClassification"], "model_type": "vit"}
+    config = {"architectures": ["SwinForImageClassification"], "model_type": "swin"}
     files = {"config.json": json.dumps(config).encode(), "model.safetensors": b""}
-    with Site(hub_pages("google/vit", files)) as site:
+    with Site(hub_pages("org/swin", files)) as site:
         monkeypatch.setenv("HF_ENDPOINT", site.address)
-        with pytest.raises(InputError, match="not supported yet"):
-            run(checkpoint="hf:google/vit", sha256="trust-first-use")
+        with pytest.raises(InputError, match="'swin' model"):
+            run(checkpoint="hf:org/swin", sha256="trust-first-use")
     assert not any("model.safetensors" in path for path in site.asked)
+
+
+def test_a_timm_name_is_looked_for_on_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Site({}) as site:
+        monkeypatch.setenv("HF_ENDPOINT", site.address)
+        with pytest.raises(
+            NetworkError, match=r"hf:timm/vit_base_patch32_224\.augreg_in21k_ft_in1k"
+        ):
+            run(checkpoint="vit_base_patch32_224", sha256="trust-first-use")
+
+
+def test_a_head_of_imagenet_21k_is_refused(state: dict[str, torch.Tensor]) -> None:
+    width = state["head.weight"].shape[1]
+    head = {"head.weight": torch.zeros(21_843, width), "head.bias": torch.zeros(21_843)}
+    sha256 = save("own.pth", state | head)
+    with pytest.raises(InputError, match="21843 classes of ImageNet-21k"):
+        run(checkpoint="own.pth", sha256=sha256, architecture=TINY)
+
+
+@pytest.mark.parametrize("size", [80, 240])
+def test_position_embeddings_are_fitted_to_the_image_size(
+    state: dict[str, torch.Tensor], labels: Path, size: int
+) -> None:
+    sha256 = save("own.pth", state)
+    own = {"checkpoint": "own.pth", "architecture": TINY, "labels": labels, "image_size": size}
+    contract, written = run(**own, sha256=sha256)
+    assert contract.preprocessing.size == (size, size)
+    assert written["pos_embed"].shape[1] == (size // 16) ** 2 + 1
+    assert torch.equal(written["pos_embed"][:, 0], state["pos_embed"][:, 0])
 
 
 # Wrong input
@@ -304,7 +364,7 @@ def test_a_transformers_repository_is_refused_before_its_weights_are_fetched(
         ("deit_tiny_224", "did you mean deit_tiny_patch16_224"),
         ("google/vit-base-patch16-224", "for the hub write hf:google/vit-base-patch16-224"),
         ("no/such/file.pth", "neither a file nor in the zoo"),
-        ("embedded", r"embedded is a folder; give the \.safetensors"),
+        ("embedded", r"embedded is a folder without config\.json; give the \.safetensors"),
         ("hf:only-a-name", "write hf:ORG/NAME"),
     ],
 )

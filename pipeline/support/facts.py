@@ -29,6 +29,7 @@ class Facts:
     architecture: str | None = None
     labels: tuple[str, ...] | None = None
     license: str | None = None
+    norm_eps: float | None = None  # of layer normalization, where it is not timm's
     data: Mapping[str, Any] = field(default_factory=dict)  # as `DataConfig.given` returns it
 
     def over(self, other: Facts) -> Facts:
@@ -73,7 +74,7 @@ def facts_of_metadata(metadata: Mapping[str, str], source: str) -> Facts:
     labels = values.pop("labels", None)
     return Facts(
         architecture=metadata.get("architecture"),
-        labels=_label_tuple(labels, source),
+        labels=label_tuple(labels, source),
         license=metadata.get("license"),
         data=_data_config(values, f"{source}: metadata"),
     )
@@ -104,16 +105,13 @@ def _json_or_text(text: str) -> Any:
 def facts_of_config(config: Any, source: str) -> Facts:
     """Read timm's ``config.json``, as `timm.models.load_model_config_from_hf` does."""
     if not isinstance(config, dict) or not isinstance(config.get("architecture"), str):
-        kind = config.get("model_type") if isinstance(config, dict) else None
-        what = "of transformers' format" if kind else "not timm's"
         raise InputError(
-            f"{source}: its config.json is {what}; transformers-format checkpoints are not "
-            "supported yet. Look for timm's copy of the model, e.g. "
-            "hf:timm/deit_tiny_patch16_224.fb_in1k"
+            f"{source}: its config.json is neither timm's nor transformers'. Look for timm's copy "
+            "of the model, e.g. hf:timm/deit_tiny_patch16_224.fb_in1k"
         )
     cfg = config.get("pretrained_cfg") or config
     values = {key: cfg.get(key) for key in DataConfig.model_fields}
-    labels = _label_tuple(config.get("label_names") or cfg.get("label_names"), source)
+    labels = label_tuple(config.get("label_names") or cfg.get("label_names"), source)
     classes = config.get("num_classes") or cfg.get("num_classes")
     if labels is None and classes == IMAGENET_CLASSES:
         labels = imagenet_labels()  # as timm infers it
@@ -125,7 +123,7 @@ def facts_of_config(config: Any, source: str) -> Facts:
     )
 
 
-def _label_tuple(labels: Any, source: str) -> tuple[str, ...] | None:
+def label_tuple(labels: Any, source: str) -> tuple[str, ...] | None:
     if labels is None:
         return None
     if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
