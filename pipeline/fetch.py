@@ -19,7 +19,7 @@ from pipeline.support.checkpoints import open_checkpoint
 from pipeline.support.contracts import CONTRACT_FILE, MODEL_FILE
 from pipeline.support.facts import IMAGENET_CLASSES, Facts, facts_of_metadata
 from pipeline.support.files import atomic, sha256_file, write_bytes, write_text
-from pipeline.support.origins import locate
+from pipeline.support.origins import Origin, locate
 
 if TYPE_CHECKING:
     import torch
@@ -41,9 +41,7 @@ def fetch(params: Params, out: Path) -> None:
 
     from safetensors.torch import save
 
-    state, metadata = open_checkpoint(origin.path, origin.source)
-    state = origin.to_timm(state)
-    facts = origin.facts.over(facts_of_metadata(metadata, origin.source))
+    state, facts = _open(origin)
     model, labels, preprocessing = _build(state, facts, origin.source, params.model.image_size)
     with atomic(out) as new:
         new.mkdir()
@@ -66,6 +64,18 @@ def fetch(params: Params, out: Path) -> None:
             checkpoint=checkpoint,
         )
         write_text(new / CONTRACT_FILE, contract.to_json())
+
+
+def _open(origin: Origin) -> tuple[dict[str, torch.Tensor], Facts]:
+    """Weights under timm's names, and everything that is said of them."""
+    if origin.path.suffix.lower() == ".npz":
+        from pipeline.support import google
+
+        state, own = google.read(origin.path, origin.source)
+        return state, origin.facts.over(own)
+    state, metadata = open_checkpoint(origin.path, origin.source)
+    facts = origin.facts.over(facts_of_metadata(metadata, origin.source))
+    return origin.to_timm(state), facts
 
 
 def _build(

@@ -335,6 +335,18 @@ def test_a_timm_name_is_looked_for_on_the_hub(monkeypatch: pytest.MonkeyPatch) -
             run(checkpoint="vit_base_patch32_224", sha256="trust-first-use")
 
 
+def test_a_file_of_googles_needs_no_more_words(tmp_path: Path) -> None:
+    from tests.support.google_npz import save as save_npz
+
+    save_npz(create("vit_tiny_patch16_224", num_classes=1000, image_size=64), Path("Ti_16.npz"))
+    contract, written = run(checkpoint="Ti_16.npz", sha256=sha256_file(Path("Ti_16.npz")))
+    assert contract.checkpoint.architecture == "vit_tiny_patch16_224"
+    assert contract.preprocessing.size == (64, 64)
+    assert contract.preprocessing.mean == (0.5, 0.5, 0.5)
+    assert contract.labels == imagenet_labels()
+    assert written["pos_embed"].shape == (1, 17, 192)
+
+
 def test_a_head_of_imagenet_21k_is_refused(state: dict[str, torch.Tensor]) -> None:
     width = state["head.weight"].shape[1]
     head = {"head.weight": torch.zeros(21_843, width), "head.bias": torch.zeros(21_843)}

@@ -38,7 +38,8 @@ def open_checkpoint(
         return _open_safetensors(path, source)
     if suffix in PICKLES:
         return _state_dict(_open_pickle(path, source), source), {}
-    raise InputError(f"{source}: only {', '.join(SUFFIXES)} checkpoints can be read")
+    known = ", ".join((*SUFFIXES, ".npz"))
+    raise InputError(f"{source}: only {known} checkpoints can be read")
 
 
 def _open_safetensors(path: Path, source: str) -> tuple[dict[str, torch.Tensor], dict[str, str]]:

@@ -72,7 +72,7 @@ def locate(model: Model) -> Origin:
 
 def _unknown(named: str, known: zoo.Zoo) -> str:
     if Path(named).is_dir():
-        endings = " or ".join(SUFFIXES)
+        endings = " or ".join((*SUFFIXES, ".npz"))
         return f"{named} is a folder without {CONFIG_FILE}; give the {endings} file in it"
     near = known.near(named)
     message = f"{named!r} is neither a file nor in the zoo; "

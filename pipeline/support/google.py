@@ -1,0 +1,136 @@
+"""Read Google's own checkpoints of vision transformers: the ``.npz`` of vision_transformer.
+
+The arrays say by themselves which network they are of; timm, which wrote down how their axes turn,
+puts them in place.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from numpy.typing import NDArray
+
+from pipeline.core.errors import InputError
+from pipeline.support.facts import IMAGENET_CLASSES, Facts
+from pipeline.support.models import create
+from pipeline.support.npz import open_npz
+from pipeline.support.zoo import imagenet_labels
+
+if TYPE_CHECKING:
+    import torch
+
+# Width and blocks, as the papers' names.
+SIZES = {
+    (192, 12): "tiny",
+    (384, 12): "small",
+    (768, 12): "base",
+    (1024, 24): "large",
+    (1280, 32): "huge",
+}
+# Units of each stage of the residual network before it, and what timm calls them.
+BACKBONES = {(): "r", (2, 2, 2, 2): "r26", (3, 4, 9): "r50", (3, 4, 6, 3): "r50"}
+PREFIXES = ("", "opt/target/", "params/")
+BLOCK = re.compile(r"Transformer/encoderblock_(\d+)/")
+UNIT = re.compile(r"block(\d+)/unit(\d+)/conv1/kernel")
+
+Arrays = Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What the arrays tell of their network."""
+
+    architecture: str
+    image_size: int  # pixels
+    classes: int
+
+
+def read(path: Path, source: str) -> tuple[dict[str, torch.Tensor], Facts]:
+    """Return weights under timm's names, and what is known of them.
+
+    Raises:
+        InputError: damaged, no vision transformer, one that timm has not, or one without a head.
+    """
+    arrays = open_npz(path, source)
+    shape = shape_of(arrays, source)
+    model: Any = create(shape.architecture, num_classes=shape.classes, image_size=shape.image_size)
+    try:
+        model.load_pretrained(str(path))
+    except (KeyError, ValueError, RuntimeError) as error:
+        raise InputError(
+            f"{source} does not fit {shape.architecture}: {error}; fetch it again"
+        ) from None
+    size = shape.image_size
+    facts = Facts(
+        architecture=shape.architecture,
+        # Google fine-tuned with a thousand classes on ImageNet-1k only.
+        labels=imagenet_labels() if shape.classes == IMAGENET_CLASSES else None,
+        data={"input_size": (3, size, size)},
+    )
+    return dict(model.state_dict()), facts
+
+
+def shape_of(arrays: Arrays, source: str) -> Shape:
+    """Find out which network the arrays are of.
+
+    Raises:
+        InputError: none that timm has, or no classifier.
+    """
+    import timm
+
+    prefix = next((p for p in PREFIXES if f"{p}embedding/kernel" in arrays), None)
+    if prefix is None:
+        raise InputError(
+            f"{source} is no vision transformer of Google's: it has no embedding/kernel"
+        )
+    own = {key.removeprefix(prefix): value for key, value in arrays.items()}
+    if "head/kernel" not in own:
+        raise InputError(
+            f"{source} is no classifier: it has no head. Choose a checkpoint that was fine-tuned, "
+            "or fine-tune it (finetune/README.md)"
+        )
+    kernel = own["embedding/kernel"]
+    patch, width = kernel.shape[0], kernel.shape[-1]
+    blocks = len({found[1] for key in own if (found := BLOCK.match(key))})
+    size = SIZES.get((width, blocks))
+    stages = _stages(own)
+    hybrid = "conv_root/kernel" in own
+    # The root halves an image twice, each stage but the first once more.
+    stride = patch * 4 * 2 ** max(len(stages) - 1, 0) if hybrid else patch
+    side = _grid(own, source) * stride
+    unit = f"patch{patch}"
+    if hybrid:
+        backbone = BACKBONES.get(stages)
+        unit = f"{backbone}_s{stride}" if stages else f"{backbone}_s{2 * patch}_p{patch}"
+    names = [f"vit_{size}_{unit}_{pixels}" for pixels in (side, 224, 384)]
+    name = next((name for name in names if timm.is_model(name)), None)
+    if size is None or name is None:
+        raise InputError(
+            f"{source}: timm has no vision transformer of width {width} with {blocks} blocks, "
+            f"patches of {patch} and residual stages {stages}"
+        )
+    return Shape(name, side, int(own["head/kernel"].shape[-1]))
+
+
+def _stages(arrays: Arrays) -> tuple[int, ...]:
+    units: dict[int, int] = {}
+    for key in arrays:
+        if found := UNIT.fullmatch(key):
+            units[int(found[1])] = max(units.get(int(found[1]), 0), int(found[2]))
+    return tuple(units[number] for number in sorted(units))
+
+
+def _grid(arrays: Arrays, source: str) -> int:
+    """Patches on a side, from the position embeddings [1, 1 + side * side, width]."""
+    positions = arrays.get("Transformer/posembed_input/pos_embedding")
+    if positions is None or positions.ndim != 3:
+        raise InputError(f"{source} has no position embeddings of the kind that timm reads")
+    side = math.isqrt(positions.shape[1] - 1)
+    if side * side != positions.shape[1] - 1:
+        raise InputError(f"{source}: {positions.shape[1]} position embeddings are no square and 1")
+    return side
