@@ -103,7 +103,10 @@ def test_a_pattern_of_keep_float_that_names_nothing_is_refused(work):
     change(work, "quantize", keep_float=["blocks.99.*"])
     ran = run(work, "-m", "pipeline.quantize")
     assert ran.returncode == 2
-    assert "'blocks.99.*' names no layer that is quantized; there are e.g. blocks.0.attn.qkv" in ran.stderr
+    assert (
+        "'blocks.99.*' names no layer that is quantized; there are e.g. blocks.0.attn.qkv"
+        in ran.stderr
+    )
 
 
 def test_missing_evidence_is_named(work):

@@ -87,7 +87,13 @@ def test_an_onnx_file_from_other_weights_is_refused(params, artifacts, tmp_path)
     )
     from pipeline.export_onnx import export_onnx
 
-    export_onnx(params.quantize, tmp_path / "other", artifacts / "onnx", artifacts / "onnx_int8")
+    export_onnx(
+        params.quantize,
+        tmp_path / "other",
+        artifacts / "samples",
+        artifacts / "onnx",
+        artifacts / "onnx_int8",
+    )
     run_stages(params, artifacts, "parity", "latency")
     failed = refused(params, artifacts)
     assert {(".onnx", "top1_agreement_min"), ("export_onnx", "noise_multiple")} <= failed

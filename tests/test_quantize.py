@@ -68,7 +68,7 @@ def test_the_same_inputs_give_the_same_bytes(healthy, params, tmp_path):
 
 
 def test_a_pattern_that_names_no_layer_is_refused(healthy, tmp_path):
-    with pytest.raises(ParamsError, match=r"'heads' names no linear layer"):
+    with pytest.raises(ParamsError, match=r"'heads' names no layer that is quantized"):
         quantize(
             Quantize(keep_float=("heads",)),
             healthy / "checkpoint",

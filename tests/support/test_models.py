@@ -37,8 +37,13 @@ def test_an_architecture_without_a_classifier_is_refused(monkeypatch: pytest.Mon
 
 
 def test_an_image_size_that_an_architecture_cannot_take_is_refused() -> None:
-    with pytest.raises(InputError, match=r"test_resnet cannot be made .* at 96 pixels"):
-        create("test_resnet", num_classes=3, image_size=96)
+    with pytest.raises(InputError, match=r"swin_tiny\S+ cannot be made .* at 1 pixels"):
+        create("swin_tiny_patch4_window7_224", num_classes=3, image_size=1)
+
+
+def test_a_convolutional_model_takes_any_size() -> None:
+    made = create("test_resnet", num_classes=3, image_size=96)
+    assert made(torch.zeros(1, 3, 96, 96)).shape == (1, 3)
 
 
 def test_a_convolutional_model_is_made_at_its_usual_size() -> None:
