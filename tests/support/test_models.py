@@ -37,8 +37,8 @@ def test_an_architecture_without_a_classifier_is_refused(monkeypatch: pytest.Mon
 
 
 def test_an_image_size_that_an_architecture_cannot_take_is_refused() -> None:
-    with pytest.raises(InputError, match=r"swin_tiny\S+ cannot be made .* at 1 pixels"):
-        create("swin_tiny_patch4_window7_224", num_classes=3, image_size=1)
+    with pytest.raises(InputError, match=r"xcit_nano\S+ cannot be made .* at 17 pixels"):
+        create("xcit_nano_12_p16_224", num_classes=3, image_size=17)
 
 
 def test_a_convolutional_model_takes_any_size() -> None:
