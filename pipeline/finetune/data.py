@@ -1,4 +1,4 @@
-"""Labelled images for training: IDX files, or one folder of image files a class.
+"""Labelled images for training: IDX files, CIFAR, or one folder of image files a class.
 
 A data set hands out whole batches of uint8 [n, C, S, S]. What it draws at random depends on the
 batch's seed alone, so a run that was killed goes on with exactly the images it would have seen.
@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from pipeline.core.errors import InputError
 from pipeline.finetune.params import Augmentation, Data
-from pipeline.support import idx
+from pipeline.support import cifar, idx
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -67,49 +67,67 @@ class ImageData:
         raise NotImplementedError
 
 
-class IdxData(ImageData):
-    """Grey images of one size, all in memory; resized on the fly as tensors."""
+class PixelData(ImageData):
+    """Images of one size, all in memory; resized on the fly as tensors."""
 
-    def __init__(self, root: Path, part: str, classes: Sequence[str]) -> None:
-        self.source = str(root)
-        self.pixels = torch.from_numpy(idx.read_images(_idx_file(root, part, "images-idx3")).copy())
-        labels = idx.read_labels(_idx_file(root, part, "labels-idx1"))
-        if len(labels) != len(self.pixels):
-            raise InputError(f"{root}: {len(self.pixels)} {part} images, {len(labels)} labels")
+    def __init__(
+        self, source: Path, pixels: np.ndarray, labels: np.ndarray, classes: Sequence[str]
+    ) -> None:
+        """``pixels`` is uint8 [n, H, W, C] of 1 or 3 channels, ``labels`` integers [n]."""
+        self.source, self.classes = str(source), tuple(classes)
+        self.pixels = torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)))
         self.labels = torch.from_numpy(labels.astype(np.int64))
-        count = int(self.labels.max()) + 1
-        names = tuple(classes) + tuple(str(i) for i in range(len(classes), count))
-        self.classes = names if count <= len(names) else names[:count]
 
     def batch(self, draw: Draw, view: View) -> torch.Tensor:
-        x = self.pixels[torch.tensor(draw.indices)].float()[:, None] / 255
+        x = self.pixels[torch.tensor(draw.indices)].float() / 255
         if view.augmentation:
             generator = torch.Generator().manual_seed(draw.seed)
             x = _flip_and_shift(x, view.augmentation, generator)
-        size = (view.size, view.size)
-        x = torch.nn.functional.interpolate(x, size, mode=view.interpolation, antialias=True)
-        return x.clamp(0, 1).expand(-1, 3, -1, -1)
+        return resize(x, view.size, view.interpolation).expand(-1, 3, -1, -1)
 
     def open(self, index: int) -> Image.Image:
         from PIL import Image
 
-        return Image.fromarray(self.pixels[index].numpy())
+        pixels = self.pixels[index].permute(1, 2, 0).numpy()
+        return Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
+
+
+def resize(x: torch.Tensor, size: int, interpolation: str) -> torch.Tensor:
+    """Resize images in [0, 1], float32 [n, C, H, W], as Pillow would: antialiased, clamped."""
+    x = torch.nn.functional.interpolate(x, (size, size), mode=interpolation, antialias=True)
+    return x.clamp(0, 1)
+
+
+def _idx_data(root: Path, part: str) -> PixelData:
+    pixels = idx.read_images(_idx_file(root, part, "images-idx3")).copy()
+    labels = idx.read_labels(_idx_file(root, part, "labels-idx1"))
+    if len(labels) != len(pixels):
+        raise InputError(f"{root}: {len(pixels)} {part} images, {len(labels)} labels")
+    known = idx.FASHION_MNIST_CLASSES
+    more = [str(number) for number in range(len(known), int(labels.max()) + 1)]
+    return PixelData(root, pixels[..., None], labels, [*known, *more])
+
+
+def _cifar_data(source: Path, part: cifar.Part) -> PixelData:
+    content = cifar.read(source, part)
+    return PixelData(source, content.images, content.labels, content.classes)
 
 
 def _flip_and_shift(
     x: torch.Tensor, augmentation: Augmentation, generator: torch.Generator
 ) -> torch.Tensor:
-    """Flip and shift grey images [n, 1, H, W] by whole pixels; what moves in is black."""
-    n, _, height, width = x.shape
+    """Flip and shift images [n, C, H, W] by whole pixels; what moves in is black."""
+    n, channels, height, width = x.shape
     flipped = torch.rand(n, 1, 1, 1, generator=generator) < augmentation.flip
     x = torch.where(flipped, x.flip(3), x)
     most = round(augmentation.shift * min(height, width))
-    padded = torch.nn.functional.pad(x, (most,) * 4)[:, 0]
+    padded = torch.nn.functional.pad(x, (most,) * 4)
     top = torch.randint(0, 2 * most + 1, (n, 1), generator=generator)
     left = torch.randint(0, 2 * most + 1, (n, 1), generator=generator)
-    rows = (top + torch.arange(height))[:, :, None]
-    columns = (left + torch.arange(width))[:, None, :]
-    return padded[torch.arange(n)[:, None, None], rows, columns][:, None]
+    rows = (top + torch.arange(height))[:, None, :, None]
+    columns = (left + torch.arange(width))[:, None, None, :]
+    image = torch.arange(n)[:, None, None, None]
+    return padded[image, torch.arange(channels)[:, None, None], rows, columns]
 
 
 class FolderData(ImageData):
@@ -190,23 +208,27 @@ def load_train(data: Data) -> ImageData:
     """Open the training images.
 
     Raises:
-        InputError: the data set is missing, or there are fewer than two classes in it.
+        InputError: the data set is missing or damaged, or has fewer than two classes.
     """
     _require_root(data)
+    if cifar.is_cifar(data.root):
+        return _cifar_data(data.root, "train")
     if is_idx(data.root):
-        return IdxData(data.root, "train", idx.FASHION_MNIST_CLASSES)
+        return _idx_data(data.root, "train")
     return FolderData(data.root, data.workers)
 
 
 def load_test(data: Data) -> ImageData | None:
-    """Open the test images: those of an IDX data set, or ``data.test``; None if there are none.
+    """Open the test images: those of a data set, or ``data.test``; None if there are none.
 
     Raises:
         InputError: ``data.test`` is missing, or its classes are not those of the training images.
     """
     _require_root(data)
+    if cifar.is_cifar(data.root):
+        return _cifar_data(data.root, "test")
     if is_idx(data.root):
-        return IdxData(data.root, "t10k", idx.FASHION_MNIST_CLASSES)
+        return _idx_data(data.root, "t10k")
     if data.test is None:
         return None
     if not data.test.is_dir():
@@ -222,10 +244,11 @@ def load_test(data: Data) -> ImageData | None:
 
 
 def _require_root(data: Data) -> None:
-    if not data.root.is_dir():
+    if not data.root.is_dir() and not cifar.is_cifar(data.root):
         raise InputError(
             f"data.root: there is no folder {data.root}. Fashion-MNIST comes with `apt-get install "
-            "dataset-fashion-mnist`; for your own images give a folder with one folder a class"
+            "dataset-fashion-mnist`; CIFAR is taken as its binary .tar.gz; for your own images "
+            "give a folder with one folder a class"
         )
 
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from pipeline.core.errors import InputError, exit_on_error
 from pipeline.finetune import places
-from pipeline.finetune.params import FinetuneParams, load_params
+from pipeline.finetune.params import FinetuneParams, Model, load_params
 
 if TYPE_CHECKING:
     import torch
@@ -65,15 +65,18 @@ class Measured:
 
 
 def evaluate(params: FinetuneParams, artifacts: Path, records: Path) -> None:
-    """Write ``metrics.json`` and ``confusion.csv`` of records.
+    """Write ``metrics.json`` and ``confusion.csv`` of records; the former with the teacher's.
 
     Raises:
         InputError: weights or test images are missing or cannot be used.
     """
-    from pipeline.support.files import write_json, write_text
+    from pipeline.support.files import read_json, write_json, write_text
 
     measured = measure(params, artifacts / places.TRAIN / places.WEIGHTS_FILE)
-    write_json(records / places.METRICS_FILE, measured.metrics())
+    metrics = measured.metrics()
+    if params.teacher:
+        metrics["teacher"] = read_json(artifacts / places.TEACHER / places.METRICS_FILE)
+    write_json(records / places.METRICS_FILE, metrics)
     names = [_quoted(name) for name in measured.classes]
     pairs = zip(measured.actual, measured.predicted, strict=True)
     rows = [f"{names[a]},{names[b]}" for a, b in pairs]
@@ -105,11 +108,15 @@ def measure(params: FinetuneParams, weights: Path) -> Measured:
 
 def preprocessing(params: FinetuneParams) -> Preprocessing:
     """Return how images are to be prepared for the trained model."""
+    return preprocessing_of(params.train.phases[-1].image_size, params.model)
+
+
+def preprocessing_of(size: int, options: Model) -> Preprocessing:
+    """Return how images are to be prepared for a model that was shown ``size`` pixels last."""
     import math
 
     from pipeline.core.contract import Preprocessing
 
-    size, options = params.train.phases[-1].image_size, params.model
     return Preprocessing(
         size=(size, size),
         resize=math.floor(size / options.crop_pct),

@@ -25,7 +25,7 @@ from pipeline.core.errors import InputError
 from pipeline.finetune import nets, plan
 from pipeline.finetune.crew import Crew
 from pipeline.finetune.data import Batch, Draw, ImageData, View, batches
-from pipeline.finetune.distill import Teacher, loss_of
+from pipeline.finetune.distill import Teacher, loss_of, split_heads
 from pipeline.finetune.machine import Machine
 from pipeline.finetune.optim import lr_at, optimizers, set_lr
 from pipeline.finetune.params import Model, Phase, Run, Training
@@ -137,6 +137,8 @@ class Trainer:
             nets.load(self.ema, before["ema"], "the phase before")
         self.model.to(self.machine.device).train()
         self.ema.to(self.machine.device).eval().requires_grad_(False)
+        if self.teacher:
+            split_heads(self.model)
         self.optimizers = optimizers(self.model, self.recipe.optimizer)
         if saved:
             for optimizer, content in zip(self.optimizers, saved["optimizers"], strict=True):
@@ -188,12 +190,8 @@ class Trainer:
         """Take one step of the optimisers; return the loss."""
         # What the model draws: dropped patches, stochastic depth.
         torch.manual_seed(seed + self.crew.rank)
-        x, y = self._to_input(batch[0]), batch[1].to(self.machine.device)
         set_lr(self.optimizers, lr)
-        with self.machine.autocast():
-            logits = self.compiled(x).float()
-        taught = self.teacher.choose(x, self.machine) if self.teacher else None
-        loss = loss_of(logits, y, self.recipe.label_smoothing, taught)
+        loss = self._loss(*batch)
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -203,6 +201,13 @@ class Trainer:
             optimizer.step()
         self._average()
         return float(loss.item())
+
+    def _loss(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        images, labels = images.to(self.machine.device), labels.to(self.machine.device)
+        with self.machine.autocast():
+            outputs = self.compiled(self._to_input(images))
+        lesson = self.teacher.teach(images, self.machine) if self.teacher else None
+        return loss_of(outputs, labels, self.recipe.label_smoothing, lesson)
 
     def _to_input(self, x: torch.Tensor) -> torch.Tensor:
         return (x.to(self.machine.device) - self.mean) / self.std
@@ -278,7 +283,7 @@ class Trainer:
         so_far = self.recipe.model_copy(update={"phases": self.recipe.phases[: phase + 1]})
         texts = [part.model_dump_json() for part in (self.options, so_far)]
         texts += [str(self.run.seed), str(self.machine), str(self.crew.size)]
-        texts += [self.teacher.sha256 if self.teacher else "no teacher"]
+        texts += [self.teacher.fingerprint if self.teacher else "no teacher"]
         texts += [self.data.source, str(len(self.data)), str(len(self.train_part))]
         return "\n".join([*texts, *self.data.classes])
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -41,12 +42,12 @@ class Machine:
     def autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bfloat16)
 
-    def compiled(self, model: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
+    def compiled(self, model: nn.Module) -> Callable[[torch.Tensor], Any]:
         """Return ``model``, compiled for fixed shapes if this machine can."""
         if not self.compiles:
             return model
         torch._dynamo.reset()
-        compiled: Callable[[torch.Tensor], torch.Tensor] = torch.compile(model, dynamic=False)
+        compiled: Callable[[torch.Tensor], Any] = torch.compile(model, dynamic=False)
         return compiled
 
 

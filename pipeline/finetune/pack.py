@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from pipeline.core.errors import exit_on_error
 from pipeline.finetune import places
 from pipeline.finetune.evaluate import packed_state, preprocessing
 from pipeline.finetune.params import FinetuneParams, load_params
+
+if TYPE_CHECKING:
+    from pipeline.core.contract import Preprocessing
 
 
 def pack(params: FinetuneParams, artifacts: Path) -> Path:
@@ -24,28 +28,27 @@ def pack(params: FinetuneParams, artifacts: Path) -> Path:
     from safetensors.torch import save
 
     from pipeline.finetune.data import load_train
-    from pipeline.support.facts import METADATA_KEY
     from pipeline.support.files import atomic, sha256_file
 
     trained = artifacts / places.TRAIN / places.WEIGHTS_FILE
     state = {key: value.contiguous() for key, value in sorted(packed_state(trained).items())}
-    about = _about(params, load_train(params.data).classes)
-    # One key: safetensors writes several in an order that changes from run to run.
-    text = json.dumps(about, sort_keys=True, separators=(",", ":"))
+    classes = load_train(params.data).classes
+    about = metadata(params.model.architecture, classes, preprocessing(params))
     folder = artifacts / places.PACKED
     name = f"{params.model.architecture}.finetuned.safetensors"
     with atomic(folder) as new:
         new.mkdir()
-        (new / name).write_bytes(save(state, {METADATA_KEY: text}))
+        (new / name).write_bytes(save(state, about))
     print(f"{folder / name}: SHA-256 {sha256_file(folder / name)}")
     return folder / name
 
 
-def _about(params: FinetuneParams, labels: tuple[str, ...]) -> dict[str, Any]:
-    """Return what :func:`pipeline.support.facts.facts_of_metadata` reads."""
-    prepared = preprocessing(params)
-    return {
-        "architecture": params.model.architecture,
+def metadata(architecture: str, labels: Sequence[str], prepared: Preprocessing) -> dict[str, str]:
+    """Return what :func:`pipeline.support.facts.facts_of_metadata` reads of a safetensors file."""
+    from pipeline.support.facts import METADATA_KEY
+
+    about = {
+        "architecture": architecture,
         "labels": list(labels),
         "input_size": [3, *prepared.size],
         "crop_pct": prepared.crop_pct,
@@ -53,6 +56,8 @@ def _about(params: FinetuneParams, labels: tuple[str, ...]) -> dict[str, Any]:
         "mean": list(prepared.mean),
         "std": list(prepared.std),
     }
+    # One key: safetensors writes several in an order that changes from run to run.
+    return {METADATA_KEY: json.dumps(about, sort_keys=True, separators=(",", ":"))}
 
 
 def main() -> None:

@@ -16,10 +16,14 @@ Rate = Annotated[float, Field(ge=0, lt=1)]
 Triple = tuple[float, float, float]
 
 
+ImageSize = Annotated[int, Field(ge=8, le=1024)]
+Interpolation = Literal["bilinear", "bicubic"]
+
+
 class Phase(Section):
     """A stretch of training at one resolution."""
 
-    image_size: Annotated[int, Field(ge=8, le=1024)]  # pixels
+    image_size: ImageSize  # pixels
     epochs: Positive  # passes over the training images; fractions are allowed
     batch_size: Count
     lr: Positive  # after warm-up
@@ -30,9 +34,9 @@ class Phase(Section):
 
 
 class Data(Section):
-    root: Path  # a folder of IDX files, or of one folder a class
+    root: Path  # one folder a class, IDX files, or CIFAR (its folder or archive)
     validation: Annotated[float, Field(gt=0, lt=1)] = 0.02  # of the training images, held out
-    test: Path | None = None  # class folders to evaluate on; IDX folders bring their own
+    test: Path | None = None  # class folders to evaluate on; IDX files and CIFAR bring their own
     workers: Annotated[int, Field(ge=0)] = 2  # processes that decode images of class folders
 
 
@@ -40,14 +44,14 @@ class Model(Section):
     architecture: str = Field(min_length=1)
     checkpoint: Path | None = None  # weights to start from; null: from scratch
     crop_pct: Annotated[float, Field(gt=0, le=1)] = 1.0
-    interpolation: Literal["bilinear", "bicubic"] = "bicubic"
+    interpolation: Interpolation = "bicubic"
     mean: Triple = (0.485, 0.456, 0.406)
     std: tuple[Positive, Positive, Positive] = (0.229, 0.224, 0.225)
 
 
 class Augmentation(Section):
     flip: Fraction = 0.5  # probability of a left-right flip
-    shift: Annotated[float, Field(ge=0, le=0.5)] = 0.07  # IDX data: of the side, either way
+    shift: Annotated[float, Field(ge=0, le=0.5)] = 0.07  # IDX, CIFAR: of the side, either way
     min_area: Annotated[float, Field(gt=0, le=1)] = 0.4  # class folders: of the image, in a crop
 
 
@@ -68,9 +72,27 @@ class Training(Section):
 
 
 class Teacher(Training):
-    """A convolutional network that the transformer learns from by hard distillation."""
+    """A classifier to learn from: a checkpoint, or a network trained on the same images first.
 
-    architecture: str = Field(min_length=1)
+    Of a checkpoint, what is None here is taken from its metadata, then from timm.
+    """
+
+    architecture: str | None = Field(default=None, min_length=1)
+    checkpoint: Path | None = None
+    labels: Path | None = None  # its classes, one a line in the order of its outputs
+    image_size: ImageSize | None = None  # pixels
+    interpolation: Interpolation | None = None
+    mean: Triple | None = None
+    std: tuple[Positive, Positive, Positive] | None = None
+    phases: tuple[Phase, ...] = ()
+
+
+class Distillation(Section):
+    """How a teacher teaches (Touvron et al., 2021, equations 2 and 3)."""
+
+    kind: Literal["none", "hard", "soft"]
+    alpha: Annotated[float, Field(gt=0, lt=1)] = 0.5  # the teacher's part of the loss
+    temperature: Positive = 3.0  # of soft distillation
 
 
 class Run(Section):
@@ -92,16 +114,57 @@ class FinetuneParams(Section):
     model: Model
     train: Training
     teacher: Teacher | None = None
+    distillation: Distillation | None = None  # null: hard if there is a teacher
     run: Run = Run()
+
+    @property
+    def method(self) -> Distillation:
+        """How the teacher teaches, spelt out."""
+        return self.distillation or Distillation(kind="hard" if self.teacher else "none")
 
 
 def load_params(path: Path = PARAMS_FILE) -> FinetuneParams:
     """Read ``finetune/params.yaml``; errors as :func:`pipeline.core.params.load`."""
     params = load(path, FinetuneParams)
-    for name, recipe in (("train", params.train), ("teacher", params.teacher)):
-        if recipe is not None and recipe.phases[-1].blocks is not None:
-            raise ParamsError(
-                f"{path}: {name}.phases.{len(recipe.phases) - 1}.blocks must be null: the last "
-                "phase trains the whole model"
-            )
+    if problem := _contradiction(params):
+        raise ParamsError(f"{path}: {problem}")
     return params
+
+
+def _contradiction(params: FinetuneParams) -> str | None:
+    """Say what is wrong with values that are each allowed."""
+    for name, recipe in (("train", params.train), ("teacher", params.teacher)):
+        if recipe is not None and recipe.phases and recipe.phases[-1].blocks is not None:
+            return (
+                f"{name}.phases.{len(recipe.phases) - 1}.blocks must be null: the last phase "
+                "trains the whole model"
+            )
+    if params.teacher is not None:
+        return _contradiction_of(params.teacher)
+    if params.method.kind != "none":
+        return (
+            f"distillation.kind is {params.method.kind}, but teacher is null; describe a teacher, "
+            "or set distillation.kind to none"
+        )
+    return None
+
+
+def _contradiction_of(teacher: Teacher) -> str | None:
+    given = teacher.model_fields_set
+    if teacher.checkpoint is not None:
+        if trains := sorted(given & Training.model_fields.keys()):
+            return (
+                f"teacher.{trains[0]} is for a teacher that is trained here, but "
+                "teacher.checkpoint is trained already; leave one of the two out"
+            )
+        return None
+    if teacher.architecture is None:
+        return "teacher needs a checkpoint, or an architecture and phases to train it by"
+    if not teacher.phases:
+        return "teacher.phases is missing; without teacher.checkpoint it is trained here"
+    if tells := sorted(given & {"labels", "image_size"}):
+        return (
+            f"teacher.{tells[0]} is for a teacher.checkpoint; a teacher that is trained here has "
+            "the data's classes and the image_size of its last phase"
+        )
+    return None

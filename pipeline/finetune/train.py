@@ -17,24 +17,33 @@ def train(params: FinetuneParams, artifacts: Path, records: Path) -> None:
     """Train the transformer; write ``train/weights.safetensors``, and ``history.csv`` of records.
 
     Raises:
-        InputError: as :meth:`pipeline.finetune.fit.Trainer.fit`.
+        InputError: the teacher was not made yet; or as :meth:`pipeline.finetune.fit.Trainer.fit`.
         ParamsError: the machine lacks what ``run`` asks for.
     """
     out, history = artifacts / places.TRAIN, records / places.HISTORY_FILE
-    train_together(params.model, params.train, params, out, history)
+    train_together(params.model, params.train, params, out, history, teachers=artifacts)
 
 
 def train_together(
-    model: Model, recipe: Training, params: FinetuneParams, out: Path, history: Path
+    model: Model,
+    recipe: Training,
+    params: FinetuneParams,
+    out: Path,
+    history: Path,
+    *,
+    teachers: Path | None = None,
+    about: dict[str, str] | None = None,
 ) -> None:
     """Train ``model`` by ``recipe`` into folder ``out``, in as many processes as params ask for.
 
     The curve goes to ``history``. Folder ``resume`` beside ``out`` holds a checkpoint meanwhile,
-    from which a killed run goes on.
+    from which a killed run goes on. The teacher, if params ask for one, comes from the artifacts in
+    ``teachers``; ``about`` becomes metadata of the weights.
     """
     from pipeline.finetune.crew import run_together
 
-    run_together(params.run.processes, _train, model, recipe, params, out, history)
+    work = (model, recipe, params, out, history, teachers, about)
+    run_together(params.run.processes, _train, *work)
 
 
 def _train(
@@ -43,6 +52,8 @@ def _train(
     params: FinetuneParams,
     out: Path,
     history: Path,
+    teachers: Path | None,
+    about: dict[str, str] | None,
     *,
     crew: Crew,
 ) -> None:
@@ -56,8 +67,7 @@ def _train(
 
     data = load_train(params.data)
     device = Machine.of(params.run).device.type
-    is_teacher = recipe == params.teacher
-    teacher = None if is_teacher else load_teacher(params, out.parent, len(data.classes), device)
+    teacher = load_teacher(params, teachers, data.classes, device) if teachers else None
     resume = out.parent / places.RESUME / f"{out.name}.pt"
     spots = Places(resume, history)
     trainer = Trainer(
@@ -73,7 +83,7 @@ def _train(
     weights = trainer.fit()
     if not crew.leads:
         return
-    content = save({key: value.contiguous() for key, value in weights.items()})
+    content = save({key: value.contiguous() for key, value in weights.items()}, about)
     write_bytes(out / places.WEIGHTS_FILE, content)
     resume.unlink(missing_ok=True)
 

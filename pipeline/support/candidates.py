@@ -1,4 +1,4 @@
-"""Images that may become samples: those of the embedded set, or those of a folder."""
+"""Images that may become samples: those of the embedded set, of CIFAR, or of a folder."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.core.contract import Contract
 from pipeline.core.errors import InputError
+from pipeline.support import cifar
 from pipeline.support.idx import FASHION_MNIST_CLASSES, read_images, read_labels
 from pipeline.support.images import Pixels
 from pipeline.support.zoo import imagenet_labels, imagenet_wordnet_ids
@@ -34,13 +35,17 @@ class Candidate:
 
 
 def find_candidates(source: Path, contract: Contract) -> list[Candidate]:
-    """List the images of the embedded set or of a folder, with their labels; open none.
+    """List the images of a folder with their labels, or the test images of a data set.
+
+    Data sets are Fashion-MNIST and CIFAR, the latter as a folder or as the published archive.
 
     Raises:
         InputError: there is no such folder, or its classes are not the model's.
     """
     if (source / FASHION_MNIST_FILES[0]).is_file():
         return _fashion_mnist(source, contract)
+    if cifar.is_cifar(source):
+        return _cifar(source, contract)
     if not source.is_dir():
         what = "is a file" if source.exists() else "is missing"
         raise InputError(
@@ -73,22 +78,39 @@ def _some(names: Sequence[str]) -> str:
 
 
 def _fashion_mnist(source: Path, contract: Contract) -> list[Candidate]:
-    missing = set(FASHION_MNIST_CLASSES) - set(contract.labels)
-    if missing:
-        raise InputError(
-            f"params.yaml: samples.source: {source} holds pictures of clothes "
-            f"({_some(FASHION_MNIST_CLASSES)}), but {contract.name} tells {len(contract.labels)} "
-            f"other classes apart ({_some(contract.labels)}). Set samples.source to a folder of "
-            f"images of the model's own classes: {_layout()}"
-        )
+    index = _match_classes(FASHION_MNIST_CLASSES, "pictures of clothes", source, contract)
     images = read_images(source / FASHION_MNIST_FILES[0])
     labels = read_labels(source / FASHION_MNIST_FILES[1])
     if len(images) != len(labels):
         raise InputError(f"{source}: {len(images)} images but {len(labels)} labels")
-    index = [contract.labels.index(name) for name in FASHION_MNIST_CLASSES]
+    return _in_memory("t10k", images, [index[label] for label in labels.tolist()])
+
+
+def _cifar(source: Path, contract: Contract) -> list[Candidate]:
+    test = cifar.read(source, "test")
+    index = _match_classes(test.classes, "CIFAR's images", source, contract)
+    return _in_memory("test", test.images, [index[label] for label in test.labels.tolist()])
+
+
+def _match_classes(
+    classes: Sequence[str], what: str, source: Path, contract: Contract
+) -> list[int]:
+    """Return the index of each class of a data set in the model's labels."""
+    if set(classes) - set(contract.labels):
+        raise InputError(
+            f"params.yaml: samples.source: {source} holds {what} ({_some(classes)}), but "
+            f"{contract.name} tells {len(contract.labels)} other classes apart "
+            f"({_some(contract.labels)}). Set samples.source to a folder of images of the model's "
+            f"own classes: {_layout()}"
+        )
+    return [contract.labels.index(name) for name in classes]
+
+
+def _in_memory(prefix: str, images: Pixels, labels: Sequence[int]) -> list[Candidate]:
+    """``images`` is uint8 [n, H, W] or [n, H, W, 3]."""
     return [
-        Candidate(f"t10k-{number:05}", index[label], partial(_grey, image))
-        for number, (image, label) in enumerate(zip(images, labels.tolist(), strict=True))
+        Candidate(f"{prefix}-{number:05}", label, partial(_picture, image))
+        for number, (image, label) in enumerate(zip(images, labels, strict=True))
     ]
 
 
@@ -122,7 +144,7 @@ def _open(path: Path) -> Image.Image:
         return image.convert("RGB")
 
 
-def _grey(pixels: Pixels) -> Image.Image:
+def _picture(pixels: Pixels) -> Image.Image:
     from PIL import Image
 
     return Image.fromarray(pixels).convert("RGB")

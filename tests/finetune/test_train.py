@@ -16,7 +16,7 @@ from pipeline.finetune import fit
 from pipeline.finetune.evaluate import evaluate, measure
 from pipeline.finetune.pack import pack
 from pipeline.finetune.params import FinetuneParams
-from pipeline.finetune.teacher import train_teacher
+from pipeline.finetune.teacher import make_teacher
 from pipeline.finetune.train import train
 from pipeline.support.files import read_json
 from tests.finetune.conftest import params_for
@@ -143,9 +143,9 @@ def test_a_teacher_is_trained_and_changes_what_is_learnt(idx_root: Path, tmp_pat
     taught = FinetuneParams.model_validate(values | {"teacher": teacher})
     with pytest.raises(InputError, match=r"teacher/weights\.safetensors is missing"):
         train(taught, tmp_path / "taught", tmp_path / "taught")
-    train_teacher(taught, tmp_path / "taught")
+    make_teacher(taught, tmp_path / "taught")
     train(taught, tmp_path / "taught", tmp_path / "taught")
-    train_teacher(alone, tmp_path / "alone")
+    make_teacher(alone, tmp_path / "alone")
     train(alone, tmp_path / "alone", tmp_path / "alone")
     assert not list((tmp_path / "alone" / "teacher").iterdir())
     losses = [history(tmp_path / name)[0]["train_loss"] for name in ("taught", "alone")]
