@@ -6,9 +6,6 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
 from pipeline.core.contract import METADATA_KEY, Artefact, Contract
 from pipeline.core.errors import exit_on_error
 from pipeline.core.params import Quantize, load_params
@@ -36,6 +33,8 @@ def export_onnx(
     """
     import onnx
 
+    from pipeline.support.onnx_static import quantize as quantize_static
+
     model, contract = _export_float(checkpoint)
     float_name = contract.file_name("float", ".onnx")
     with atomic(float_out) as new:
@@ -49,7 +48,7 @@ def export_onnx(
         source, target = float_out / float_name, new / int8_name
         if params.static:
             images = calibration_input(samples, contract.preprocessing)
-            _quantize_static(source, target, kept, images, contract.input_name)
+            quantize_static(source, target, kept, images)
         else:
             _quantize_dynamic(source, target, kept, params)
         quantized = onnx.load(target)
@@ -66,42 +65,6 @@ def _quantize_dynamic(source: Path, target: Path, kept: list[str], params: Quant
         weight_type=QuantType.QInt8,
         op_types_to_quantize=QUANTIZED_OPERATORS,
         nodes_to_exclude=kept,
-    )
-
-
-def _quantize_static(
-    source: Path, target: Path, kept: list[str], images: NDArray[np.float32], input_name: str
-) -> None:
-    from onnxruntime.quantization import (
-        CalibrationDataReader,
-        CalibrationMethod,
-        QuantFormat,
-        QuantType,
-        quantize_static,
-    )
-
-    class Images(CalibrationDataReader):  # type: ignore[misc]
-        def __init__(self) -> None:
-            self.rest = iter(images)
-
-        def get_next(self) -> dict[str, NDArray[np.float32]] | None:
-            image = next(self.rest, None)
-            return None if image is None else {input_name: image[None]}
-
-    quantize_static(
-        source,
-        target,
-        Images(),
-        quant_format=QuantFormat.QDQ,
-        per_channel=True,
-        activation_type=QuantType.QUInt8,
-        weight_type=QuantType.QInt8,
-        op_types_to_quantize=[*QUANTIZED_OPERATORS, "Conv"],
-        nodes_to_exclude=kept,
-        # A thousandth beyond the range buys finer steps for the rest (docs/adr/0020).
-        calibrate_method=CalibrationMethod.Percentile,
-        # Products of two activations, as in attention, stay in float.
-        extra_options={"MatMulConstBOnly": True, "CalibPercentile": 99.9},
     )
 
 

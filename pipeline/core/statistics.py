@@ -7,9 +7,11 @@ a second to import, and `edge-vit gate` decides in less; tests hold every functi
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean, stdev
 
-from scipy.special import bdtr, betaincinv, ndtri
+from scipy.special import bdtr, betaincinv, ndtri, stdtrit
 
 POWER = 0.8  # with which samples_to_decide plans, as is usual for equivalence trials
 MAX_SAMPLES = 10_000_000  # beyond which "more samples" is no advice
@@ -100,6 +102,19 @@ def paired_drop(
         upper_pp=bound(_z(confidence), 1),
         interval_pp=Interval(bound(two_sided, -1), bound(two_sided, 1)),
     )
+
+
+def mean_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
+    """Student's interval for the mean that ``values`` were drawn around, in their unit.
+
+    Raises:
+        ValueError: fewer than two values.
+    """
+    n = len(values)
+    if n < 2:
+        raise ValueError(f"an interval of a mean needs two values or more, got {n}")
+    half = float(stdtrit(n - 1, 0.5 + confidence / 2)) * stdev(values) / math.sqrt(n)
+    return Interval(fmean(values) - half, fmean(values) + half)
 
 
 def mcnemar_exact(only_float: int, only_edge: int) -> float:

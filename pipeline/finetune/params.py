@@ -126,9 +126,18 @@ class FinetuneParams(Section):
 def load_params(path: Path = PARAMS_FILE) -> FinetuneParams:
     """Read ``finetune/params.yaml``; errors as :func:`pipeline.core.params.load`."""
     params = load(path, FinetuneParams)
+    check(params, path)
+    return params
+
+
+def check(params: FinetuneParams, path: Path) -> None:
+    """Refuse values of ``path`` that are each allowed and contradict each other.
+
+    Raises:
+        ParamsError: saying which.
+    """
     if problem := _contradiction(params):
         raise ParamsError(f"{path}: {problem}")
-    return params
 
 
 def _contradiction(params: FinetuneParams) -> str | None:

@@ -114,21 +114,27 @@ def _observed(prepared: fx.GraphModule) -> dict[str, Any]:
     return found
 
 
+def histogram() -> HistogramObserver:
+    """A new observer of values that are to become uint8."""
+    return HistogramObserver(dtype=torch.quint8, reduce_range=False)
+
+
+def range_of(observer: ObserverBase) -> Range:
+    """The range that an observer found."""
+    scale, zero_point = observer.calculate_qparams()
+    return Range(float(scale.double()), int(zero_point))
+
+
 def calibrated(model: fx.GraphModule, batches: Iterable[torch.Tensor]) -> dict[str, Range]:
     """Run float images [n, 3, H, W] through a fused model; return the range of each value.
 
     Ranges are those that lose least in squared error (a histogram search), not the extremes.
     """
-    observer = HistogramObserver.with_args(dtype=torch.quint8, reduce_range=False)
-    prepared = _prepared(model, observer, ())
+    prepared = _prepared(model, histogram, ())
     with torch.inference_mode():
         for batch in batches:
             prepared(batch)
-    ranges = {}
-    for name, observed in _observed(prepared).items():
-        scale, zero_point = observed.calculate_qparams()
-        ranges[name] = Range(float(scale.double()), int(zero_point))
-    return ranges
+    return {name: range_of(observer) for name, observer in _observed(prepared).items()}
 
 
 def converted(
