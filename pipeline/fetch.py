@@ -82,26 +82,25 @@ def _build(
     state: Mapping[str, torch.Tensor], facts: Facts, source: str, image_size: int | None
 ) -> tuple[nn.Module, tuple[str, ...], Preprocessing]:
     """Make the model with its weights, and say how to feed it and what its outputs are called."""
-    from pipeline.support.models import (
-        create,
-        head_size,
-        load_weights,
-        pretrained_cfg,
-        resample,
-    )
+    from pipeline.support import models
 
     if facts.architecture is None:
         raise ParamsError(
             f"params.yaml: model.architecture is missing, and {source} does not say; give timm's "
             "name, e.g. deit_tiny_patch16_224"
         )
-    cfg = pretrained_cfg(facts.architecture)
+    cfg = models.pretrained_cfg(facts.architecture)
     labels = facts.labels or ()
-    classes = head_size(cfg, state) or len(labels) or IMAGENET_CLASSES
+    classes = models.head_size(cfg, state) or len(labels) or IMAGENET_CLASSES
     size = {} if image_size is None else {"input_size": (3, image_size, image_size)}
     preprocessing = _preprocessing({**facts.data, **size}, cfg)
-    model = create(facts.architecture, num_classes=classes, image_size=preprocessing.size[0])
-    load_weights(model, resample(state, model), source)
+    side = preprocessing.size[0]
+    outline = models.outline(facts.architecture, num_classes=classes, image_size=side)
+    state = models.resample(state, outline)
+    # Before memory is taken for a model that may be much larger than the file.
+    models.check_weights(outline, state, source)
+    model = models.create(facts.architecture, num_classes=classes, image_size=side)
+    models.load_weights(model, state, source)
     if classes in IMAGENET_21K and not labels:
         raise InputError(
             f"{source} has a head for the {classes} classes of ImageNet-21k, on which it was only "

@@ -107,7 +107,7 @@ def test_damaged_safetensors_are_refused(tmp_path: Path, damage: Any) -> None:
 def test_damaged_pickles_are_refused(tmp_path: Path, damage: Any) -> None:
     torch.save(STATE, tmp_path / "whole.pth")
     (tmp_path / "a.pth").write_bytes(damage((tmp_path / "whole.pth").read_bytes()))
-    with pytest.raises(InputError, match=r"a\.pth is not a whole PyTorch checkpoint"):
+    with pytest.raises(InputError, match=r"a\.pth is (not a whole PyTorch checkpoint|damaged)"):
         open_checkpoint(tmp_path / "a.pth")
 
 
