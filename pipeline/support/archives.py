@@ -36,7 +36,7 @@ def open_archive(path: Path, source: str) -> Iterator[zipfile.ZipFile]:
     except (zipfile.BadZipFile, EOFError, ValueError) as error:
         raise InputError(f"{source} is damaged ({shown(error)}); fetch it again") from None
     except (NotImplementedError, RuntimeError) as error:  # encrypted, unknown method
-        raise InputError(f"{source}: {shown(error)}; such archives are not read") from None
+        raise InputError(f"{source}: {shown(error, 300)}; such archives are not read") from None
 
 
 def _check(entries: list[zipfile.ZipInfo], size: int, source: str) -> None:

@@ -10,6 +10,7 @@ import json
 import os
 import re
 import resource
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -64,6 +65,8 @@ def attack_all(folder: Path, attacks: Mapping[str, Attack]) -> dict[str, Outcome
         check=True,
     )
     found = json.loads((folder / "outcomes.json").read_text())
+    for name in attacks:
+        shutil.rmtree(folder / name)  # some are large
     return {name: Outcome(**outcome) for name, outcome in found.items()}
 
 
