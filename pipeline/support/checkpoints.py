@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.core.errors import InputError, shown
+from pipeline.support.files import open_regular
 from pipeline.support.pickles import check_pickles
 
 if TYPE_CHECKING:
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 PICKLES = (".pth", ".pt", ".bin")
 SUFFIXES = (".safetensors", *PICKLES)
+LENGTH_BYTES = 8  # of a safetensors file, before its header
+MAX_HEADER_BYTES = 8 << 20  # ViT-H/14 has 60 KB
 WRAPPERS = ("model", "state_dict")  # keys that training scripts put the state dict under
 
 
@@ -42,12 +45,22 @@ def open_checkpoint(
 def _open_safetensors(path: Path, source: str) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     from safetensors import SafetensorError, safe_open
 
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    except SafetensorError as error:
+    with open_regular(path) as file:
+        # The library takes a hundred megabytes, from which it makes a gigabyte of objects.
+        length = int.from_bytes(file.read(LENGTH_BYTES), "little")
+    if length > MAX_HEADER_BYTES:
         raise InputError(
-            f"{source} is not a whole safetensors file ({error}); fetch or export it again"
+            f"{source} is not a whole safetensors file (a header of {length} bytes, more than "
+            f"{MAX_HEADER_BYTES}); fetch or export it again"
+        )
+    try:
+        with safe_open(path, framework="pt") as opened:
+            state = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
+            return state, opened.metadata() or {}
+    except (SafetensorError, OSError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+        raise InputError(
+            f"{source} is not a whole safetensors file ({shown(error, 200)}); fetch or export it "
+            "again"
         ) from None
 
 

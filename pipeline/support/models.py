@@ -89,7 +89,7 @@ def pretrained_cfg(architecture: str) -> dict[str, Any]:
     if not timm.is_model(architecture):
         near = difflib.get_close_matches(architecture, timm.list_models(), n=3)
         hint = f"did you mean {', '.join(near)}?" if near else "see timm.list_models()"
-        raise InputError(f"model.architecture: timm knows no {architecture!r}; {hint}")
+        raise InputError(f"model.architecture: timm knows no {shown(repr(architecture))}; {hint}")
     try:
         cfg = timm.models.get_pretrained_cfg(architecture)
     except RuntimeError as error:
