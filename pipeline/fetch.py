@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 IMAGENET_21K = (21_841, 21_843)  # classes, as Google and timm count them
 
+MAX_RESIZE = 8192  # pixels
+
 
 def fetch(params: Params, out: Path) -> None:
     """Write folder ``out``: ``model.safetensors`` (float32, timm's names) and ``contract.json``.
@@ -120,9 +122,15 @@ def _preprocessing(data: Mapping[str, Any], cfg: Mapping[str, Any]) -> Preproces
 
     config = resolve_data_config(dict(data), pretrained_cfg=dict(cfg))
     _, height, width = config["input_size"]
+    resize = math.floor(height / config["crop_pct"])
+    if resize > MAX_RESIZE:
+        raise InputError(
+            f"crop_pct {config['crop_pct']:g} would resize images to {resize} pixels, more than "
+            f"{MAX_RESIZE}, to cut out {height}; it is input size / resized size"
+        )
     return Preprocessing(
         size=(height, width),
-        resize=math.floor(height / config["crop_pct"]),
+        resize=resize,
         crop_pct=config["crop_pct"],
         crop_mode=config["crop_mode"],
         interpolation=config["interpolation"],

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import lzma
 import os
+import struct
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +18,10 @@ from pipeline.support.files import open_regular
 MAGIC = b"PK\x03\x04"  # by which PyTorch tells its format
 MAX_MEMBERS = 10_000  # ViT-H/14 has some 600 arrays
 MAX_DIRECTORY_BYTES = 4 << 20
+DAMAGE = (
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error),
+    *(EOFError, OSError, ValueError),
+)
 
 
 @contextmanager
@@ -24,8 +31,8 @@ def open_archive(path: Path, source: str) -> Iterator[zipfile.ZipFile]:
     Raises:
         InputError: it is not such an archive, here or while a member is read.
     """
-    try:
-        with open_regular(path) as file:
+    with open_regular(path) as file:
+        try:
             # `zipfile` would make an object of each entry, however many there are.
             ending = zipfile._EndRecData(file)  # type: ignore[attr-defined]
             if ending and ending[zipfile._ECD_SIZE] > MAX_DIRECTORY_BYTES:  # type: ignore[attr-defined]
@@ -33,10 +40,10 @@ def open_archive(path: Path, source: str) -> Iterator[zipfile.ZipFile]:
             with zipfile.ZipFile(file) as archive:
                 _check(archive.infolist(), os.fstat(file.fileno()).st_size, source)
                 yield archive
-    except (zipfile.BadZipFile, EOFError, ValueError) as error:
-        raise InputError(f"{source} is damaged ({shown(error)}); fetch it again") from None
-    except (NotImplementedError, RuntimeError) as error:  # encrypted, unknown method
-        raise InputError(f"{source}: {shown(error, 300)}; such archives are not read") from None
+        except DAMAGE as error:
+            raise InputError(f"{source} is damaged ({shown(error)}); fetch it again") from None
+        except (NotImplementedError, RuntimeError) as error:  # encrypted, unknown method
+            raise InputError(f"{source}: {shown(error, 300)}; such archives are not read") from None
 
 
 def _check(entries: list[zipfile.ZipInfo], size: int, source: str) -> None:

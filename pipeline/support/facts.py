@@ -60,11 +60,14 @@ def read_labels(path: Path) -> tuple[str, ...]:
 
 
 def _check_labels(labels: tuple[str, ...], source: str) -> None:
+    if not labels:
+        raise InputError(f"{source}: there is no class name in it")
     check_names(labels, source)
     twice = [label for label, count in Counter(labels).items() if count > 1]
-    if twice or not labels or not all(labels):
-        what = f"{twice[0]!r} is there twice" if any(twice) else "a class name is empty"
-        raise InputError(f"{source}: {what}; each class needs a name of its own")
+    if twice:
+        raise InputError(
+            f"{source}: {twice[0]!r} is there twice; each class needs a name of its own"
+        )
 
 
 def check_names(labels: tuple[str, ...], source: str) -> None:
@@ -74,6 +77,8 @@ def check_names(labels: tuple[str, ...], source: str) -> None:
         InputError: one holds a control character or half a character, or is a whole text.
     """
     for label in labels:
+        if not label.strip():
+            raise InputError(f"{source}: a class name is empty; each class needs a name")
         if len(label) > MAX_LABEL or any(category(c) in UNSEEN for c in label):
             raise InputError(
                 f"{source}: the class name {shown(label)} is no line of text of at most "

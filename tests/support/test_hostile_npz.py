@@ -130,7 +130,7 @@ def zeros(shape: tuple[int, ...]) -> NDArray[np.float32]:
     return np.zeros(shape, np.float32)
 
 
-DAMAGED = r"it\.npz is (damaged|not a whole \.npz)"
+DAMAGED = r"it\.npz is damaged"
 NO_MODEL = "no vision transformer of Google's"
 SHAPES = "is no vision transformer|does not fit"
 HARM = npy(np.array([Call(os.system, f"touch {RAN}")], object), allow_pickle=True)
