@@ -15,11 +15,11 @@ from pipeline.core.contract import Checkpoint, Contract, Preprocessing
 from pipeline.core.errors import InputError, ParamsError, exit_on_error
 from pipeline.core.params import Params, load_params
 from pipeline.support import paths, zoo
-from pipeline.support.checkpoints import open_checkpoint
 from pipeline.support.contracts import CONTRACT_FILE, MODEL_FILE
-from pipeline.support.facts import IMAGENET_CLASSES, Facts, facts_of_metadata
+from pipeline.support.facts import IMAGENET_CLASSES, Facts
 from pipeline.support.files import atomic, sha256_file, write_bytes, write_text
-from pipeline.support.origins import Origin, locate
+from pipeline.support.origins import locate
+from pipeline.support.weights import read_weights
 
 if TYPE_CHECKING:
     import torch
@@ -43,8 +43,11 @@ def fetch(params: Params, out: Path) -> None:
 
     from safetensors.torch import save
 
-    state, facts = _open(origin)
-    model, labels, preprocessing = _build(state, facts, origin.source, params.model.image_size)
+    state, own = read_weights(origin.path, origin.source)
+    facts = origin.facts.over(own)
+    model, labels, preprocessing = _build(
+        origin.to_timm(state), facts, origin.source, params.model.image_size
+    )
     with atomic(out) as new:
         new.mkdir()
         arrays = {key: value.contiguous() for key, value in model.state_dict().items()}
@@ -68,18 +71,6 @@ def fetch(params: Params, out: Path) -> None:
         write_text(new / CONTRACT_FILE, contract.to_json())
 
 
-def _open(origin: Origin) -> tuple[dict[str, torch.Tensor], Facts]:
-    """Weights under timm's names, and everything that is said of them."""
-    if origin.path.suffix.lower() == ".npz":
-        from pipeline.support import google
-
-        state, own = google.read(origin.path, origin.source)
-        return state, origin.facts.over(own)
-    state, metadata = open_checkpoint(origin.path, origin.source)
-    facts = origin.facts.over(facts_of_metadata(metadata, origin.source))
-    return origin.to_timm(state), facts
-
-
 def _build(
     state: Mapping[str, torch.Tensor], facts: Facts, source: str, image_size: int | None
 ) -> tuple[nn.Module, tuple[str, ...], Preprocessing]:
@@ -96,13 +87,13 @@ def _build(
     classes = models.head_size(cfg, state) or len(labels) or IMAGENET_CLASSES
     size = {} if image_size is None else {"input_size": (3, image_size, image_size)}
     preprocessing = _preprocessing({**facts.data, **size}, cfg)
-    side = preprocessing.size[0]
-    outline = models.outline(facts.architecture, num_classes=classes, image_size=side)
-    state = models.resample(state, outline)
-    # Before memory is taken for a model that may be much larger than the file.
-    models.check_weights(outline, state, source)
-    model = models.create(facts.architecture, num_classes=classes, image_size=side)
-    models.load_weights(model, state, source)
+    model = models.create_from(
+        state,
+        facts.architecture,
+        num_classes=classes,
+        image_size=preprocessing.size[0],
+        source=source,
+    )
     if classes in IMAGENET_21K and not labels:
         raise InputError(
             f"{source} has a head for the {classes} classes of ImageNet-21k, on which it was only "

@@ -60,9 +60,7 @@ def read_labels(path: Path) -> tuple[str, ...]:
 
 
 def _check_labels(labels: tuple[str, ...], source: str) -> None:
-    if not labels:
-        raise InputError(f"{source}: there is no class name in it")
-    check_names(labels, source)
+    check_names(labels or ("",), source)
     twice = [label for label, count in Counter(labels).items() if count > 1]
     if twice:
         raise InputError(

@@ -38,7 +38,8 @@ PREFIXES = ("", "opt/target/", "params/")
 BLOCK = re.compile(r"Transformer/encoderblock_(\d+)/")
 POSITIONS = "Transformer/posembed_input/pos_embedding"
 # How many axes the arrays have that tell what a network is like.
-AXES = {"embedding/kernel": 4, POSITIONS: 3, "head/kernel": 2, "head/bias": 1}
+AXES = {"embedding/kernel": 4, POSITIONS: 3}
+HEAD_AXES = {"head/kernel": 2, "head/bias": 1}
 UNIT = re.compile(r"block(\d+)/unit(\d+)/conv1/kernel")
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -50,17 +51,18 @@ class Shape:
 
     architecture: str
     image_size: int  # pixels
-    classes: int
+    classes: int  # 0 without a head
 
 
-def read(path: Path, source: str) -> tuple[dict[str, torch.Tensor], Facts]:
+def read(path: Path, source: str, *, head: bool = True) -> tuple[dict[str, torch.Tensor], Facts]:
     """Return weights under timm's names, and what is known of them.
 
     Raises:
-        InputError: damaged, no vision transformer, one that timm has not, or one without a head.
+        InputError: damaged, no vision transformer, one that timm has not, or, if ``head`` asks
+            for one, without a head.
     """
     arrays = open_npz(path, source)
-    shape = shape_of(arrays, source)
+    shape = shape_of(arrays, source, head=head)
     needed, there = _numbers(arrays, shape, source)
     few = _misfit(source, shape, f"it has {there} numbers, the network {needed}")
     if there < needed // 2:  # before memory is taken for it
@@ -104,16 +106,16 @@ def _own(arrays: Arrays, source: str) -> Arrays:
     return {key: value for key, value in named.items() if not key.startswith("pre_logits/")}
 
 
-def shape_of(arrays: Arrays, source: str) -> Shape:
+def shape_of(arrays: Arrays, source: str, *, head: bool = True) -> Shape:
     """Find out which network the arrays are of.
 
     Raises:
-        InputError: none that timm has, or no classifier.
+        InputError: none that timm has, or no classifier if ``head`` asks for one.
     """
     import timm
 
     own = _own(arrays, source)
-    if "head/kernel" not in own:
+    if head and "head/kernel" not in own:
         raise InputError(
             f"{source} is no classifier: it has no head. Choose a checkpoint that was fine-tuned, "
             "or fine-tune it (finetune/README.md)"
@@ -139,12 +141,14 @@ def shape_of(arrays: Arrays, source: str) -> Shape:
             f"{source}: timm has no vision transformer of width {width} with {blocks} blocks, "
             f"patches of {patch} and residual stages {stages}"
         )
-    return Shape(name, side, int(own["head/kernel"].shape[-1]))
+    classes = own["head/kernel"].shape[-1] if "head/kernel" in own else 0
+    return Shape(name, side, int(classes))
 
 
 def _check_axes(arrays: Arrays, source: str) -> None:
     """Hold the arrays that tell the network's size to numbers of axes, none of them empty."""
-    for name, axes in AXES.items():
+    with_head = any(name.startswith("head/") for name in arrays)
+    for name, axes in (AXES | HEAD_AXES if with_head else AXES).items():
         if name not in arrays:
             raise InputError(f"{source} is no vision transformer that timm reads: no {name}")
         if arrays[name].ndim != axes or not arrays[name].size:

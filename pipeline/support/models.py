@@ -137,6 +137,28 @@ def _is_square(number: int) -> bool:
     return number > 0 and math.isqrt(number) ** 2 == number
 
 
+def create_from(
+    state: Mapping[str, torch.Tensor],
+    architecture: str,
+    *,
+    num_classes: int,
+    image_size: int,
+    source: str,
+) -> nn.Module:
+    """Create a classifier with the weights of ``state``, its positions fitted to the image size.
+
+    Raises:
+        InputError: as :func:`create` and :func:`load_weights`, before memory is taken for a model
+            that may be much larger than the file.
+    """
+    planned = outline(architecture, num_classes=num_classes, image_size=image_size)
+    state = resample(state, planned)
+    check_weights(planned, state, source)
+    model = create(architecture, num_classes=num_classes, image_size=image_size)
+    load_weights(model, state, source)
+    return model
+
+
 def load_weights(model: nn.Module, state: Mapping[str, torch.Tensor], source: str) -> None:
     """Copy ``state`` (float tensors by timm's parameter names) into ``model``, as float32.
 

@@ -210,7 +210,7 @@ ATTACKS: dict[str, tuple[str, Attack]] = {
     "labels: too few": ("3 classes, but 1 labels", labels(b"cat\n")),
     "labels: twice": ("is there twice", labels(b"cat\ndog\ncat\n")),
     "labels: empty lines": ("a class name is empty", labels(b"cat\n\n\ndog\n")),
-    "labels: nothing": ("no class name", labels(b"")),
+    "labels: nothing": ("a class name is empty", labels(b"")),
     "labels: control": ("class name", labels(b"cat\n\x1b[2J\ncow\n")),
     "giant config": ("config.json is larger than", giant("config.json")),
     "giant weights": ("model.safetensors has 1099511627776 bytes", giant("model.safetensors")),

@@ -11,6 +11,7 @@ import os
 import re
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -27,6 +28,7 @@ ARCHITECTURE = "test_vit"  # 0.4 million weights
 CLASSES = 3
 MORE_BYTES = 1 << 30  # beyond what the interpreter with torch has mapped
 CPU_SECONDS = 20
+SECONDS = 60  # for what waits and does not compute
 RAN = "ran"  # the file that a payload writes in its folder
 
 # Writes its files into a folder; returns what of `model` in params.yaml is not the usual.
@@ -104,6 +106,7 @@ def _main(folder: Path) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (mapped + MORE_BYTES,) * 2)
         resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS,) * 2)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        signal.alarm(SECONDS)
         with exit_on_error():
             params = default.model_copy(update={"model": Model.model_validate(plan[name])})
             pipeline.fetch.fetch(params, Path("out"))
