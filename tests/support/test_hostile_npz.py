@@ -158,7 +158,7 @@ ATTACKS: dict[str, tuple[str, Attack]] = {
         members({"a.npy": npy(np.zeros(3)), "a": npy(np.ones(3))}),
     ),
     "name out of the folder": (NO_MODEL, members({f"../{RAN}.npy": npy(np.zeros(3))})),
-    "absolute name": (NO_MODEL, members({f"/tmp/{RAN}.npy": npy(np.zeros(3))})),
+    "absolute name": (NO_MODEL, members({f"/srv/{RAN}.npy": npy(np.zeros(3))})),
     "name that controls a terminal": (
         r"fine\.npy is of \.npy version",
         members({"\x1b[2J\r\nfine.npy": b"\x93NUMPY\x09\x00"}),
