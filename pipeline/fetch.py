@@ -15,17 +15,19 @@ from pipeline.core.contract import Checkpoint, Contract, Preprocessing
 from pipeline.core.errors import InputError, ParamsError, exit_on_error
 from pipeline.core.params import Params, load_params
 from pipeline.support import paths, zoo
-from pipeline.support.checkpoints import open_checkpoint
 from pipeline.support.contracts import CONTRACT_FILE, MODEL_FILE
-from pipeline.support.facts import IMAGENET_CLASSES, Facts, facts_of_metadata
+from pipeline.support.facts import IMAGENET_CLASSES, Facts
 from pipeline.support.files import atomic, sha256_file, write_bytes, write_text
-from pipeline.support.origins import Origin, locate
+from pipeline.support.origins import locate
+from pipeline.support.weights import read_weights
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
 IMAGENET_21K = (21_841, 21_843)  # classes, as Google and timm count them
+
+MAX_RESIZE = 8192  # pixels
 
 
 def fetch(params: Params, out: Path) -> None:
@@ -41,8 +43,11 @@ def fetch(params: Params, out: Path) -> None:
 
     from safetensors.torch import save
 
-    state, facts = _open(origin)
-    model, labels, preprocessing = _build(state, facts, origin.source, params.model.image_size)
+    state, own = read_weights(origin.path, origin.source)
+    facts = origin.facts.over(own)
+    model, labels, preprocessing = _build(
+        origin.to_timm(state), facts, origin.source, params.model.image_size
+    )
     with atomic(out) as new:
         new.mkdir()
         arrays = {key: value.contiguous() for key, value in model.state_dict().items()}
@@ -66,42 +71,29 @@ def fetch(params: Params, out: Path) -> None:
         write_text(new / CONTRACT_FILE, contract.to_json())
 
 
-def _open(origin: Origin) -> tuple[dict[str, torch.Tensor], Facts]:
-    """Weights under timm's names, and everything that is said of them."""
-    if origin.path.suffix.lower() == ".npz":
-        from pipeline.support import google
-
-        state, own = google.read(origin.path, origin.source)
-        return state, origin.facts.over(own)
-    state, metadata = open_checkpoint(origin.path, origin.source)
-    facts = origin.facts.over(facts_of_metadata(metadata, origin.source))
-    return origin.to_timm(state), facts
-
-
 def _build(
     state: Mapping[str, torch.Tensor], facts: Facts, source: str, image_size: int | None
 ) -> tuple[nn.Module, tuple[str, ...], Preprocessing]:
     """Make the model with its weights, and say how to feed it and what its outputs are called."""
-    from pipeline.support.models import (
-        create,
-        head_size,
-        load_weights,
-        pretrained_cfg,
-        resample,
-    )
+    from pipeline.support import models
 
     if facts.architecture is None:
         raise ParamsError(
             f"params.yaml: model.architecture is missing, and {source} does not say; give timm's "
             "name, e.g. deit_tiny_patch16_224"
         )
-    cfg = pretrained_cfg(facts.architecture)
+    cfg = models.pretrained_cfg(facts.architecture)
     labels = facts.labels or ()
-    classes = head_size(cfg, state) or len(labels) or IMAGENET_CLASSES
+    classes = models.head_size(cfg, state) or len(labels) or IMAGENET_CLASSES
     size = {} if image_size is None else {"input_size": (3, image_size, image_size)}
     preprocessing = _preprocessing({**facts.data, **size}, cfg)
-    model = create(facts.architecture, num_classes=classes, image_size=preprocessing.size[0])
-    load_weights(model, resample(state, model), source)
+    model = models.create_from(
+        state,
+        facts.architecture,
+        num_classes=classes,
+        image_size=preprocessing.size[0],
+        source=source,
+    )
     if classes in IMAGENET_21K and not labels:
         raise InputError(
             f"{source} has a head for the {classes} classes of ImageNet-21k, on which it was only "
@@ -121,9 +113,15 @@ def _preprocessing(data: Mapping[str, Any], cfg: Mapping[str, Any]) -> Preproces
 
     config = resolve_data_config(dict(data), pretrained_cfg=dict(cfg))
     _, height, width = config["input_size"]
+    resize = math.floor(height / config["crop_pct"])
+    if resize > MAX_RESIZE:
+        raise InputError(
+            f"crop_pct {config['crop_pct']:g} would resize images to {resize} pixels, more than "
+            f"{MAX_RESIZE}, to cut out {height}; it is input size / resized size"
+        )
     return Preprocessing(
         size=(height, width),
-        resize=math.floor(height / config["crop_pct"]),
+        resize=resize,
         crop_pct=config["crop_pct"],
         crop_mode=config["crop_mode"],
         interpolation=config["interpolation"],

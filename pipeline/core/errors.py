@@ -47,6 +47,19 @@ class GateError(EdgeVitError):
     exit_status = 1
 
 
+def shown(text: object, limit: int = 80) -> str:
+    """Return what a file says of itself, for a message: without control characters, and short."""
+    words = str(text)
+    short = words if len(words) <= limit else f"{words[:limit]}..."
+    return _escaped(short)
+
+
+def _escaped(text: str, but: str = "") -> str:
+    return "".join(
+        c if c.isprintable() or c in but else c.encode("unicode_escape").decode() for c in text
+    )
+
+
 def is_full(error: BaseException) -> bool:
     """Whether the disk, the user's quota or the largest file allowed is what stopped a write."""
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -61,7 +74,7 @@ def exit_on_error() -> Iterator[None]:
     try:
         yield
     except EdgeVitError as error:
-        print(f"edge-vit: {error}", file=sys.stderr)
+        print(f"edge-vit: {_escaped(str(error), but=chr(10))}", file=sys.stderr)
         sys.exit(error.exit_status)
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""

@@ -10,7 +10,7 @@ from torch import nn
 
 from pipeline.core.errors import InputError, ParamsError
 from pipeline.support import models
-from pipeline.support.checkpoints import open_checkpoint
+from pipeline.support.weights import read_weights
 
 State = Mapping[str, torch.Tensor]
 
@@ -91,7 +91,7 @@ def start_from(model: nn.Module, checkpoint: Path) -> None:
     """
     if not checkpoint.is_file():
         raise InputError(f"model.checkpoint: there is no file {checkpoint}")
-    state, _ = open_checkpoint(checkpoint)
+    state, _ = read_weights(checkpoint, str(checkpoint), head=False)
     own = model.state_dict()
     for head in models.heads(getattr(model, "pretrained_cfg", None) or {}):
         for key in (f"{head}.weight", f"{head}.bias"):

@@ -107,16 +107,15 @@ def _take(teacher: Teacher, checkpoint: Path, classes: Sequence[str], out: Path)
     """Copy a checkpoint, once it fits its architecture and the data, as float32 safetensors."""
     from safetensors.torch import save
 
-    from pipeline.finetune import nets
     from pipeline.finetune.pack import metadata
-    from pipeline.support.checkpoints import open_checkpoint
-    from pipeline.support.facts import facts_of_metadata
+    from pipeline.support import models
     from pipeline.support.files import write_bytes
+    from pipeline.support.weights import read_weights
 
     if not checkpoint.is_file():
         raise InputError(f"teacher.checkpoint: there is no file {checkpoint}")
-    state, carried = open_checkpoint(checkpoint)
-    facts = _given(teacher).over(facts_of_metadata(carried, str(checkpoint)))
+    state, own = read_weights(checkpoint, str(checkpoint))
+    facts = _given(teacher).over(own)
     if facts.architecture is None:
         raise InputError(
             f"teacher.architecture is missing, and {checkpoint} does not say; give timm's name, "
@@ -124,8 +123,13 @@ def _take(teacher: Teacher, checkpoint: Path, classes: Sequence[str], out: Path)
         )
     _check_classes(facts.labels, classes, f"teacher.checkpoint: {checkpoint}")
     prepared = _resolved(facts, str(checkpoint))
-    model = nets.build(facts.architecture, len(classes), prepared.size[0])
-    nets.load(model, state, str(checkpoint))
+    model = models.create_from(
+        state,
+        facts.architecture,
+        num_classes=len(classes),
+        image_size=prepared.size[0],
+        source=str(checkpoint),
+    )
     weights = {key: value.contiguous() for key, value in model.state_dict().items()}
     about = metadata(facts.architecture, classes, prepared)
     write_bytes(out / places.WEIGHTS_FILE, save(weights, about))

@@ -12,13 +12,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
+from unicodedata import category
 
 from pydantic import ValidationError
 
-from pipeline.core.errors import InputError, ParamsError
+from pipeline.core.errors import InputError, ParamsError, shown
+from pipeline.support.files import parse_json, read_bytes
 from pipeline.support.zoo import IMAGENET, DataConfig, imagenet_labels
 
 IMAGENET_CLASSES = 1000
+MAX_LABELS_BYTES = 16 << 20
+MAX_LABEL = 500  # characters
+UNSEEN = ("Cc", "Cs", "Zl", "Zp")  # Unicode's: control, half of a pair, line, paragraph
 METADATA_KEY = "edge_vit"  # of a safetensors file: one key, since several have no fixed order
 
 
@@ -41,10 +46,10 @@ class Facts:
 def read_labels(path: Path) -> tuple[str, ...]:
     if str(path) == IMAGENET:
         return imagenet_labels()
+    if not path.exists():
+        raise ParamsError(f"params.yaml: model.labels: {path} is missing")
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        raise ParamsError(f"params.yaml: model.labels: {path} is missing") from None
+        lines = read_bytes(path, MAX_LABELS_BYTES).decode().splitlines()
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not UTF-8 text ({error}); one class name a line") from None
     while lines and not lines[-1].strip():
@@ -55,10 +60,28 @@ def read_labels(path: Path) -> tuple[str, ...]:
 
 
 def _check_labels(labels: tuple[str, ...], source: str) -> None:
+    check_names(labels or ("",), source)
     twice = [label for label, count in Counter(labels).items() if count > 1]
-    if twice or not labels or not all(labels):
-        what = f"{twice[0]!r} is there twice" if any(twice) else "a class name is empty"
-        raise InputError(f"{source}: {what}; each class needs a name of its own")
+    if twice:
+        raise InputError(
+            f"{source}: {twice[0]!r} is there twice; each class needs a name of its own"
+        )
+
+
+def check_names(labels: tuple[str, ...], source: str) -> None:
+    """Hold class names to one line of text each, which apps can show.
+
+    Raises:
+        InputError: one holds a control character or half a character, or is a whole text.
+    """
+    for label in labels:
+        if not label.strip():
+            raise InputError(f"{source}: a class name is empty; each class needs a name")
+        if len(label) > MAX_LABEL or any(category(c) in UNSEEN for c in label):
+            raise InputError(
+                f"{source}: the class name {shown(label)} is no line of text of at most "
+                f"{MAX_LABEL} characters"
+            )
 
 
 def facts_of_metadata(metadata: Mapping[str, str], source: str) -> Facts:
@@ -83,8 +106,8 @@ def facts_of_metadata(metadata: Mapping[str, str], source: str) -> Facts:
 def _unfolded(metadata: Mapping[str, str], source: str) -> dict[str, str]:
     """Return metadata with the object under ``METADATA_KEY`` spread out, each value as text."""
     try:
-        own = json.loads(metadata.get(METADATA_KEY, "{}"))
-    except json.JSONDecodeError as error:
+        own = parse_json(metadata.get(METADATA_KEY, "{}"))
+    except ValueError as error:
         raise InputError(f"{source}: its metadata {METADATA_KEY} is not JSON ({error})") from None
     if not isinstance(own, dict):
         raise InputError(f"{source}: its metadata {METADATA_KEY} is no JSON object")
@@ -96,8 +119,8 @@ def _json_or_text(text: str) -> Any:
     """Read a metadata value, which is always text: JSON, ``0.5,0.5,0.5`` or a bare word."""
     for form in (text, f"[{text}]"):
         try:
-            return json.loads(form)
-        except json.JSONDecodeError:
+            return parse_json(form)
+        except ValueError:
             continue
     return text
 
@@ -110,6 +133,8 @@ def facts_of_config(config: Any, source: str) -> Facts:
             "of the model, e.g. hf:timm/deit_tiny_patch16_224.fb_in1k"
         )
     cfg = config.get("pretrained_cfg") or config
+    if not isinstance(cfg, dict):
+        raise InputError(f"{source}: pretrained_cfg in its config.json is no JSON object")
     values = {key: cfg.get(key) for key in DataConfig.model_fields}
     labels = label_tuple(config.get("label_names") or cfg.get("label_names"), source)
     classes = config.get("num_classes") or cfg.get("num_classes")
@@ -118,9 +143,17 @@ def facts_of_config(config: Any, source: str) -> Facts:
     return Facts(
         architecture=config["architecture"],
         labels=labels,
-        license=cfg.get("license"),
+        license=_text(cfg.get("license"), f"{source}: license in its config.json"),
         data=_data_config(values, f"{source}: config.json"),
     )
+
+
+def _text(value: Any, source: str) -> str | None:
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        raise InputError(f"{source} is no text")
+    return value
 
 
 def label_tuple(labels: Any, source: str) -> tuple[str, ...] | None:
@@ -138,4 +171,6 @@ def _data_config(values: Mapping[str, Any], source: str) -> dict[str, Any]:
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))
-        raise InputError(f"{source}: {key} is {first['input']!r}: {first['msg']}") from None
+        raise InputError(
+            f"{source}: {key} is {shown(repr(first['input']))}: {shown(first['msg'])}"
+        ) from None

@@ -14,11 +14,12 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from pipeline.core.errors import EdgeVitError, InputError
 
 CHUNK_BYTES = 1 << 20
+MAX_TEXT_BYTES = 64 << 20
 OLD = "edge-vit.old"  # in the scratch folder: what had the name before
 
 
@@ -121,23 +122,61 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")
 
 
-def read_json(path: Path) -> Any:
+def open_regular(path: Path) -> BinaryIO:
+    """Open a file to read it, where a device could be endless, and a pipe never answer.
+
+    Raises:
+        InputError: it is missing, or no regular file.
+    """
     try:
-        return json.loads(Path(path).read_text())
+        # Opening a pipe to read would wait for a writer.
+        number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
         raise InputError(f"{path} is missing; run `dvc repro` to make it") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    if not stat.S_ISREG(os.fstat(number).st_mode):
+        os.close(number)
+        raise InputError(f"{path} is a folder, a device or a pipe; a file is needed")
+    return os.fdopen(number, "rb")
+
+
+def read_bytes(path: Path, limit: int = MAX_TEXT_BYTES) -> bytes:
+    """Return a whole file.
+
+    Raises:
+        InputError: it is missing, no regular file, or larger than ``limit`` bytes.
+    """
+    with open_regular(path) as file:
+        content = file.read(limit + 1)
+    if len(content) > limit:
+        raise InputError(f"{path} is larger than {limit} bytes; it was not read")
+    return content
+
+
+def read_json(path: Path, limit: int = MAX_TEXT_BYTES) -> Any:
+    content = read_bytes(path, limit)
+    try:
+        return parse_json(content.decode())
+    except ValueError as error:
         raise InputError(f"{path} is not JSON ({error}); delete it and run `dvc repro`") from None
+
+
+def parse_json(text: str) -> Any:
+    """Read JSON that may come from anywhere.
+
+    Raises:
+        ValueError: it is none, is nested too deep, or has a number of thousands of digits.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deep") from None
 
 
 def sha256_file(path: Path) -> str:
     digest = hashlib.sha256()
-    try:
-        with open(path, "rb") as file:
-            while chunk := file.read(CHUNK_BYTES):
-                digest.update(chunk)
-    except FileNotFoundError:
-        raise InputError(f"{path} is missing; run `dvc repro` to make it") from None
+    with open_regular(path) as file:
+        while chunk := file.read(CHUNK_BYTES):
+            digest.update(chunk)
     return digest.hexdigest()
 
 

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
-from pipeline.core.errors import InputError
+from pipeline.core.errors import InputError, shown
 from pipeline.support.facts import IMAGENET_CLASSES, Facts
-from pipeline.support.models import create
+from pipeline.support.models import create, outline
 from pipeline.support.npz import open_npz
 from pipeline.support.zoo import imagenet_labels
 
@@ -36,6 +36,10 @@ SIZES = {
 BACKBONES = {(): "r", (2, 2, 2, 2): "r26", (3, 4, 9): "r50", (3, 4, 6, 3): "r50"}
 PREFIXES = ("", "opt/target/", "params/")
 BLOCK = re.compile(r"Transformer/encoderblock_(\d+)/")
+POSITIONS = "Transformer/posembed_input/pos_embedding"
+# How many axes the arrays have that tell what a network is like.
+AXES = {"embedding/kernel": 4, POSITIONS: 3}
+HEAD_AXES = {"head/kernel": 2, "head/bias": 1}
 UNIT = re.compile(r"block(\d+)/unit(\d+)/conv1/kernel")
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -47,24 +51,29 @@ class Shape:
 
     architecture: str
     image_size: int  # pixels
-    classes: int
+    classes: int  # 0 without a head
 
 
-def read(path: Path, source: str) -> tuple[dict[str, torch.Tensor], Facts]:
+def read(path: Path, source: str, *, head: bool = True) -> tuple[dict[str, torch.Tensor], Facts]:
     """Return weights under timm's names, and what is known of them.
 
     Raises:
-        InputError: damaged, no vision transformer, one that timm has not, or one without a head.
+        InputError: damaged, no vision transformer, one that timm has not, or, if ``head`` asks
+            for one, without a head.
     """
     arrays = open_npz(path, source)
-    shape = shape_of(arrays, source)
+    shape = shape_of(arrays, source, head=head)
+    needed, there = _numbers(arrays, shape, source)
+    few = _misfit(source, shape, f"it has {there} numbers, the network {needed}")
+    if there < needed // 2:  # before memory is taken for it
+        raise few
     model: Any = create(shape.architecture, num_classes=shape.classes, image_size=shape.image_size)
     try:
         model.load_pretrained(str(path))
-    except (KeyError, ValueError, RuntimeError) as error:
-        raise InputError(
-            f"{source} does not fit {shape.architecture}: {error}; fetch it again"
-        ) from None
+    except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
+        raise _misfit(source, shape, shown(error)) from None
+    if there < needed:  # timm repeats an array that is too small
+        raise few
     size = shape.image_size
     facts = Facts(
         architecture=shape.architecture,
@@ -75,25 +84,43 @@ def read(path: Path, source: str) -> tuple[dict[str, torch.Tensor], Facts]:
     return dict(model.state_dict()), facts
 
 
-def shape_of(arrays: Arrays, source: str) -> Shape:
-    """Find out which network the arrays are of.
+def _misfit(source: str, shape: Shape, why: str) -> InputError:
+    return InputError(f"{source} does not fit {shape.architecture}: {why}; fetch it again")
 
-    Raises:
-        InputError: none that timm has, or no classifier.
-    """
-    import timm
 
+def _numbers(arrays: Arrays, shape: Shape, source: str) -> tuple[int, int]:
+    """How many the network has, and how many the file."""
+    model = outline(shape.architecture, num_classes=shape.classes, image_size=shape.image_size)
+    needed = sum(value.numel() for value in model.state_dict().values())
+    return needed, sum(value.size for value in _own(arrays, source).values())
+
+
+def _own(arrays: Arrays, source: str) -> Arrays:
+    """The network's arrays, without what the names of all of them begin with."""
     prefix = next((p for p in PREFIXES if f"{p}embedding/kernel" in arrays), None)
     if prefix is None:
         raise InputError(
             f"{source} is no vision transformer of Google's: it has no embedding/kernel"
         )
-    own = {key.removeprefix(prefix): value for key, value in arrays.items()}
-    if "head/kernel" not in own:
+    named = {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
+    return {key: value for key, value in named.items() if not key.startswith("pre_logits/")}
+
+
+def shape_of(arrays: Arrays, source: str, *, head: bool = True) -> Shape:
+    """Find out which network the arrays are of.
+
+    Raises:
+        InputError: none that timm has, or no classifier if ``head`` asks for one.
+    """
+    import timm
+
+    own = _own(arrays, source)
+    if head and "head/kernel" not in own:
         raise InputError(
             f"{source} is no classifier: it has no head. Choose a checkpoint that was fine-tuned, "
             "or fine-tune it (finetune/README.md)"
         )
+    _check_axes(own, source)
     kernel = own["embedding/kernel"]
     patch, width = kernel.shape[0], kernel.shape[-1]
     blocks = len({found[1] for key in own if (found := BLOCK.match(key))})
@@ -114,7 +141,26 @@ def shape_of(arrays: Arrays, source: str) -> Shape:
             f"{source}: timm has no vision transformer of width {width} with {blocks} blocks, "
             f"patches of {patch} and residual stages {stages}"
         )
-    return Shape(name, side, int(own["head/kernel"].shape[-1]))
+    classes = own["head/kernel"].shape[-1] if "head/kernel" in own else 0
+    return Shape(name, side, int(classes))
+
+
+def _check_axes(arrays: Arrays, source: str) -> None:
+    """Hold the arrays that tell the network's size to numbers of axes, none of them empty."""
+    with_head = any(name.startswith("head/") for name in arrays)
+    for name, axes in (AXES | HEAD_AXES if with_head else AXES).items():
+        if name not in arrays:
+            raise InputError(f"{source} is no vision transformer that timm reads: no {name}")
+        if arrays[name].ndim != axes or not arrays[name].size:
+            raise InputError(
+                f"{source} is no vision transformer that timm reads: {name} has the shape "
+                f"{arrays[name].shape}"
+            )
+    if odd := next((key for key, value in arrays.items() if value.dtype.kind != "f"), None):
+        raise InputError(
+            f"{source} is no vision transformer that timm reads: {shown(odd)} holds "
+            f"{arrays[odd].dtype}"
+        )
 
 
 def _stages(arrays: Arrays) -> tuple[int, ...]:
@@ -127,10 +173,8 @@ def _stages(arrays: Arrays) -> tuple[int, ...]:
 
 def _grid(arrays: Arrays, source: str) -> int:
     """Patches on a side, from the position embeddings [1, 1 + side * side, width]."""
-    positions = arrays.get("Transformer/posembed_input/pos_embedding")
-    if positions is None or positions.ndim != 3:
-        raise InputError(f"{source} has no position embeddings of the kind that timm reads")
-    side = math.isqrt(positions.shape[1] - 1)
-    if side * side != positions.shape[1] - 1:
-        raise InputError(f"{source}: {positions.shape[1]} position embeddings are no square and 1")
+    positions = arrays[POSITIONS].shape[1]
+    side = math.isqrt(positions - 1)
+    if side * side != positions - 1 or not side:
+        raise InputError(f"{source}: {positions} position embeddings are no square and 1")
     return side

@@ -10,17 +10,23 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from pipeline.core.errors import InputError
-from pipeline.support.facts import Facts
+from pipeline.core.errors import InputError, shown
+from pipeline.core.schema import Fraction, Positive
+from pipeline.support.facts import Facts, check_names
+from pipeline.support.zoo import Pixels
 
 if TYPE_CHECKING:
     import torch
 
 State = dict[str, "torch.Tensor"]
+
+MAX_CLASSES = 100_000
+MAX_STAGES = 16
+Width = Annotated[int, Field(ge=1, le=100_000)]  # and other counts of a network's parts
 
 QKV = ("query", "key", "value")
 KINDS = ("vit", "deit", "mobilevit", "mobilevitv2")
@@ -87,53 +93,55 @@ UNUSED = re.compile(r"(^|\.)(pooler\.|embeddings\.position_ids$)")
 class Config(BaseModel):
     """What of ``config.json`` decides about the network."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True)
+    model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False)
 
     model_type: Literal["vit", "deit", "mobilevit", "mobilevitv2"]
     architectures: tuple[str, ...] | None = None
-    id2label: dict[int, str] = Field(default_factory=dict)
+    id2label: dict[Annotated[int, Field(ge=0, lt=MAX_CLASSES)], str] = Field(default_factory=dict)
     hidden_act: str = "gelu"
     num_channels: Literal[3] = 3
-    layer_norm_eps: float = Field(default=1e-12, gt=0)
-    image_size: int = 224
-    patch_size: int = 16
-    hidden_size: int = 768
-    num_hidden_layers: int = 12
-    num_attention_heads: int = 12
-    intermediate_size: int = 3072
+    layer_norm_eps: float = Field(default=1e-12, gt=0, lt=1)
+    image_size: Pixels = 224
+    patch_size: Pixels = 16
+    hidden_size: Width = 768
+    num_hidden_layers: Width = 12
+    num_attention_heads: Width = 12
+    intermediate_size: Width = 3072
     qkv_bias: bool = True
-    hidden_sizes: tuple[int, ...] = (144, 192, 240)
-    neck_hidden_sizes: tuple[int, ...] = (16, 32, 64, 96, 128, 160, 640)
+    hidden_sizes: tuple[Width, ...] = Field(default=(144, 192, 240), max_length=MAX_STAGES)
+    neck_hidden_sizes: tuple[Width, ...] = Field(
+        default=(16, 32, 64, 96, 128, 160, 640), max_length=MAX_STAGES
+    )
     expand_ratio: float | None = None
-    width_multiplier: float = 1.0
-    output_stride: int = 32
+    width_multiplier: float = Field(default=1.0, gt=0, le=10)
+    output_stride: Width = 32
 
 
 class Side(BaseModel):
     """A size as preprocessors write it; older ones write a bare number."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True)
+    model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False)
 
-    height: int | None = None
-    width: int | None = None
-    shortest_edge: int | None = None
+    height: Pixels | None = None
+    width: Pixels | None = None
+    shortest_edge: Pixels | None = None
 
 
 class Preprocessor(BaseModel):
     """What of ``preprocessor_config.json`` decides about the input."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True)
+    model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False)
 
     do_resize: bool = True
-    size: Side | int = 224
+    size: Side | Pixels = 224
     resample: int = 2
     do_center_crop: bool | None = None
-    crop_size: Side | int | None = None
+    crop_size: Side | Pixels | None = None
     do_rescale: bool = True
     rescale_factor: float = 1 / 255
     do_normalize: bool | None = None
-    image_mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
-    image_std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    image_mean: tuple[Fraction, Fraction, Fraction] = (0.5, 0.5, 0.5)
+    image_std: tuple[Positive, Positive, Positive] = (0.5, 0.5, 0.5)
     do_flip_channel_order: bool | None = None
 
     def crops(self, kind: str) -> bool:
@@ -161,7 +169,7 @@ def facts_of(config: Any, preprocessor: Any, source: str) -> Facts:
         InputError: no network that timm has, no classifier, or a preparation that has no name.
     """
     known = read_config(config, source)
-    labels = tuple(known.id2label[i] for i in sorted(known.id2label))
+    labels = _labels(known, source)
     if any(PLACEHOLDER.fullmatch(label) for label in labels):
         labels = ()
     prepared = _read(Preprocessor, preprocessor, f"{source}: preprocessor_config.json")
@@ -173,6 +181,16 @@ def facts_of(config: Any, preprocessor: Any, source: str) -> Facts:
     )
 
 
+def _labels(known: Config, source: str) -> tuple[str, ...]:
+    """Class names in the order of the outputs; ImageNet has two cranes, so they may be equal."""
+    count = len(known.id2label)
+    if known.id2label.keys() != set(range(count)):
+        raise InputError(f"{source}: config.json: id2label does not name the classes 0 to {count}")
+    labels = tuple(known.id2label[i] for i in range(count))
+    check_names(labels, f"{source}: config.json")
+    return labels
+
+
 def read_config(config: Any, source: str) -> Config:
     """Read ``config.json``.
 
@@ -182,15 +200,15 @@ def read_config(config: Any, source: str) -> Config:
     kind = config.get("model_type") if isinstance(config, dict) else None
     if kind not in KINDS:
         raise InputError(
-            f"{source}: its config.json is of a {kind!r} model; of transformers' models "
+            f"{source}: its config.json is of a {shown(repr(kind))} model; of transformers' models "
             f"{', '.join(KINDS)} are read. Look for timm's copy of the model on the hub"
         )
     known = _read(Config, config, f"{source}: config.json")
     classes = known.architectures or ()
     if classes and not any("ForImageClassification" in name for name in classes):
         raise InputError(
-            f"{source} is no classifier but {classes[0]}; fine-tune it on labelled images first "
-            "(finetune/README.md)"
+            f"{source} is no classifier but {shown(classes[0])}; fine-tune it on labelled images "
+            "first (finetune/README.md)"
         )
     return known
 
@@ -236,8 +254,8 @@ def _architecture(known: Config, source: str) -> str:
     if known.model_type in ("vit", "deit"):
         if known.hidden_act != "gelu" or not known.qkv_bias:
             raise InputError(
-                f"{source}: timm has no ViT with activation {known.hidden_act!r} and qkv_bias "
-                f"{str(known.qkv_bias).lower()}"
+                f"{source}: timm has no ViT with activation {shown(repr(known.hidden_act))} and "
+                f"qkv_bias {str(known.qkv_bias).lower()}"
             )
         shape = (
             *(known.hidden_size, known.num_hidden_layers),
@@ -269,6 +287,8 @@ def _data(known: Config, prepared: Preprocessor, source: str) -> dict[str, Any]:
     problem = None
     if not prepared.do_resize:
         problem = "does not resize"
+    elif not side:
+        problem = "says no size"
     elif not squashed and not prepared.crops(known.model_type):
         problem = "leaves images of several shapes"
     elif crop > side:
@@ -276,7 +296,7 @@ def _data(known: Config, prepared: Preprocessor, source: str) -> dict[str, Any]:
     elif abs(factor * 255 - 1) > 1e-6:
         problem = f"multiplies pixels by {factor:g}, not by 1/255"
     elif prepared.resample not in FILTERS:
-        problem = f"resizes with an unknown filter {prepared.resample}"
+        problem = f"resizes with an unknown filter {shown(prepared.resample)}"
     if problem:
         raise InputError(f"{source}: its preprocessor_config.json {problem}; not supported")
     plain = not prepared.normalizes(known.model_type)
@@ -313,5 +333,6 @@ def _read(model: type[T], values: Any, source: str) -> T:
         return model.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(map(str, first["loc"])) or "it"
-        raise InputError(f"{source}: {key} is {first['input']!r:.60}: {first['msg']}") from None
+        key = shown(".".join(map(str, first["loc"])) or "it")
+        found = shown(repr(first["input"]))
+        raise InputError(f"{source}: {key} is {found}: {shown(first['msg'])}") from None

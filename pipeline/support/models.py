@@ -6,16 +6,18 @@ Importing this module is cheap; timm is imported on first use.
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from pipeline.core.errors import InputError
+from pipeline.core.errors import InputError, shown
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
 SHOWN_KEYS = 5
+FLOATS = ("torch.float16", "torch.bfloat16", "torch.float32", "torch.float64")  # to read from
 
 
 def create(
@@ -64,6 +66,18 @@ def create(
     return model.eval()
 
 
+def outline(architecture: str, *, num_classes: int, image_size: int | None = None) -> nn.Module:
+    """Create a classifier whose weights have shapes but no memory, to hold a file against.
+
+    Raises:
+        InputError: as :func:`create`.
+    """
+    import torch
+
+    with torch.device("meta"):
+        return create(architecture, num_classes=num_classes, image_size=image_size)
+
+
 def pretrained_cfg(architecture: str) -> dict[str, Any]:
     """Return timm's configuration of an architecture: input, crop, names of its head; or {}.
 
@@ -75,7 +89,7 @@ def pretrained_cfg(architecture: str) -> dict[str, Any]:
     if not timm.is_model(architecture):
         near = difflib.get_close_matches(architecture, timm.list_models(), n=3)
         hint = f"did you mean {', '.join(near)}?" if near else "see timm.list_models()"
-        raise InputError(f"model.architecture: timm knows no {architecture!r}; {hint}")
+        raise InputError(f"model.architecture: timm knows no {shown(repr(architecture))}; {hint}")
     try:
         cfg = timm.models.get_pretrained_cfg(architecture)
     except RuntimeError as error:
@@ -109,12 +123,40 @@ def resample(state: Mapping[str, torch.Tensor], model: Any) -> dict[str, torch.T
     target, source = getattr(model, "pos_embed", None), fitted.get("pos_embed")
     if target is None or source is None or source.shape == target.shape:
         return fitted
-    if source.ndim != 3 or target.ndim != 3:
-        return fitted
     prefix = 0 if getattr(model, "no_embed_class", False) else model.num_prefix_tokens
+    if source.ndim != 3 or target.ndim != 3 or not _is_square(source.shape[1] - prefix):
+        return fitted
+    if source.shape[::2] != target.shape[::2] or str(source.dtype) not in FLOATS:
+        return fitted
     grid = model.patch_embed.grid_size
     fitted["pos_embed"] = resample_abs_pos_embed(source, list(grid), num_prefix_tokens=prefix)
     return fitted
+
+
+def _is_square(number: int) -> bool:
+    return number > 0 and math.isqrt(number) ** 2 == number
+
+
+def create_from(
+    state: Mapping[str, torch.Tensor],
+    architecture: str,
+    *,
+    num_classes: int,
+    image_size: int,
+    source: str,
+) -> nn.Module:
+    """Create a classifier with the weights of ``state``, its positions fitted to the image size.
+
+    Raises:
+        InputError: as :func:`create` and :func:`load_weights`, before memory is taken for a model
+            that may be much larger than the file.
+    """
+    planned = outline(architecture, num_classes=num_classes, image_size=image_size)
+    state = resample(state, planned)
+    check_weights(planned, state, source)
+    model = create(architecture, num_classes=num_classes, image_size=image_size)
+    load_weights(model, state, source)
+    return model
 
 
 def load_weights(model: nn.Module, state: Mapping[str, torch.Tensor], source: str) -> None:
@@ -123,6 +165,21 @@ def load_weights(model: nn.Module, state: Mapping[str, torch.Tensor], source: st
     Raises:
         InputError: keys or shapes do not fit, the head is missing, or a weight is NaN or infinite;
             the first few are named, with ``source`` as the file to look at.
+    """
+    check_weights(model, state, source)
+    own = model.state_dict()
+    fitting = {key: state[key].float() for key in own}
+    # After the conversion: float64 has finite numbers that float32 has not.
+    problems = [f"{key} holds NaN or infinity" for key in own if not fitting[key].isfinite().all()]
+    _refuse(problems, source)
+    model.load_state_dict(fitting)
+
+
+def check_weights(model: nn.Module, state: Mapping[str, torch.Tensor], source: str) -> None:
+    """Hold the keys, shapes and dtypes of ``state`` against ``model``, an outline or a real one.
+
+    Raises:
+        InputError: as :func:`load_weights`, but for the numbers themselves.
     """
     own = model.state_dict()
     missing = {key for key in own if key not in state}
@@ -133,23 +190,29 @@ def load_weights(model: nn.Module, state: Mapping[str, torch.Tensor], source: st
             "Fine-tune it on labelled images first, or choose a classifier in model.checkpoint"
         )
     problems = [f"missing {key}" for key in own if key not in state]
-    problems += [f"unexpected {key}" for key in state if key not in own]
+    problems += [f"unexpected {shown(key)}" for key in state if key not in own]
+    both = [key for key in own if key in state]
     problems += [
         f"{key} is {tuple(state[key].shape)}, the model wants {tuple(own[key].shape)}"
-        for key in own
-        if key in state and state[key].shape != own[key].shape
+        for key in both
+        if state[key].shape != own[key].shape
     ]
-    problems = problems or [
-        f"{key} holds NaN or infinity" for key in own if not state[key].isfinite().all()
+    problems += [
+        f"{key} is {str(state[key].dtype).removeprefix('torch.')}, no floating-point numbers"
+        for key in both
+        if own[key].is_floating_point() and str(state[key].dtype) not in FLOATS
     ]
+    _refuse(problems, source)
+
+
+def _refuse(problems: list[str], source: str) -> None:
     if problems:
-        shown = "; ".join(problems[:SHOWN_KEYS])
+        listed = "; ".join(problems[:SHOWN_KEYS])
         more = f"; and {len(problems) - SHOWN_KEYS} more" if len(problems) > SHOWN_KEYS else ""
         raise InputError(
-            f"{source} does not fit the model: {shown}{more}. "
+            f"{source} does not fit the model: {listed}{more}. "
             "Check model.checkpoint and model.architecture in params.yaml"
         )
-    model.load_state_dict({key: state[key].float() for key in own})
 
 
 def _heads_of(model: nn.Module) -> tuple[str, ...]:

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 State = dict[str, "torch.Tensor"]
 
+MAX_BYTES = 16 << 30  # ViT-H/14 has 2.5 GB
+MAX_CONFIG_BYTES = 4 << 20  # with the names of 21 843 classes twice, 2 MB
 TRUST = "trust-first-use"
 HUB = "hf:"
 CONFIG_FILE, PREPROCESSOR_FILE = "config.json", "preprocessor_config.json"
@@ -118,9 +120,17 @@ def _entry_file(entry: zoo.Entry) -> Path:
 
 def _from_path(model: Model, known: zoo.Zoo) -> Origin:
     path = Path(model.checkpoint)
+    _check_size(path)
     if name := _is_copy_of(path, model, known):
         return _from_zoo(model, name, known.checkpoints[name], path)
     return _own_file(path, model, _slug(path.stem))
+
+
+def _check_size(path: Path) -> None:
+    """Refuse a file that nobody would want to see the end of being hashed."""
+    size = path.stat().st_size
+    if size > MAX_BYTES:
+        raise InputError(f"{path} has {size} bytes; checkpoints of up to {MAX_BYTES} are read")
 
 
 def _own_file(path: Path, model: Model, name: str) -> Origin:
@@ -169,8 +179,8 @@ def _from_hub(model: Model) -> Origin:
     config = hub_file(repository, CONFIG_FILE, revision)
     commit = config.parent.name  # the same commit for all files, whatever happens between
     facts, to_timm = _described(
-        read_json(config),
-        lambda: read_json(hub_file(repository, PREPROCESSOR_FILE, commit)),
+        read_json(config, MAX_CONFIG_BYTES),
+        lambda: read_json(hub_file(repository, PREPROCESSOR_FILE, commit), MAX_CONFIG_BYTES),
         model.checkpoint,
     )
     path = _hub_weights(repository, commit)
@@ -200,13 +210,14 @@ def _from_folder(model: Model) -> Origin:
     """A hub repository that was downloaded by hand."""
     folder = Path(model.checkpoint)
     facts, to_timm = _described(
-        read_json(folder / CONFIG_FILE),
-        lambda: read_json(folder / PREPROCESSOR_FILE),
+        read_json(folder / CONFIG_FILE, MAX_CONFIG_BYTES),
+        lambda: read_json(folder / PREPROCESSOR_FILE, MAX_CONFIG_BYTES),
         model.checkpoint,
     )
     weights = next((folder / n for n in WEIGHTS_FILES if (folder / n).is_file()), None)
     if weights is None:
         raise InputError(f"{folder} has neither {' nor '.join(WEIGHTS_FILES)}; download it again")
+    _check_size(weights)
     return dataclasses.replace(
         _own_file(weights, model, _slug(folder.resolve().name)),
         facts=_given(model).over(facts),

@@ -63,3 +63,13 @@ def test_success_exits_with_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     with exit_on_error():
         pass
     assert capsys.readouterr() == ("", "")
+
+
+def test_a_message_never_controls_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    status, message = run(errors.InputError("a\x1b[2J\rb\nadd this line"), capsys)
+    assert (status, message) == (2, "edge-vit: a\\x1b[2J\\rb\nadd this line\n")
+
+
+def test_what_a_file_says_is_shown_short_and_on_one_line() -> None:
+    assert errors.shown("head\n\x00") == "head\\n\\x00"
+    assert errors.shown("a" * 100, limit=3) == "aaa..."

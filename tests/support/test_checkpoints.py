@@ -13,6 +13,8 @@ from safetensors.torch import save_file
 
 from pipeline.core.errors import InputError
 from pipeline.support.checkpoints import open_checkpoint
+from pipeline.support.files import sha256_file
+from pipeline.support.weights import read_weights
 
 STATE = {"head.weight": torch.arange(6.0).reshape(2, 3), "head.bias": torch.ones(2)}
 
@@ -107,7 +109,7 @@ def test_damaged_safetensors_are_refused(tmp_path: Path, damage: Any) -> None:
 def test_damaged_pickles_are_refused(tmp_path: Path, damage: Any) -> None:
     torch.save(STATE, tmp_path / "whole.pth")
     (tmp_path / "a.pth").write_bytes(damage((tmp_path / "whole.pth").read_bytes()))
-    with pytest.raises(InputError, match=r"a\.pth is not a whole PyTorch checkpoint"):
+    with pytest.raises(InputError, match=r"a\.pth is (not a whole PyTorch checkpoint|damaged)"):
         open_checkpoint(tmp_path / "a.pth")
 
 
@@ -142,3 +144,20 @@ def test_another_format_is_refused_with_those_that_can_be_read(tmp_path: Path) -
     (tmp_path / "a.h5").write_bytes(b"HDF")
     with pytest.raises(InputError, match=r"\.safetensors, \.pth, \.pt, \.bin"):
         open_checkpoint(tmp_path / "a.h5")
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors", ".npz"])
+def test_a_file_that_vanished_after_it_was_hashed_is_named(tmp_path: Path, suffix: str) -> None:
+    with pytest.raises(InputError, match=rf"gone\{suffix} is missing"):
+        read_weights(tmp_path / f"gone{suffix}", "it")
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors", ".npz"])
+def test_a_pipe_or_a_device_is_not_waited_for(tmp_path: Path, suffix: str) -> None:
+    os.mkfifo(tmp_path / f"pipe{suffix}")
+    (tmp_path / f"zero{suffix}").symlink_to("/dev/zero")
+    for name in ("pipe", "zero"):
+        with pytest.raises(InputError, match="a file is needed"):
+            read_weights(tmp_path / f"{name}{suffix}", "it")
+        with pytest.raises(InputError, match="a file is needed"):
+            sha256_file(tmp_path / f"{name}{suffix}")

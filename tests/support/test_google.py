@@ -69,7 +69,10 @@ def test_an_array_that_is_missing_is_named(tmp_path: Path) -> None:
     ("arrays", "words"),
     [
         ({"a": np.zeros(3)}, "no vision transformer of Google's"),
-        ({"embedding/kernel": np.zeros((16, 16, 3, 7)), "head/kernel": np.zeros((7, 2))}, "no pos"),
+        (
+            {"embedding/kernel": np.zeros((16, 16, 3, 7)), "head/kernel": np.zeros((7, 2))},
+            "no .*pos",
+        ),
     ],
 )
 def test_other_arrays_are_refused(
@@ -137,7 +140,7 @@ def giant() -> bytes:
         (giant(), "says 79999999992 bytes"),
         (npy(np.zeros(5))[:-8], "says 40 bytes, it has 32"),
         (b"\x93NUMPY\x09\x00", "version"),
-        (b"no array", "not a whole"),
+        (b"no array", "damaged"),
         (npy(np.zeros(4_000_000)), "would unpack"),
     ],
 )
