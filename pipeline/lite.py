@@ -15,6 +15,8 @@ FUSED_ATTENTION = "aten::scaled_dot_product_attention"
 # The oldest that device_tests runs the file on; 1.13.1 lacks fused attention (docs/adr/0004).
 OLDEST_RUNTIME = "PyTorch Lite 1.13.1"
 OLDEST_RUNTIME_FUSED = "PyTorch Lite 2.1.2"
+SOURCE = "code/"
+WRITTEN_ALWAYS = {"version", "byteorder", ".data/serialization_id"}  # by PyTorch's writer
 
 
 def lite(params: Quantize, optimized: Path, out: Path) -> Path:
@@ -45,8 +47,27 @@ def lite(params: Quantize, optimized: Path, out: Path) -> Path:
         content = model._save_to_buffer_for_lite_interpreter({EXTRA_FILE: final.to_json()})
     with atomic(out) as new:
         new.mkdir()
-        write_bytes(new / name, content)
+        write_bytes(new / name, without_source(content))
     return out / name
+
+
+def without_source(content: bytes) -> bytes:
+    """Return a ``.ptl`` without the TorchScript source beside its bytecode.
+
+    The Lite interpreter never reads it; in a small model it is a thirtieth of the file, and its
+    debug records name files of the machine that wrote it.
+    """
+    import torch
+
+    reader = torch._C.PyTorchFileReader(io.BytesIO(content))
+    stripped = io.BytesIO()
+    writer = torch._C.PyTorchFileWriter(stripped)
+    for name in reader.get_all_records():
+        if not name.startswith(SOURCE) and name not in WRITTEN_ALWAYS:
+            record = reader.get_record(name)
+            writer.write_record(name, record, len(record))
+    writer.write_end_of_file()
+    return stripped.getvalue()
 
 
 def main() -> None:
