@@ -2,31 +2,24 @@
 
 The cache (``EDGE_VIT_CACHE``, default ``~/.cache/edge-vit``) holds each file under its SHA-256, so
 that a name or an address can never stand for other bytes. ``trusted.json`` in it remembers what
-``model.sha256: trust-first-use`` was given the first time.
+``model.sha256: trust-first-use`` was given the first time. ``partial`` holds what downloads that
+were cut left.
 """
 
 from __future__ import annotations
 
 import hashlib
-import ipaddress
 import os
-import tempfile
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, BinaryIO
-from urllib.parse import unquote, urljoin, urlsplit
+from typing import Any
 
-from pipeline.core.errors import InputError, IntegrityError, NetworkError
-from pipeline.support.files import CHUNK_BYTES, read_json, sha256_file, write_json
-
-if TYPE_CHECKING:
-    import requests
-
-CONNECT_TIMEOUT_S = 10
-READ_TIMEOUT_S = 60
-WITHOUT_NETWORK = (
-    "To go on without it, download the file on another machine and set model.checkpoint in "
-    "params.yaml to its path"
-)
+from pipeline.core.errors import InputError, IntegrityError, NetworkError, shown
+from pipeline.support.files import read_json, sha256_file, write_json
+from pipeline.support.http import WITHOUT_NETWORK, check_scheme, file_name
+from pipeline.support.transfer import Transfer
 
 
 def cache_folder() -> Path:
@@ -83,35 +76,76 @@ def _trusted() -> dict[str, str]:
     return known
 
 
-def file_name(address: str) -> str:
-    """Return the last part of an address's path."""
-    return PurePosixPath(unquote(urlsplit(address).path)).name
+def offline() -> bool:
+    """Whether the user asked to leave the network alone, for this project or for every hub."""
+    return any(
+        os.environ.get(name, "").strip().lower() not in ("", "0", "false", "no", "off")
+        for name in ("EDGE_VIT_OFFLINE", "HF_HUB_OFFLINE")
+    )
 
 
 def download(address: str, expected: str | None = None) -> Path:
     """Return a local copy of ``address``, from the cache if it is there.
 
     ``expected`` is its SHA-256 or the first digits of it; None takes whatever comes, and the
-    caller decides. The copy's name is its SHA-256 with the address's ending.
+    caller decides. The copy's name is its SHA-256 with the address's ending. What a cut or killed
+    download left is gone on with. Of several processes that ask at once, one downloads.
 
     Raises:
-        NetworkError: the server cannot be reached, breaks off, or sends something else.
+        NetworkError: the server cannot be reached, breaks off, or sends something else; or the
+            file is not in the cache and the user asked to stay offline.
         IntegrityError: wrong SHA-256.
-        InputError: the address is not https (or http to this machine).
+        InputError: the address is not https (or http to this machine), or the file is too large.
     """
     suffix = PurePosixPath(file_name(address)).suffix.lower()
     if expected and (cached := _find(expected, suffix)):
         return cached
-    _check_scheme(address)
-    cache_folder().mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=cache_folder(), prefix=".partial-") as folder:
-        part = Path(folder) / "file"
-        with part.open("wb") as file:
-            sha256 = _receive(address, file)
-        if expected:
-            _compare(sha256, expected, address)
+    check_scheme(address)
+    if offline():
+        raise NetworkError(
+            f"{address} is not in {cache_folder()}, and offline mode is on (EDGE_VIT_OFFLINE or "
+            f"HF_HUB_OFFLINE). {WITHOUT_NETWORK}"
+        )
+    part = cache_folder() / "partial" / hashlib.sha256(address.encode()).hexdigest()[:32]
+    with _alone(part, address):
+        if expected and (cached := _find(expected, suffix)):
+            return cached
+        return _fetch(address, expected, part, suffix)
+
+
+@contextmanager
+def _alone(part: Path, address: str) -> Iterator[None]:
+    """Hold the lock of ``part``, which goes with the process however that ends."""
+    from filelock import FileLock, Timeout
+
+    part.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(part.with_suffix(".lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        print(f"{address}: waiting for another process that downloads it", file=sys.stderr)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _fetch(address: str, expected: str | None, part: Path, suffix: str) -> Path:
+    transfer = Transfer(address, part.with_suffix(".part"), checked=bool(expected))
+    transfer.run()
+    sha256 = sha256_file(transfer.part)
+    if transfer.joined and expected and not sha256.startswith(expected):
+        # The parts may be of different files without anybody having said so.
+        transfer.forget()
+        transfer.run()
+        sha256 = sha256_file(transfer.part)
+    try:
+        _compare(sha256, expected or "", address)
         path = cache_folder() / f"{sha256}{suffix}"
-        os.replace(part, path)
+        os.replace(transfer.part, path)
+    finally:
+        transfer.forget()
     return path
 
 
@@ -119,93 +153,8 @@ def _find(expected: str, suffix: str) -> Path | None:
     for path in cache_folder().glob(f"{expected}*{suffix}"):
         if sha256_file(path) == path.name.removesuffix(suffix):
             return path
-        path.unlink()  # damaged on disk; fetch it again
+        path.unlink(missing_ok=True)  # damaged on disk; fetch it again
     return None
-
-
-def _check_scheme(address: str) -> None:
-    parts = urlsplit(address)
-    if parts.scheme != "https" and not (parts.scheme == "http" and _is_loopback(parts.hostname)):
-        raise InputError(f"{address}: only https addresses are fetched")
-
-
-def _is_loopback(host: str | None) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host or "").is_loopback
-    except ValueError:
-        return False
-
-
-def _receive(address: str, file: BinaryIO) -> str:
-    """Write the body of ``address`` to ``file``; return its SHA-256."""
-    import requests
-    from tqdm import tqdm
-
-    digest, received = hashlib.sha256(), 0
-    try:
-        with requests.get(
-            address,
-            stream=True,
-            timeout=(CONNECT_TIMEOUT_S, READ_TIMEOUT_S),
-            headers={"Accept-Encoding": "identity"},
-            hooks={"response": _check_redirect},
-        ) as answer:
-            size = _check_answer(address, answer)
-            with tqdm(
-                total=size, unit="B", unit_scale=True, desc=file_name(address), disable=None
-            ) as bar:
-                for chunk in answer.iter_content(CHUNK_BYTES):
-                    digest.update(chunk)
-                    received += file.write(chunk)
-                    bar.update(len(chunk))
-    except requests.RequestException as error:
-        raise NetworkError(
-            f"{address}: {_reason(error)} after {received} bytes. {WITHOUT_NETWORK}"
-        ) from None
-    if size is not None and received != size:
-        raise NetworkError(
-            f"{address}: {size} bytes were promised, {received} came. {WITHOUT_NETWORK}"
-        )
-    return digest.hexdigest()
-
-
-def _check_redirect(answer: requests.Response, **_: object) -> None:
-    """Refuse to be sent to an address that would not have been fetched."""
-    if answer.is_redirect:
-        _check_scheme(urljoin(answer.url, answer.headers["Location"]))
-
-
-def _check_answer(address: str, answer: requests.Response) -> int | None:
-    """Return the promised length in bytes, None if the server does not say."""
-    if answer.status_code != 200:
-        raise NetworkError(
-            f"{address}: the server answered {answer.status_code} {answer.reason}. "
-            f"{WITHOUT_NETWORK}"
-        )
-    kind = answer.headers.get("Content-Type", "")
-    if kind.startswith("text/html"):
-        raise NetworkError(
-            f"{address}: the server sent a web page ({kind}), not a checkpoint. {WITHOUT_NETWORK}"
-        )
-    length = answer.headers.get("Content-Length", "")
-    return int(length) if length.isdigit() else None
-
-
-def _reason(error: requests.RequestException) -> str:
-    import requests
-
-    reasons: dict[type[requests.RequestException], str] = {
-        requests.exceptions.SSLError: "the server's certificate cannot be verified",
-        requests.exceptions.ProxyError: "the proxy cannot be reached",
-        requests.exceptions.ConnectTimeout: "the server does not answer",
-        requests.exceptions.ReadTimeout: "the server fell silent",
-        requests.exceptions.ChunkedEncodingError: "the connection broke off",
-        requests.exceptions.ConnectionError: "the server cannot be reached",
-    }
-    for kind, words in reasons.items():
-        if isinstance(error, kind):
-            return words
-    return str(error)
 
 
 def hub_file(repository: str, name: str, revision: str | None = None) -> Path:
@@ -224,6 +173,7 @@ def hub_file(repository: str, name: str, revision: str | None = None) -> Path:
         "revision": revision,
         "cache_dir": cache_folder() / "hub",
         "endpoint": os.environ.get("HF_ENDPOINT"),
+        "local_files_only": offline(),
     }
     try:
         return Path(hf_hub_download(repository, name, **options))
@@ -231,7 +181,39 @@ def hub_file(repository: str, name: str, revision: str | None = None) -> Path:
         raise InputError(f"hf:{repository} is not a hub id: {error}") from None
     except Exception as error:
         # The hub's client lets its transport's errors through, and changes that transport.
-        first_line = str(error).strip().split("\n")[0]
         raise NetworkError(
-            f"hf:{repository}: cannot get {name} from the hub: {first_line}. {WITHOUT_NETWORK}"
+            f"hf:{repository}: {_hub_reason(error, name, revision)}. {WITHOUT_NETWORK}"
         ) from None
+
+
+def _hub_reason(error: Exception, name: str, revision: str | None) -> str:
+    from huggingface_hub import errors
+
+    if isinstance(error, errors.LocalEntryNotFoundError) and offline():
+        return f"{name} is not in {cache_folder() / 'hub'}, and offline mode is on"
+    reasons: tuple[tuple[type[Exception], str], ...] = (
+        (
+            errors.GatedRepoError,
+            "its owner asks for consent: give it on the repository's page, then set HF_TOKEN",
+        ),
+        (
+            errors.RepositoryNotFoundError,
+            "the hub has no such repository, or it is private and HF_TOKEN is not set or not "
+            "allowed to read it",
+        ),
+        (errors.RevisionNotFoundError, f"it has no revision {revision}"),
+        (
+            errors.LocalEntryNotFoundError,
+            f"the hub does not answer as it should ({_first_line(error.__cause__ or error)}), and "
+            f"{name} is not in {cache_folder() / 'hub'}",
+        ),
+        (errors.EntryNotFoundError, f"it has no file {name}"),
+    )
+    for kind, words in reasons:
+        if isinstance(error, kind):
+            return words
+    return f"cannot get {name} from the hub: {_first_line(error)}"
+
+
+def _first_line(error: BaseException) -> str:
+    return shown(str(error).strip().split("\n")[0], 200)

@@ -19,13 +19,13 @@ from pipeline.support.checkpoints import SUFFIXES
 from pipeline.support.download import (
     check_sha256,
     download,
-    file_name,
     hub_file,
     trust,
     trusted_sha256,
 )
 from pipeline.support.facts import Facts, facts_of_config, read_labels
 from pipeline.support.files import read_json, sha256_file
+from pipeline.support.http import file_name
 
 if TYPE_CHECKING:
     import torch
