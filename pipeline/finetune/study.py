@@ -178,17 +178,20 @@ def table(summary: Mapping[str, Any]) -> str:
         "|---|---|---|---|",
     ]
     for name, entry in summary["methods"].items():
-        low, high = entry["top1_interval"].values()
-        cells = [name, f"{entry['top1']:.2%} ({low:.2%} to {high:.2%})", "", ""]
+        top1 = _with_interval(entry["top1"], entry["top1_interval"], "{:.2%}")
+        cells = [name, top1, "", ""]
         if "gains" in entry:
-            low, high = entry["gain_interval_pp"].values()
-            cells[2] = f"{entry['gain_pp']:+.2f} ({low:+.2f} to {high:+.2f})"
+            cells[2] = _with_interval(entry["gain_pp"], entry["gain_interval_pp"], "{:+.2f}")
             cells[3] = ", ".join(
-                f"{one['gain_pp']:+.2f} ({one['low']:+.2f} to {one['high']:+.2f})"
-                for one in entry["gains"]
+                _with_interval(one["gain_pp"], one, "{:+.2f}") for one in entry["gains"]
             )
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _with_interval(value: float, interval: Mapping[str, float], form: str) -> str:
+    low, high = (form.format(interval[end]) for end in ("low", "high"))
+    return f"{form.format(value)} ({low} to {high})"
 
 
 def load_study(path: Path) -> Study:

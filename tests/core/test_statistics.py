@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from scipy.stats import binom, binomtest
+from scipy.stats import binom, binomtest, ttest_1samp
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.proportion import proportion_confint
 
@@ -19,6 +19,7 @@ from pipeline.core.statistics import (
     clopper_pearson,
     luck_of_the_best,
     mcnemar_exact,
+    mean_interval,
     paired_drop,
     samples_to_decide,
     samples_to_decide_proportion,
@@ -289,3 +290,16 @@ def test_the_smallest_drop_seen_is_the_inverse_of_samples_to_decide(
 
 def test_too_few_samples_pass_no_equal_model_often_enough() -> None:
     assert smallest_drop_seen(1, 1, 50, 1.0) is None
+
+
+@pytest.mark.parametrize("values", [[1.0, 2.0], [79.4, 79.0, 79.6], [0.0, 1e6, -3.0, 0.1]])
+@pytest.mark.parametrize("confidence", [0.9, 0.95])
+def test_the_interval_of_a_mean_is_students(values: list[float], confidence: float) -> None:
+    expected = ttest_1samp(values, 0).confidence_interval(confidence)
+    found = mean_interval(values, confidence)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
+
+
+def test_a_mean_of_one_value_has_no_interval() -> None:
+    with pytest.raises(ValueError, match="two values or more, got 1"):
+        mean_interval([1.0])
