@@ -1,0 +1,112 @@
+"""Classifiers that nobody trained, with answers that mean something: random bodies, fitted heads.
+
+Weights of the published checkpoints are not to be had on machines without a network, and random
+heads answer at random, so that no parity could be told. A head that is fitted to what a random body
+makes of labelled images is an honest, if weak, classifier.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from pipeline.support.candidates import FASHION_MNIST_FILES
+from pipeline.support.idx import FASHION_MNIST_CLASSES, read_images, read_labels
+from pipeline.support.models import create
+
+BATCH = 8
+RIDGE = 30.0  # of the features' mean square: leans on what is large in them, as training does
+RESIDUAL = 0.25  # of what a block adds; trained blocks add little to their input, too
+SURENESS = 10.0  # of the logits, as trained classifiers have
+ADDED = ("attn.proj", "mlp.fc2", "output.dense", "out_proj")  # the last layer of a residual branch
+SOURCE = Path("embedded/fashion_mnist")
+
+
+def classifier(architecture: str, count: int) -> nn.Module:
+    """A timm classifier of Fashion-MNIST's ten classes, its head fitted on ``count`` images."""
+    model: Any = create(architecture, num_classes=len(FASHION_MNIST_CLASSES))
+    cfg = model.pretrained_cfg
+    heads = model.get_classifier()
+    fit(
+        model,
+        heads if isinstance(heads, tuple) else (heads,),
+        *images(count, cfg["input_size"][-1], cfg["mean"], cfg["std"]),
+    )
+    return model
+
+
+def fit(
+    model: nn.Module, heads: Sequence[nn.Module], pixels: torch.Tensor, labels: torch.Tensor
+) -> None:
+    """Make random weights, statistics of normalization, and heads by ridge regression on labels."""
+    _spread(model)
+    _normalize(model, pixels)
+    seen: list[list[torch.Tensor]] = [[] for _ in heads]
+    hooks = [
+        head.register_forward_pre_hook(lambda _, given, kept=kept: kept.append(given[0]))
+        for head, kept in zip(heads, seen, strict=True)
+    ]
+    with torch.inference_mode():
+        for batch in pixels.split(BATCH):
+            model(batch)
+    for hook in hooks:
+        hook.remove()
+    for head, kept in zip(heads, seen, strict=True):
+        _solve(head, torch.cat(kept), labels)
+
+
+def images(
+    count: int, size: int, mean: Sequence[float], std: Sequence[float]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The last images of the embedded set as model input, and their labels.
+
+    The pipeline's samples may be among them: nothing is claimed of these classifiers' accuracy.
+    """
+    grey = torch.from_numpy(read_images(SOURCE / FASHION_MNIST_FILES[0])[-count:].copy())
+    labels = torch.from_numpy(read_labels(SOURCE / FASHION_MNIST_FILES[1])[-count:].astype("int64"))
+    large = nn.functional.interpolate(
+        grey[:, None].float() / 255, (size, size), mode="bicubic", antialias=True
+    )
+    middle, width = (torch.tensor(value).view(1, 3, 1, 1) for value in (mean, std))
+    return (large - middle) / width, labels
+
+
+def _spread(model: nn.Module) -> None:
+    """Initialize so that what goes in can be told from what comes out, also after 32 blocks."""
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for name, module in model.named_modules():
+            if isinstance(module, nn.Linear | nn.Conv2d):
+                module.weight.normal_(0, module.weight[0].numel() ** -0.5)
+                if name.endswith(ADDED):
+                    module.weight.mul_(RESIDUAL)
+
+
+def _normalize(model: nn.Module, pixels: torch.Tensor) -> None:
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    if not norms:
+        return
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the mean over all batches
+    model.train()
+    with torch.no_grad():
+        for batch in pixels.split(BATCH):
+            model(batch)
+    model.eval()
+
+
+def _solve(head: Any, features: torch.Tensor, labels: torch.Tensor) -> None:
+    x, y = features.double(), nn.functional.one_hot(labels, head.out_features).double()
+    centre, middle = x.mean(0), y.mean(0)
+    x = x - centre
+    gram = x @ x.T
+    ridge = RIDGE * gram.diagonal().mean() * torch.eye(len(x), dtype=torch.float64)
+    weight = SURENESS * (x.T @ torch.linalg.solve(gram + ridge, y - middle)).T
+    with torch.no_grad():
+        head.weight.copy_(weight)
+        head.bias.copy_(SURENESS * middle - weight @ centre)

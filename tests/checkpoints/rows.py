@@ -1,0 +1,146 @@
+"""The checkpoints that must work, one row each: how it is made, named, and run to a verdict."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.core.params import Params, load_params
+from pipeline.core.timing import median
+from pipeline.support.files import read_json
+from tests.checkpoints.sources import (
+    Source,
+    deit_pth,
+    google,
+    in_zoo,
+    timm_state,
+    transformers_folder,
+)
+from tests.conftest import run_stages
+
+SAMPLES = 48
+# What static int8 is held to: its ranges are fixed, so it errs more than dynamic int8 does.
+STATIC = {"sqnr_min_db": 18.0, "size_ratio_max": 1 / 3}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A checkpoint: ``source`` makes it in a folder and says how params.yaml names it."""
+
+    name: str
+    how: str  # as the table says it
+    source: Source
+    static: bool = False  # quantization; else what params.yaml has
+    slow: bool = True
+
+    @property
+    def slug(self) -> str:
+        """A name for a file."""
+        return re.sub(r"[^a-z0-9.]+", "-", f"{self.name} {self.how}".lower())
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One delivered file against float."""
+
+    size_ratio: float
+    agreement: float  # of top-1
+    sqnr_db: float
+    time_ratio: float  # of medians, to float in PyTorch
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of a row."""
+
+    refused: tuple[str, ...]  # criteria in the way of a candidate
+    float_mb: float
+    files: dict[str, Measured]  # by format
+
+
+VIT = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12}
+ROWS = (
+    Row("DeiT-Ti", "zoo, embedded", in_zoo("deit_tiny_patch16_224.fashion_mnist")),
+    Row("MobileViTv2-0.5", "zoo, embedded", in_zoo("mobilevitv2_050.fashion_mnist"), static=True),
+    Row("DeiT-Ti distilled", "address", deit_pth("deit_tiny_distilled_patch16_224"), slow=False),
+    Row("DeiT-S", "address", deit_pth("deit_small_patch16_224")),
+    Row("DeiT-S distilled", "address", deit_pth("deit_small_distilled_patch16_224")),
+    Row("DeiT-B", "address", deit_pth("deit_base_patch16_224", 96)),
+    Row("DeiT-B distilled", "address", deit_pth("deit_base_distilled_patch16_224", 96)),
+    Row("DeiT-B 384", "address", deit_pth("deit_base_patch16_384", 24)),
+    Row("DeiT-B distilled 384", "address", deit_pth("deit_base_distilled_patch16_384", 24)),
+    Row("ViT-Ti/16", "Google's .npz", google("vit_tiny_patch16_224"), slow=False),
+    Row("ViT-B/32", "Google's .npz", google("vit_base_patch32_224", 96)),
+    Row("ViT-B/16", "Google's .npz", google("vit_base_patch16_224", 96)),
+    Row("R50+ViT-B/16", "Google's .npz", google("vit_base_r50_s16_224", 96)),
+    Row("ViT-L/32", "Google's .npz", google("vit_large_patch32_224", 24)),
+    Row("ViT-L/16", "Google's .npz", google("vit_large_patch16_224", 24)),
+    Row("ViT-H/14", "Google's .npz", google("vit_huge_patch14_224", 24)),
+    Row("ViT-B/16", "transformers' folder", transformers_folder("ViT", 224, 96, **VIT)),
+    Row("DeiT-B distilled", "transformers' folder", transformers_folder("DeiT", 224, 96, **VIT)),
+    Row(
+        "MobileViTv2-1.0",
+        "transformers' folder",
+        transformers_folder("MobileViTV2", 256),
+        static=True,
+    ),
+    Row("MobileViT-S", "transformers' folder", transformers_folder("MobileViT", 256), static=True),
+    Row("MobileViTv2-1.0", "timm's weights", timm_state("mobilevitv2_100"), static=True),
+    Row("DeiT-Ti at 160 px", "timm's weights", timm_state("deit_tiny_patch16_224", image_size=160)),
+)
+
+
+def run(row: Row, folder: Path) -> Result:
+    """Run the pipeline from `fetch` to the gate, on few samples."""
+    from pipeline.gate import gate
+    from pipeline.support.paths import Recorded
+
+    artifacts = folder / "artifacts"
+    with row.source(folder) as model:
+        params = _params(row, model)
+        run_stages(params, artifacts, "fetch")
+    run_stages(
+        params,
+        artifacts,
+        *("samples", "reference", "quantize", "script", "optimize", "lite"),
+        *("export_onnx", "export_executorch", "golden", "parity", "latency"),
+    )
+    nothing = Recorded(baselines=folder / "none", devices=folder / "none")
+    verdict = gate(params, artifacts, nothing, artifacts / "verdict")
+    return _result(artifacts, tuple(f"{c.subject}, {c.name}: {c.note}" for c in verdict.in_the_way))
+
+
+def _params(row: Row, model: dict[str, Any]) -> Params:
+    """The default parameters for a row, on few samples and with few timed runs."""
+    values = load_params().model_dump()
+    values["model"] = model
+    values["samples"] |= {"limit": SAMPLES, "calibration": 128}
+    values["golden"]["samples"] = 2
+    values["reference"]["noise_samples"] = values["parity"]["step_samples"] = 8
+    values["latency"] |= {"warmup": 1, "runs": 10, "min_seconds": 0}
+    values["quantize"]["scheme"] = "static" if row.static else values["quantize"]["scheme"]
+    for key, budget in values["gate"]["budgets"].items():
+        budget["latency_ratio_max"] = None  # ten runs beside other programs say nothing about speed
+        if row.static and key != "onnx":
+            budget |= STATIC
+    return Params.model_validate(values)
+
+
+def _result(artifacts: Path, refused: tuple[str, ...]) -> Result:
+    parity, latency = (
+        read_json(artifacts / kind / "evidence.json") for kind in ("parity", "latency")
+    )
+    size, count = parity["float_size_bytes"], parity["samples"]["count"]
+    times = {key: median(entry["runs_ms"]) for key, entry in latency["artefacts"].items()}
+    files = {
+        key: Measured(
+            size_ratio=entry["size_bytes"] / size,
+            agreement=entry["top1_equal"] / count,
+            sqnr_db=entry["sqnr_db"],
+            time_ratio=times[key] / times["float"],
+        )
+        for key, entry in parity["artefacts"].items()
+    }
+    return Result(refused, size / 1e6, files)

@@ -1,0 +1,126 @@
+"""Where a row's checkpoint comes from: each makes it, then says how params.yaml names it.
+
+A source is a function of a folder; it gives a context in which the checkpoint can be reached.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from pipeline.support.files import sha256_file
+from pipeline.support.idx import FASHION_MNIST_CLASSES
+from pipeline.support.quiet import quiet
+from tests.checkpoints.made import classifier, fit, images
+from tests.loopback import Page, Site
+from tests.support.google_npz import save as save_npz
+
+Named = contextlib.AbstractContextManager[dict[str, Any]]  # values of params.yaml's `model`
+Source = Callable[[Path], Named]
+
+PROCESSORS = {
+    "ViT": "ViTImageProcessor",
+    "DeiT": "DeiTImageProcessor",
+    "MobileViT": "MobileViTImageProcessor",
+    "MobileViTV2": "MobileViTImageProcessor",
+}
+CLASSIFIERS = {kind: f"{kind}ForImageClassification" for kind in PROCESSORS} | {
+    "DeiT": "DeiTForImageClassificationWithTeacher"
+}
+
+
+def in_zoo(name: str) -> Source:
+    """A checkpoint that this repository has."""
+    return lambda folder: contextlib.nullcontext({"checkpoint": name})
+
+
+def deit_pth(architecture: str, count: int = 256) -> Source:
+    """A ``.pth`` as DeiT published them, at an address whose name has the hash."""
+
+    @contextlib.contextmanager
+    def source(folder: Path) -> Iterator[dict[str, Any]]:
+        path = folder / "it.pth"
+        torch.save({"model": classifier(architecture, count).state_dict()}, path)
+        address = f"/deit/{architecture}-{sha256_file(path)[:8]}.pth"
+        with Site({address: Page(path.read_bytes())}) as site:
+            labels = _labels(folder)
+            yield {
+                "checkpoint": site.address + address,
+                "architecture": architecture,
+                "labels": str(labels),
+            }
+
+    return source
+
+
+def timm_state(architecture: str, count: int = 256, image_size: int | None = None) -> Source:
+    """A user's own timm weights, with class names from a file."""
+
+    def source(folder: Path) -> Named:
+        path = folder / f"{architecture}.safetensors"
+        save_file(classifier(architecture, count).state_dict(), path)
+        model = {"checkpoint": str(path), "architecture": architecture, "image_size": image_size}
+        about = {"sha256": sha256_file(path), "labels": str(_labels(folder))}
+        return contextlib.nullcontext(model | about)
+
+    return source
+
+
+def google(architecture: str, count: int = 256) -> Source:
+    """An ``.npz`` as Google's vision_transformer writes them."""
+
+    def source(folder: Path) -> Named:
+        path = folder / f"{architecture}.npz"
+        save_npz(classifier(architecture, count), path)
+        return contextlib.nullcontext(
+            {
+                "checkpoint": str(path),
+                "sha256": sha256_file(path),
+                "labels": str(_labels(folder)),
+            }
+        )
+
+    return source
+
+
+def transformers_folder(kind: str, size: int, count: int = 256, **options: Any) -> Source:
+    """A downloaded folder that transformers itself wrote."""
+
+    def source(folder: Path) -> Named:
+        import transformers
+
+        parts = (f"{kind}Config", CLASSIFIERS[kind], PROCESSORS[kind])
+        config, model, processor = (getattr(transformers, part) for part in parts)
+        names = dict(enumerate(FASHION_MNIST_CLASSES))
+        with quiet():
+            made = model(config(**options, image_size=size, id2label=names)).eval()
+            prepare = processor(**_sizes(kind, size))
+            mean, std = getattr(prepare, "image_mean", None), getattr(prepare, "image_std", None)
+            heads = [m for n, m in made.named_modules() if n.endswith("classifier")]
+            fit(made, heads, *images(count, size, mean or [0.0] * 3, std or [1.0] * 3))
+            made.save_pretrained(folder / kind)
+            prepare.save_pretrained(folder / kind)
+        weights = sha256_file(folder / kind / "model.safetensors")
+        return contextlib.nullcontext({"checkpoint": str(folder / kind), "sha256": weights})
+
+    return source
+
+
+def _sizes(kind: str, size: int) -> dict[str, Any]:
+    square = {"height": size, "width": size}
+    if kind.startswith("MobileViT"):
+        return {"size": {"shortest_edge": size + 32}, "crop_size": square}
+    if kind == "DeiT":
+        return {"size": {"height": size + 32, "width": size + 32}, "crop_size": square}
+    return {"size": square}
+
+
+def _labels(folder: Path) -> Path:
+    path = folder / "labels.txt"
+    path.write_text("\n".join(FASHION_MNIST_CLASSES) + "\n")
+    return path
