@@ -66,7 +66,6 @@ def quantize_linears(model: nn.Module, scheme: str, keep_float: tuple[str, ...])
 
 def _quantize_static(params: Quantize, checkpoint: Path, samples: Path, out: Path) -> None:
     import torch
-    from tqdm import tqdm
 
     from pipeline.support.contracts import load_contract
     from pipeline.support.images import calibration_input
@@ -81,7 +80,7 @@ def _quantize_static(params: Quantize, checkpoint: Path, samples: Path, out: Pat
     batches = torch.from_numpy(images[: len(images) // batch * batch]).split(batch)
     # A traced model has its batch size in it.
     several = load_fused(checkpoint / MODEL_FILE, batch)
-    ranges = calibrated(several, tqdm(batches, desc="calibration", unit="batch", disable=None))
+    ranges = calibrated(several, batches)
     save_static(out, fused, ranges, kept, contract)
 
 

@@ -1,24 +1,25 @@
 """Static int8 of an ONNX file: convolutions and products with weights, ranges from images.
 
 ONNX Runtime's own calibrators take the extremes of each value, or cut by percentile or entropy; all
-lose far more than a search for the least squared error (docs/adr/0020). The search here is
-PyTorch's, as for the ``.ptl``; the quantizer is ONNX Runtime's.
+lose far more than a search (docs/adr/0020). The search is that of the ``.ptl``; the quantizer is
+ONNX Runtime's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import tempfile
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.support.ranges import JUDGED, Range, Values, choose
+
 if TYPE_CHECKING:
     import onnx
     from onnxruntime.quantization import CalibrationDataReader
-
-    from pipeline.support.static import Range
 
 OPERATORS = ("MatMul", "Gemm", "Conv")
 BATCH = 32  # images at once
@@ -31,21 +32,47 @@ def quantize(source: Path, target: Path, kept: Iterable[str], images: NDArray[np
     values uint8; products of two values, as in attention, stay in float.
     """
     import onnx
+
+    kept = list(kept)
+    model = onnx.load(source)
+    given, answer = model.graph.input[0].name, model.graph.output[0].name
+    seen, answers = _watch(model, images)
+    judged, expected = images[:JUDGED], answers[:JUDGED]
+
+    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+        tried = Path(folder) / target.name
+
+        def error(ranges: dict[str, Range]) -> float:
+            _convert(source, tried, kept, ranges, images[:1])
+            session = _session(str(tried))
+            found = [session.run([answer], {given: image[None]})[0] for image in judged]
+            return float(np.square(np.concatenate(found) - expected).sum())
+
+        ranges = choose(seen, error)
+    _convert(source, target, kept, ranges, images[:1])
+
+
+def _convert(
+    source: Path,
+    target: Path,
+    kept: list[str],
+    ranges: Mapping[str, Range],
+    images: NDArray[np.float32],
+) -> None:
+    import onnx
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
-    model = onnx.load(source)
-    given = model.graph.input[0].name
-    ranges = calibrated(model, images)
+    given = onnx.load(source, load_external_data=False).graph.input[0].name
     quantize_static(
         source,
         target,
-        _reader(given, images[:1]),  # asks for images even if every range is given
+        _reader(given, images),  # asks for images even if every range is given
         quant_format=QuantFormat.QDQ,
         per_channel=True,
         activation_type=QuantType.QUInt8,
         weight_type=QuantType.QInt8,
         op_types_to_quantize=list(OPERATORS),
-        nodes_to_exclude=list(kept),
+        nodes_to_exclude=kept,
         extra_options={
             "MatMulConstBOnly": True,
             "TensorQuantOverrides": {name: [_override(known)] for name, known in ranges.items()},
@@ -53,36 +80,41 @@ def quantize(source: Path, target: Path, kept: Iterable[str], images: NDArray[np
     )
 
 
-def calibrated(model: onnx.ModelProto, images: NDArray[np.float32]) -> dict[str, Range]:
-    """Run float32 images [n, 3, H, W]; return the range of each input and output of a layer.
+def _watch(
+    model: onnx.ModelProto, images: NDArray[np.float32]
+) -> tuple[dict[str, Values], NDArray[np.float32]]:
+    """Run images [n, 3, H, W]; return what each input and output of a layer holds, and the answers.
 
     ``model`` gets those values as outputs.
     """
     import onnx
-    import onnxruntime
     import torch
-    from tqdm import tqdm
 
-    from pipeline.support.static import histogram, range_of
-
-    observers = {name: histogram() for name in _values(model)}
-    given = model.graph.input[0].name
-    inner = observers.keys() - {given, *(value.name for value in model.graph.output)}
-    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in sorted(inner))
-    options = onnxruntime.SessionOptions()
-    # Fusing would remove values that are asked for.
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    seen = {name: Values() for name in _values(model)}
+    given, answer = model.graph.input[0].name, model.graph.output[0].name
+    model.graph.output.extend(
+        onnx.ValueInfoProto(name=name) for name in sorted(seen.keys() - {given, answer})
     )
-    names = sorted(observers.keys() - {given})
-    starts = range(0, len(images), BATCH)
-    for start in tqdm(starts, desc="calibration", unit="batch", disable=None):
-        batch = images[start : start + BATCH]
-        values = dict(zip(names, session.run(names, {given: batch}), strict=True))
-        for name, observer in observers.items():
-            observer(torch.from_numpy(values.get(name, batch)))
-    return {name: range_of(observer) for name, observer in observers.items()}
+    names = sorted({*seen, answer} - {given})
+    session = _session(model.SerializeToString(), fused=False)  # fused values cannot be asked for
+    answers = []
+    for look in (Values.extend, Values.count):
+        for start in range(0, len(images), BATCH):
+            batch = images[start : start + BATCH]
+            values = dict(zip(names, session.run(names, {given: batch}), strict=True))
+            answers.append(values[answer])
+            for name, known in seen.items():
+                look(known, torch.from_numpy(values.get(name, batch)))
+    return seen, np.concatenate(answers)[: len(images)]
+
+
+def _session(model: str | bytes, fused: bool = True) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    levels = onnxruntime.GraphOptimizationLevel
+    options.graph_optimization_level = levels.ORT_ENABLE_ALL if fused else levels.ORT_DISABLE_ALL
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
 def _values(model: onnx.ModelProto) -> set[str]:

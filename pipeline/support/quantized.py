@@ -30,6 +30,7 @@ from pipeline.support import static, tracing
 from pipeline.support.contracts import CONTRACT_FILE, MODEL_FILE, load_contract
 from pipeline.support.files import atomic, write_bytes, write_text
 from pipeline.support.models import create, load_weights
+from pipeline.support.ranges import Range
 
 METADATA_KEY = "edge_vit.quantization"  # one key: safetensors writes several in random order
 
@@ -112,7 +113,7 @@ def _static(
 def _converted(
     fused: fx.GraphModule, state: Arrays, about: Mapping[str, Any], kept: Iterable[str]
 ) -> nn.Module:
-    ranges = {name: static.Range(*values) for name, values in about["ranges"].items()}
+    ranges = {name: Range(*values) for name, values in about["ranges"].items()}
     model = static.converted(fused, ranges, kept)
     for name, (_, bias) in static.arrays(model).items():
         key = weight_name(fused, name)
@@ -144,7 +145,7 @@ def save_dynamic(
 def save_static(
     folder: Path,
     fused: fx.GraphModule,
-    ranges: Mapping[str, static.Range],
+    ranges: Mapping[str, Range],
     kept: Iterable[str],
     contract: Contract,
 ) -> None:

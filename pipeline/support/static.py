@@ -9,8 +9,7 @@ too much.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -19,21 +18,14 @@ from torch.ao.nn.quantized import Conv2d as QuantizedConv
 from torch.ao.nn.quantized import Linear as QuantizedLinear
 from torch.ao.quantization import ObserverBase, QConfig, QConfigMapping
 from torch.ao.quantization.backend_config import get_qnnpack_backend_config
-from torch.ao.quantization.observer import HistogramObserver, PerChannelMinMaxObserver
+from torch.ao.quantization.observer import PerChannelMinMaxObserver
 from torch.ao.quantization.quantize_fx import convert_fx, prepare_fx
 
 from pipeline.support.quiet import quiet
+from pipeline.support.ranges import JUDGED, Range, Values, choose
 from pipeline.support.torchscript import use_qnnpack
 
 QUANTIZED = (nn.Conv2d, nn.Linear)
-
-
-@dataclass(frozen=True)
-class Range:
-    """How a float tensor becomes uint8: ``round(x / scale) + zero_point``."""
-
-    scale: float
-    zero_point: int
 
 
 def layers(model: fx.GraphModule) -> dict[str, nn.Module]:
@@ -52,14 +44,15 @@ def inner(layer: nn.Module) -> nn.Module:
     return layer[0] if isinstance(layer, nn.Sequential) else layer
 
 
-class Recorded(ObserverBase):
-    """Stands where an observer stood; knows the range that the observer found."""
+class _Observer(ObserverBase):
+    """Of values that are to become uint8."""
 
-    def __init__(self, known: Range = Range(1.0, 0)) -> None:
+    known = Range(1.0, 0)
+
+    def __init__(self) -> None:
         super().__init__(dtype=torch.quint8)
         self.qscheme = torch.per_tensor_affine
         self.quant_min, self.quant_max = 0, 255
-        self.known = known
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x
@@ -75,6 +68,19 @@ def arrays(model: fx.GraphModule) -> dict[str, tuple[torch.Tensor, torch.Tensor 
         for name, module in model.named_modules()
         if isinstance(module, QuantizedConv | QuantizedLinear)
     }
+
+
+class _Watch(_Observer):
+    """Sees the extremes of what passes, and then how it is spread between them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.values = Values()
+        self.counting = False
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        (self.values.count if self.counting else self.values.extend)(x)
+        return x
 
 
 def _mapping(activation: Any, kept: Iterable[str]) -> QConfigMapping:
@@ -114,34 +120,35 @@ def _observed(prepared: fx.GraphModule) -> dict[str, Any]:
     return found
 
 
-def histogram() -> HistogramObserver:
-    """A new observer of values that are to become uint8."""
-    return HistogramObserver(dtype=torch.quint8, reduce_range=False)
-
-
-def range_of(observer: ObserverBase) -> Range:
-    """The range that an observer found."""
-    scale, zero_point = observer.calculate_qparams()
-    return Range(float(scale.double()), int(zero_point))
-
-
-def calibrated(model: fx.GraphModule, batches: Iterable[torch.Tensor]) -> dict[str, Range]:
+def calibrated(model: fx.GraphModule, batches: Sequence[torch.Tensor]) -> dict[str, Range]:
     """Run float images [n, 3, H, W] through a fused model; return the range of each value.
 
-    Ranges are those that lose least in squared error (a histogram search), not the extremes.
+    Ranges are those with which the quantized model's answers are nearest to float's.
     """
-    prepared = _prepared(model, histogram, ())
+    prepared = _prepared(model, _Watch, ())
+    observers = _observed(prepared)
+    judged = batches[: max(1, JUDGED // len(batches[0]))]
     with torch.inference_mode():
+        expected = [prepared(batch) for batch in batches][: len(judged)]
+        for observer in observers.values():
+            observer.counting = True
         for batch in batches:
             prepared(batch)
-    return {name: range_of(observer) for name, observer in _observed(prepared).items()}
+
+    def error(ranges: dict[str, Range]) -> float:
+        quantized = converted(model, ranges, ())
+        with torch.inference_mode():
+            pairs = zip(judged, expected, strict=True)
+            return sum(float((quantized(batch) - y).square().sum()) for batch, y in pairs)
+
+    return choose({name: observer.values for name, observer in observers.items()}, error)
 
 
 def converted(
     model: fx.GraphModule, ranges: Mapping[str, Range], kept: Iterable[str]
 ) -> fx.GraphModule:
     """Quantize a fused model with known ranges, but for the layers that are ``kept`` in float."""
-    prepared = _prepared(model, Recorded, kept)
+    prepared = _prepared(model, _Observer, kept)
     for name, observer in _observed(prepared).items():
         observer.known = ranges[name]
     backend = get_qnnpack_backend_config()

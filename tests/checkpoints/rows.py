@@ -116,7 +116,7 @@ def _params(row: Row, model: dict[str, Any]) -> Params:
     """The default parameters for a row, on few samples and with few timed runs."""
     values = load_params().model_dump()
     values["model"] = model
-    values["samples"] |= {"limit": SAMPLES, "calibration": 128}
+    values["samples"] |= {"limit": SAMPLES, "calibration": 256 if row.static else 64}
     values["golden"]["samples"] = 2
     values["reference"]["noise_samples"] = values["parity"]["step_samples"] = 8
     values["latency"] |= {"warmup": 1, "runs": 10, "min_seconds": 0}
