@@ -7,11 +7,13 @@ makes of labelled images is an honest, if weak, classifier.
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from pipeline.support.candidates import FASHION_MNIST_FILES
@@ -24,6 +26,30 @@ RESIDUAL = 0.25  # of what a block adds; trained blocks add little to their inpu
 SURENESS = 10.0  # of the logits, as trained classifiers have
 ADDED = ("attn.proj", "mlp.fc2", "output.dense", "out_proj")  # the last layer of a residual branch
 SOURCE = Path("embedded/fashion_mnist")
+
+
+def trained(architecture: str, weights: Path) -> nn.Module:
+    """A timm classifier with weights that were trained under the same names."""
+    model = create(architecture, num_classes=len(FASHION_MNIST_CLASSES))
+    state = {key: value.float() for key, value in load_file(weights).items()}
+    model.load_state_dict(state)
+    return model
+
+
+def data_set(folder: Path, count: int) -> Path:
+    """Write the images of :func:`images` as the data set that samples are taken from.
+
+    Trained classifiers are sure of most images; one whose head was fitted to a few is sure of these
+    only. Nothing is claimed of its accuracy.
+    """
+    for name, dimensions in zip(FASHION_MNIST_FILES, (3, 1), strict=True):
+        content = gzip.decompress((SOURCE / name).read_bytes())
+        header = 4 + 4 * dimensions
+        size = 28 * 28 if dimensions == 3 else 1
+        number = count.to_bytes(4, "big")
+        part = content[:4] + number + content[8:header] + content[-count * size :]
+        (folder / name).write_bytes(gzip.compress(part, mtime=0))
+    return folder
 
 
 def classifier(architecture: str, count: int) -> nn.Module:
@@ -62,10 +88,7 @@ def fit(
 def images(
     count: int, size: int, mean: Sequence[float], std: Sequence[float]
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The last images of the embedded set as model input, and their labels.
-
-    The pipeline's samples may be among them: nothing is claimed of these classifiers' accuracy.
-    """
+    """The last images of the embedded set as model input, and their labels."""
     grey = torch.from_numpy(read_images(SOURCE / FASHION_MNIST_FILES[0])[-count:].copy())
     labels = torch.from_numpy(read_labels(SOURCE / FASHION_MNIST_FILES[1])[-count:].astype("int64"))
     large = nn.functional.interpolate(

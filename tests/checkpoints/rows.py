@@ -10,6 +10,7 @@ from typing import Any
 from pipeline.core.params import Params, load_params
 from pipeline.core.timing import median
 from pipeline.support.files import read_json
+from tests.checkpoints.made import data_set
 from tests.checkpoints.sources import (
     Source,
     deit_pth,
@@ -21,7 +22,8 @@ from tests.checkpoints.sources import (
 from tests.conftest import run_stages
 
 SAMPLES = 48
-SAMPLES_LARGE = 16  # of models of which one image takes seconds
+SMALL, MEDIUM, LARGE = 256, 96, 24  # images at hand; of the largest models one takes seconds
+TRAINED = Path("embedded/deit_tiny_patch16_224.fashion_mnist.safetensors")  # timm's vit_tiny, too
 # What static int8 is held to: its ranges are fixed, so it errs more than dynamic int8 does.
 STATIC = {"sqnr_min_db": 18.0, "size_ratio_max": 1 / 3}
 
@@ -33,9 +35,9 @@ class Row:
     name: str
     how: str  # as the table says it
     source: Source
+    images: int = SMALL  # to fit a random body's head to, and to take the samples of
     static: bool = False  # quantization; else what params.yaml has
     slow: bool = True
-    large: bool = False
 
     @property
     def slug(self) -> str:
@@ -69,24 +71,21 @@ ROWS = (
     Row("DeiT-Ti distilled", "address", deit_pth("deit_tiny_distilled_patch16_224"), slow=False),
     Row("DeiT-S", "address", deit_pth("deit_small_patch16_224")),
     Row("DeiT-S distilled", "address", deit_pth("deit_small_distilled_patch16_224")),
-    Row("DeiT-B", "address", deit_pth("deit_base_patch16_224", 96)),
-    Row("DeiT-B distilled", "address", deit_pth("deit_base_distilled_patch16_224", 96)),
-    Row("DeiT-B 384", "address", deit_pth("deit_base_patch16_384", 24), large=True),
+    Row("DeiT-B", "address", deit_pth("deit_base_patch16_224"), MEDIUM),
+    Row("DeiT-B distilled", "address", deit_pth("deit_base_distilled_patch16_224"), MEDIUM),
+    Row("DeiT-B 384", "address", deit_pth("deit_base_patch16_384"), LARGE),
+    Row("DeiT-B distilled 384", "address", deit_pth("deit_base_distilled_patch16_384"), LARGE),
+    Row("ViT-Ti/16", "Google's .npz", google("vit_tiny_patch16_224", TRAINED), slow=False),
+    Row("ViT-B/32", "Google's .npz", google("vit_base_patch32_224"), MEDIUM),
+    Row("ViT-B/16", "Google's .npz", google("vit_base_patch16_224"), MEDIUM),
+    Row("R50+ViT-B/16", "Google's .npz", google("vit_base_r50_s16_224"), MEDIUM),
+    Row("ViT-L/32", "Google's .npz", google("vit_large_patch32_224"), LARGE),
+    Row("ViT-L/16", "Google's .npz", google("vit_large_patch16_224"), LARGE),
+    Row("ViT-H/14", "Google's .npz", google("vit_huge_patch14_224"), LARGE),
+    Row("ViT-B/16", "transformers' folder", transformers_folder("ViT", 224, **VIT), MEDIUM),
     Row(
-        "DeiT-B distilled 384",
-        "address",
-        deit_pth("deit_base_distilled_patch16_384", 24),
-        large=True,
+        "DeiT-B distilled", "transformers' folder", transformers_folder("DeiT", 224, **VIT), MEDIUM
     ),
-    Row("ViT-Ti/16", "Google's .npz", google("vit_tiny_patch16_224"), slow=False),
-    Row("ViT-B/32", "Google's .npz", google("vit_base_patch32_224", 96)),
-    Row("ViT-B/16", "Google's .npz", google("vit_base_patch16_224", 96)),
-    Row("R50+ViT-B/16", "Google's .npz", google("vit_base_r50_s16_224", 96)),
-    Row("ViT-L/32", "Google's .npz", google("vit_large_patch32_224", 24), large=True),
-    Row("ViT-L/16", "Google's .npz", google("vit_large_patch16_224", 24), large=True),
-    Row("ViT-H/14", "Google's .npz", google("vit_huge_patch14_224", 24), large=True),
-    Row("ViT-B/16", "transformers' folder", transformers_folder("ViT", 224, 96, **VIT)),
-    Row("DeiT-B distilled", "transformers' folder", transformers_folder("DeiT", 224, 96, **VIT)),
     Row(
         "MobileViTv2-1.0",
         "transformers' folder",
@@ -105,8 +104,8 @@ def run(row: Row, folder: Path) -> Result:
     from pipeline.support.paths import Recorded
 
     artifacts = folder / "artifacts"
-    with row.source(folder) as model:
-        params = _params(row, model)
+    with row.source(folder, row.images) as model:
+        params = _params(row, model, data_set(folder, row.images))
         run_stages(params, artifacts, "fetch")
     run_stages(
         params,
@@ -119,17 +118,14 @@ def run(row: Row, folder: Path) -> Result:
     return _result(artifacts, tuple(f"{c.subject}, {c.name}: {c.note}" for c in verdict.in_the_way))
 
 
-def _params(row: Row, model: dict[str, Any]) -> Params:
+def _params(row: Row, model: dict[str, Any], source: Path) -> Params:
     """The default parameters for a row, on few samples and with few timed runs."""
     values = load_params().model_dump()
     values["model"] = model
-    values["samples"] |= {
-        "limit": SAMPLES_LARGE if row.large else SAMPLES,
-        "calibration": 256 if row.static else 64,
-    }
+    limit = min(SAMPLES, row.images * 2 // 3)
+    values["samples"] |= {"source": source, "limit": limit, "calibration": row.images - limit}
     values["golden"]["samples"] = 2
-    values["reference"]["noise_samples"] = 4 if row.large else 8
-    values["parity"]["step_samples"] = 4 if row.large else 8
+    values["reference"]["noise_samples"] = values["parity"]["step_samples"] = limit // 6
     values["latency"] |= {"warmup": 1, "runs": 10, "min_seconds": 0}
     values["quantize"]["scheme"] = "static" if row.static else values["quantize"]["scheme"]
     for key, budget in values["gate"]["budgets"].items():

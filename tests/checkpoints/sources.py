@@ -1,6 +1,7 @@
 """Where a row's checkpoint comes from: each makes it, then says how params.yaml names it.
 
-A source is a function of a folder; it gives a context in which the checkpoint can be reached.
+A source is a function of a folder and of the number of images that a head is fitted to; it gives
+a context in which the checkpoint can be reached.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ from safetensors.torch import save_file
 from pipeline.support.files import sha256_file
 from pipeline.support.idx import FASHION_MNIST_CLASSES
 from pipeline.support.quiet import quiet
-from tests.checkpoints.made import classifier, fit, images
+from tests.checkpoints.made import classifier, fit, images, trained
 from tests.loopback import Page, Site
 from tests.support.google_npz import save as save_npz
 
 Named = contextlib.AbstractContextManager[dict[str, Any]]  # values of params.yaml's `model`
-Source = Callable[[Path], Named]
+Source = Callable[[Path, int], Named]
 
 PROCESSORS = {
     "ViT": "ViTImageProcessor",
@@ -36,14 +37,14 @@ CLASSIFIERS = {kind: f"{kind}ForImageClassification" for kind in PROCESSORS} | {
 
 def in_zoo(name: str) -> Source:
     """A checkpoint that this repository has."""
-    return lambda folder: contextlib.nullcontext({"checkpoint": name})
+    return lambda folder, count: contextlib.nullcontext({"checkpoint": name})
 
 
-def deit_pth(architecture: str, count: int = 256) -> Source:
+def deit_pth(architecture: str) -> Source:
     """A ``.pth`` as DeiT published them, at an address whose name has the hash."""
 
     @contextlib.contextmanager
-    def source(folder: Path) -> Iterator[dict[str, Any]]:
+    def source(folder: Path, count: int) -> Iterator[dict[str, Any]]:
         path = folder / "it.pth"
         torch.save({"model": classifier(architecture, count).state_dict()}, path)
         address = f"/deit/{architecture}-{sha256_file(path)[:8]}.pth"
@@ -58,10 +59,10 @@ def deit_pth(architecture: str, count: int = 256) -> Source:
     return source
 
 
-def timm_state(architecture: str, count: int = 256, image_size: int | None = None) -> Source:
+def timm_state(architecture: str, image_size: int | None = None) -> Source:
     """A user's own timm weights, with class names from a file."""
 
-    def source(folder: Path) -> Named:
+    def source(folder: Path, count: int) -> Named:
         path = folder / f"{architecture}.safetensors"
         save_file(classifier(architecture, count).state_dict(), path)
         model = {"checkpoint": str(path), "architecture": architecture, "image_size": image_size}
@@ -71,12 +72,14 @@ def timm_state(architecture: str, count: int = 256, image_size: int | None = Non
     return source
 
 
-def google(architecture: str, count: int = 256) -> Source:
-    """An ``.npz`` as Google's vision_transformer writes them."""
+def google(architecture: str, weights: Path | None = None) -> Source:
+    """An ``.npz`` as Google's vision_transformer writes them; ``weights`` are trained ones."""
 
-    def source(folder: Path) -> Named:
+    def source(folder: Path, count: int) -> Named:
         path = folder / f"{architecture}.npz"
-        save_npz(classifier(architecture, count), path)
+        save_npz(
+            trained(architecture, weights) if weights else classifier(architecture, count), path
+        )
         return contextlib.nullcontext(
             {
                 "checkpoint": str(path),
@@ -88,10 +91,10 @@ def google(architecture: str, count: int = 256) -> Source:
     return source
 
 
-def transformers_folder(kind: str, size: int, count: int = 256, **options: Any) -> Source:
+def transformers_folder(kind: str, size: int, **options: Any) -> Source:
     """A downloaded folder that transformers itself wrote."""
 
-    def source(folder: Path) -> Named:
+    def source(folder: Path, count: int) -> Named:
         import transformers
 
         parts = (f"{kind}Config", CLASSIFIERS[kind], PROCESSORS[kind])
