@@ -234,6 +234,18 @@ def test_an_address_is_fetched_once(state: dict[str, torch.Tensor], labels: Path
     assert contract.checkpoint.source == f"{site.address}/w/own.pth"
 
 
+def test_what_an_address_has_for_its_server_only_is_not_published(
+    state: dict[str, torch.Tensor], labels: Path
+) -> None:
+    sha256 = save("own.pth", state)
+    with Site({"/w/own.pth?token=s3cret": Page(Path("own.pth").read_bytes())}) as site:
+        address = site.address.replace("http://", "http://me:passw0rd@") + "/w/own.pth?token=s3cret"
+        contract, _ = run(checkpoint=address, architecture=TINY, labels=labels, sha256=sha256)
+    assert contract.checkpoint.source == f"{site.address}/w/own.pth"
+    assert "s3cret" not in contract.to_json()
+    assert "passw0rd" not in contract.to_json()
+
+
 def test_an_address_without_a_hash_is_not_even_asked() -> None:
     with Site({}) as site, pytest.raises(ParamsError, match="trust-first-use"):
         run(checkpoint=f"{site.address}/own.pth", architecture=TINY)

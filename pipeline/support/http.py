@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import PurePosixPath
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 from pipeline.core.errors import InputError, shown
 
@@ -32,6 +32,12 @@ class Whole:
 def file_name(address: str) -> str:
     """Return the last part of an address's path."""
     return PurePosixPath(unquote(urlsplit(address).path)).name
+
+
+def without_secrets(address: str) -> str:
+    """Return an address as it may be published: no user, no password, no signed query."""
+    parts = urlsplit(address)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 def check_scheme(address: str) -> None:

@@ -25,7 +25,7 @@ from pipeline.support.download import (
 )
 from pipeline.support.facts import Facts, facts_of_config, read_labels
 from pipeline.support.files import read_json, sha256_file
-from pipeline.support.http import file_name
+from pipeline.support.http import file_name, without_secrets
 
 if TYPE_CHECKING:
     import torch
@@ -162,7 +162,8 @@ def _from_address(model: Model) -> Origin:
     path = download(address, expected)
     sha256 = _hold_to(expected, path, address, model)
     stem = PurePosixPath(name).stem
-    return Origin(name=_slug(stem), source=address, path=path, sha256=sha256, facts=_given(model))
+    source = without_secrets(address)
+    return Origin(name=_slug(stem), source=source, path=path, sha256=sha256, facts=_given(model))
 
 
 def _from_hub(model: Model) -> Origin:
