@@ -20,10 +20,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.core.errors import EdgeVitError, InputError, IntegrityError, NetworkError, shown
+from pipeline.core.manifest import SUMS_FILE
 from pipeline.support.contracts import load_contract
 from pipeline.support.download import offline
 from pipeline.support.files import open_regular
-from pipeline.support.releases import SUMS_FILE, read_release
+from pipeline.support.releases import read_release
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -81,20 +82,15 @@ def upload(folder: Path, repo: str, *, do: bool) -> list[str]:
         extra = _extra(api, repo, remote, files)
         lines = _plan(repo, remote, files, extra, tag)
         if do:
-            _commit(api, repo, files, extra, f"{contract.name} {contract.version}", tag)
+            _commit(api, repo, remote, files, extra, f"{contract.name} {contract.version}", tag)
     return lines
 
 
 def _files(folder: Path) -> dict[str, File]:
     """The files of a release that is whole, by their name in it."""
     read_release(folder)
-    found = {}
-    for path in sorted(folder.rglob("*")):
-        if path.is_symlink():
-            raise IntegrityError(f"{path} is a link, which no release has; publish it again")
-        if path.is_file():
-            found[path.relative_to(folder).as_posix()] = _file(path)
-    return found
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): _file(path) for path in paths}
 
 
 def _file(path: Path) -> File:
@@ -182,13 +178,20 @@ def _plan(
 
 
 def _commit(
-    api: HfApi, repo: str, files: dict[str, File], extra: list[str], message: str, tag: str
+    api: HfApi,
+    repo: str,
+    remote: Remote | None,
+    files: dict[str, File],
+    extra: list[str],
+    message: str,
+    tag: str,
 ) -> None:
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
     from huggingface_hub.errors import HfHubHTTPError
 
-    api.create_repo(repo, private=True, exist_ok=True)
-    before = _look(api, repo)
+    if remote is None:
+        api.create_repo(repo, private=True, exist_ok=True)
+        remote = _look(api, repo)
     done = api.create_commit(
         repo,
         [
@@ -196,7 +199,7 @@ def _commit(
             *(CommitOperationDelete(name, is_folder=False) for name in extra),
         ],
         commit_message=message,
-        parent_commit=before.head if before else None,  # refused if somebody else was first
+        parent_commit=remote.head if remote else None,  # refused if somebody else was first
     )
     _hold(api, repo, done.oid, files, f"hf:{repo} did not keep what was sent")
     try:
@@ -225,7 +228,7 @@ def _explained(repo: str) -> Iterator[None]:
 def _reason(error: BaseException) -> str:
     error = error.__cause__ or error  # of an upload in a thread
     status = getattr(getattr(error, "response", None), "status_code", None)
-    said = shown(str(error).strip().split("\n")[0], 200)
+    said = shown(" ".join(str(error).split()), 200)
     if status in (401, 403):
         return (
             f"the hub refuses ({status}); run `hf auth login`, or set HF_TOKEN to a token that may "
