@@ -88,7 +88,9 @@ class Hub:
 
             do_GET = do_HEAD = do_POST = do_PUT = handle_one
 
-            def send(self, status: int, body: object, headers: dict[str, str] | None = None) -> None:
+            def send(
+                self, status: int, body: object, headers: dict[str, str] | None = None
+            ) -> None:
                 content = body if isinstance(body, bytes) else json.dumps(body).encode()
                 self.send_response(status)
                 for key, value in {"Content-Length": str(len(content)), **(headers or {})}.items():

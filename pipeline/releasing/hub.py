@@ -1,9 +1,10 @@
 """Put a release on the Hugging Face Hub: all files in one commit, then a tag of its version.
 
-The order leaves nothing half done. Large files go up first, where nobody sees them; one commit makes
-all files visible at once; the hub's own listing of that commit is held to the hashes here; only then
-the tag ``vVERSION`` is set. Killed at any point, the same command goes on where it stopped. A tag
-that exists is never moved: with other files it is an error, with these files there is nothing to do.
+The order leaves nothing half done. Large files go up first, where nobody sees them; one commit
+makes all files visible at once; the hub's own listing of that commit is held to the hashes here;
+only then the tag ``vVERSION`` is set. Killed at any point, the same command goes on where it
+stopped. A tag that exists is never moved: with other files it is an error, with these files there
+is nothing to do.
 
 Files travel by Git LFS over HTTP, not by Xet, which `huggingface_hub` would choose by itself: its
 storage service cannot be served on loopback, and what is not tested is not shipped (docs/adr/0025).

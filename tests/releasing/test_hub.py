@@ -136,7 +136,9 @@ def test_after_a_lasting_cut_the_same_command_goes_on(hub: Hub, tmp_path: Path) 
 
 def test_a_large_file_that_was_damaged_on_the_way_is_refused(hub: Hub, tmp_path: Path) -> None:
     hub.damages = True
-    with pytest.raises(NetworkError, match="SHA-256 of the content is not the one that was announced"):
+    with pytest.raises(
+        NetworkError, match="SHA-256 of the content is not the one that was announced"
+    ):
         upload(release(tmp_path), REPO, do=True)
     assert not hub.large
     assert not hub.repositories[REPO].tags
@@ -171,7 +173,7 @@ def test_somebody_elses_commit_meanwhile_is_not_overwritten(hub: Hub, tmp_path: 
     made = release(tmp_path)
     theirs = {"theirs.txt": ("regular", b"theirs")}
     hub.before["commit"] = lambda found: found.commit(theirs, "theirs")
-    with pytest.raises(NetworkError, match="it was changed meanwhile .* run the same command"):
+    with pytest.raises(NetworkError, match=r"it was changed meanwhile .* run the same command"):
         upload(made, REPO, do=True)
     assert not hub.repositories[REPO].tags
     with pytest.raises(InputError, match=r"no release \(theirs\.txt\)"):
