@@ -53,11 +53,7 @@ def diff(before: Path, after: Path) -> Difference:
         return Difference(
             before=a.release.folder.name,
             after=b.release.folder.name,
-            app_must_change=changes.to_do(
-                *(a.contract, b.contract),
-                *({key: path.name for key, path in of.release.files.items()} for of in (a, b)),
-                *(a.artefacts, b.artefacts),
-            ),
+            app_must_change=changes.to_do(a.side, b.side),
             contract=changes.changes(a.contract, b.contract),
             accuracy={key: differences.accuracy(a, b, key) for key in KEYS},
             agreement={key: differences.agreement(a, b, key) for key in KEYS},

@@ -27,6 +27,15 @@ FEEDING = {  # what code that prepares pictures has in it, by its place in the c
 
 
 @dataclass(frozen=True)
+class Side:
+    """One release: what all files have in common, and by format each one's name and needs."""
+
+    contract: Contract
+    names: Mapping[str, str]
+    artefacts: Mapping[str, Artefact]
+
+
+@dataclass(frozen=True)
 class Change:
     """One value of the contract; labels are counted, not listed."""
 
@@ -73,23 +82,13 @@ def operators(before: Artefact, after: Artefact) -> Operators:
     return Operators(tuple(sorted(other - one)), tuple(sorted(one - other)))
 
 
-def to_do(
-    before: Contract,
-    after: Contract,
-    files_before: Mapping[str, str],
-    files_after: Mapping[str, str],
-    artefacts_before: Mapping[str, Artefact],
-    artefacts_after: Mapping[str, Artefact],
-) -> list[str]:
-    """What the developer of an app that uses ``before`` must change, a sentence each.
-
-    Files are names by format, artefacts what is true of each file.
-    """
+def to_do(before: Side, after: Side) -> list[str]:
+    """What the developer of an app that uses ``before`` must change, a sentence each."""
     return [
-        *_feeding(before, after),
-        *_reading(before, after),
-        *_files(files_before, files_after),
-        *_runtimes(artefacts_before, artefacts_after),
+        *_feeding(before.contract, after.contract),
+        *_reading(before.contract, after.contract),
+        *_files(before.names, after.names),
+        *_runtimes(before.artefacts, after.artefacts),
     ]
 
 

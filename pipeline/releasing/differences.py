@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.core import timing
+from pipeline.core.changes import Side
 from pipeline.core.contract import Artefact, Contract
 from pipeline.core.criterion import FORMATS
 from pipeline.core.distances import sqnr_db
@@ -70,6 +71,11 @@ class Opened:
             read_evidence(places),
             None if None in labels else np.array(labels, np.int64),
         )
+
+    @property
+    def side(self) -> Side:
+        names = {key: path.name for key, path in self.release.files.items()}
+        return Side(self.contract, names, self.artefacts)
 
     def logits(self, key: str) -> Logits | None:
         """Answers to the samples, [n, classes]."""
@@ -205,7 +211,7 @@ def _time(before: Opened, after: Opened, key: str) -> tuple[float | None, Interv
         found = timing.bootstrap_ratio(*pair)
         return found.median, found.interval, "took turns"
     if (pair := _turns(after, before, key)) is not None:
-        found = timing.bootstrap_ratio(*reversed(pair))
+        found = timing.bootstrap_ratio(pair[1], pair[0])
         return found.median, found.interval, "took turns"
     sides = [of.evidence.latency for of in (before, after)]
     times = [side["artefacts"].get(key) for side in sides]
