@@ -60,7 +60,7 @@ def surroundings() -> dict[str, Any]:
     """The code, packages and machine that this process has."""
     machine = fingerprint()
     return {
-        "code": {**_commit(CODE), "sha256": code_sha256(CODE), "lock_sha256": _lock_sha256()},
+        "code": {**commit(CODE), "sha256": code_sha256(CODE), "lock_sha256": _lock_sha256()},
         "packages": {name: _version(name) for name in PACKAGES},
         "python": platform.python_version(),
         "machine": {key: machine[key] for key in ("system", "processor", "flags")},
@@ -100,7 +100,7 @@ def code_sha256(code: Path) -> str:
     return digest.hexdigest()
 
 
-def _commit(code: Path) -> dict[str, Any]:
+def commit(code: Path) -> dict[str, Any]:
     """The commit that the code is of, and whether it was changed since; null outside of git."""
     # A package that was installed into some repository's folder is no part of that repository.
     if _git(code, "ls-files", "--error-unmatch", "__init__.py") is None:
