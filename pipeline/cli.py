@@ -13,6 +13,9 @@ COMMANDS = {
     "predict": "classify pictures with a release",
     "compare": "show what each file makes of one picture, beside float",
     "serve": "answer over HTTP, as hub inference endpoints do",
+    "release": "give a published release its version, for others to fetch",
+    "promote": "give a version a stage: candidate or prod",
+    "rollback": "give a stage back to the version that had it before",
     "baseline": "record the float model on this machine's GPU, for others to be held against",
 }
 
