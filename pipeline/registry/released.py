@@ -19,14 +19,17 @@ import yaml
 from pipeline.core.contract import Contract
 from pipeline.core.criterion import FAIL, PASS, UNDECIDED
 from pipeline.core.errors import InputError, IntegrityError
+from pipeline.core.manifest import SUMS_FILE
 from pipeline.registry.git import Git
 from pipeline.registry.names import check_successor, version_tag
 from pipeline.registry.steps import Step
 from pipeline.registry.store import Store, Tree
 from pipeline.registry.tags import FOLDER, MODEL, SUMS, TREE, Registry, Tag, message
+from pipeline.releasing.folder import VERDICT_FILE
+from pipeline.releasing.signing import sign
+from pipeline.releasing.verification import verify
 from pipeline.support.contracts import load_contract
 from pipeline.support.files import read_json, sha256_file
-from pipeline.support.releases import SUMS_FILE, read_release
 
 PLACE = "released"  # where a tagged commit has the `.dvc` file of its release
 
@@ -131,10 +134,14 @@ class Releasing:
         published = f"{self.contract.name}-{self.contract.version}"
         if self.folder.resolve().name != published:
             raise IntegrityError(f"{self.folder} holds {published}; publish it again")
-        read_release(self.folder)
+        problems = verify(self.folder)
+        if problems:
+            listed = "\n  ".join(problems)
+            raise IntegrityError(f"{self.folder} is not what was published:\n  {listed}")
 
     def sign(self) -> None:
-        raise NotImplementedError
+        assert self.key
+        sign(self.folder, self.key)
 
     def push(self) -> None:
         self.tree = self.store.push(self.folder)
@@ -173,7 +180,7 @@ class Releasing:
 
     def push_tag(self) -> None:
         assert self.tree
-        verdict = read_json(self.folder / "verdict.json")
+        verdict = read_json(self.folder / VERDICT_FILE)
         counts = ", ".join(f"{verdict['counts'][key]} {key}" for key in (PASS, FAIL, UNDECIDED))
         facts = {
             MODEL: self.contract.name,

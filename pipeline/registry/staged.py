@@ -20,6 +20,7 @@ from pipeline.registry.released import PLACE
 from pipeline.registry.steps import Step, carry_out
 from pipeline.registry.store import Store, open_store
 from pipeline.registry.tags import ACTION, FOLDER, SUMS, TREE, Registry, Tag, message
+from pipeline.releasing.folder import VERDICT_FILE
 
 UNDECIDED = "Accepted-undecided"
 
@@ -50,7 +51,7 @@ class Moving:
         self.store.check(self.release.facts[TREE], self.release.facts[SUMS])
 
     def check_verdict(self) -> None:
-        content = self.store.read(self.release.facts[TREE], "verdict.json")
+        content = self.store.read(self.release.facts[TREE], VERDICT_FILE)
         require_release(json.loads(content), self.release.name, self.accepted)
 
     def steps(self) -> list[Step]:

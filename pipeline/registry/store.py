@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.core.errors import InputError, IntegrityError, NetworkError, shown
+from pipeline.core.manifest import SUMS_FILE, UNLISTED, parse_sums
 from pipeline.support.files import CHUNK_BYTES
-from pipeline.support.releases import SUMS_FILE
 
 AT_ONCE = 4  # files that are read at the same time
 NO_REMOTE = "there is no DVC remote to push files to; `dvc remote add --default NAME ADDRESS`"
@@ -107,8 +107,10 @@ class Store:
             return [f"its list of files cannot be read ({error!r})"]
         if hashlib.sha256(sums).hexdigest() != sums_sha256:
             return [f"{SUMS_FILE} is not the one that was released"]
-        wanted = {name: digest for digest, name in _lines(sums.decode())}
+        wanted = parse_sums(sums.decode(), SUMS_FILE)
         problems = [f"{name} is not among its files" for name in wanted.keys() - files.keys()]
+        extra = files.keys() - wanted.keys() - UNLISTED
+        problems += [f"{name} is not in {SUMS_FILE}" for name in extra]
         with ThreadPoolExecutor(AT_ONCE) as pool:
             found = pool.map(self._digests, files.values())
             for (name, oid), digests in zip(files.items(), found, strict=True):
@@ -177,11 +179,6 @@ class Store:
 
     def __str__(self) -> str:
         return f"DVC remote {self.name} ({self.address})"
-
-
-def _lines(sums: str) -> list[tuple[str, str]]:
-    pairs = (line.partition("  ") for line in sums.splitlines())
-    return [(digest, name) for digest, _, name in pairs]
 
 
 @contextmanager
