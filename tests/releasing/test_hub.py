@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +12,9 @@ from huggingface_hub.utils import _http, disable_progress_bars, enable_progress_
 
 from pipeline.core.errors import EdgeVitError, InputError, IntegrityError, NetworkError
 from pipeline.core.manifest import SUMS_FILE, format_sums
+from pipeline.release import main as release_command
 from pipeline.releasing.hub import upload
+from pipeline.releasing.verification import verify
 from pipeline.support.releases import hashes
 from tests.hub_server import TOKEN, Hub, Repository
 from tests.releasing.made import contract
@@ -237,3 +240,48 @@ def test_no_hub_at_all(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(NetworkError, match=f"hf:{REPO}: .*refused"):
         upload(release(tmp_path), REPO, do=True)
+
+
+def test_the_command_verifies_and_uploads_a_real_release(
+    hub: Hub, published: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    to = ["--to", f"hf:{REPO}"]
+    release_command([str(published), *to])
+    planned = capsys.readouterr().out.splitlines()
+    assert planned[0].endswith("a dry run, nothing is changed; --yes does this:")
+    assert not hub.repositories
+    release_command([str(published), *to, "--yes"])
+    assert capsys.readouterr().out.splitlines()[1:] == planned[1:]
+    assert download(hub, tmp_path, "v0.1.0") == content(published)
+    # `hf download REPO --revision v0.1.0 --exclude .gitattributes --local-dir fetched`
+    fetched = tmp_path / "fetched"
+    snapshot_download(
+        REPO,
+        revision="v0.1.0",
+        endpoint=hub.address,
+        local_dir=fetched,
+        ignore_patterns=[".gitattributes"],
+    )
+    shutil.rmtree(fetched / ".cache")
+    assert verify(fetched) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--to", "someone/m"], "--to must be an address such as hf:ORG/NAME, got someone/m"),
+        (["--to", f"hf:{REPO}", "--key", "k"], "--to goes with --yes only"),
+        (["--to", f"hf:{REPO}"], "is not what was published"),
+    ],
+)
+def test_the_command_refuses(
+    hub: Hub,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    words: str,
+) -> None:
+    with pytest.raises(SystemExit) as left:  # it has no evidence
+        release_command([str(release(tmp_path)), *arguments])
+    assert left.value.code == 2
+    assert words in capsys.readouterr().err
