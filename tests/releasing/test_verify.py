@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from pipeline.core.evidence import logits_sha256, seal
-from pipeline.core.manifest import SUMS_FILE, format_sums
+from pipeline.core.manifest import SUMS_FILE, UNLISTED, format_sums
 from pipeline.core.params import Params
 from pipeline.publish import publish
 from pipeline.releasing.verification import examine, verify
@@ -31,7 +31,8 @@ def names(folder: Path) -> list[str]:
 
 def sum_up(folder: Path) -> None:
     """Make the list of hashes fit again, as somebody would who knows of it."""
-    hashes = {name: sha256_file(folder / name) for name in names(folder) if name != SUMS_FILE}
+    listed = [name for name in names(folder) if name not in UNLISTED]
+    hashes = {name: sha256_file(folder / name) for name in listed}
     put(folder / SUMS_FILE, format_sums(hashes).encode())
 
 
@@ -225,7 +226,7 @@ def first(name: str, **values: object) -> Edit:
         ("verdict.json", lambda c: c["criteria"][3].update(outcome="pass?"), "outcome of"),
         ("verdict.json", lambda c: c["criteria"][3].update(note="fine"), "verdict.json: note of"),
         ("verdict.json", lambda c: c["criteria"].pop(), "the number of criteria"),
-        ("verdict.json", lambda c: c.pop("criteria"), "cannot be checked: the verdict of verdict.json"),
+        ("verdict.json", lambda c: c.pop("criteria"), "cannot be checked: the verdict"),
         ("evidence/samples.json", lambda c: c["labels"].reverse(), "evidence/parity.json says"),
         ("evidence/samples.json", lambda c: c.update(sha256="0" * 64), "parity was measured on"),
         ("evidence/parity.json", first("noise_floor", max_abs=1.0), "parity.json was changed"),
