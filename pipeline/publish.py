@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipeline.core.errors import exit_on_error
+from pipeline.core.errors import IntegrityError, exit_on_error
 from pipeline.core.params import Params, load_params
 from pipeline.gate import judge, require
 from pipeline.releasing.folder import fill, place, without_refused
@@ -25,8 +25,8 @@ def publish(params: Params, artifacts: Path, recorded: Recorded, out: Path) -> P
     """Write the release folder below ``out``, unless the same is there already, and return it.
 
     Raises:
-        IntegrityError: evidence and logits disagree, or evidence was changed; or this version was
-            published before with other bytes.
+        IntegrityError: evidence and logits disagree, or evidence was changed; the files are of
+            another version; or this version was published before with other bytes.
         GateError: the channel's rule is not met.
     """
     run = Places.of_run(artifacts, recorded)
@@ -35,6 +35,11 @@ def publish(params: Params, artifacts: Path, recorded: Recorded, out: Path) -> P
     verdict = judge(params, artifacts, evidence)
     require(verdict)
     contract = load_contract(artifacts / "checkpoint")
+    if contract.version != params.release.version:
+        raise IntegrityError(
+            f"the files are of version {contract.version}, release.version is "
+            f"{params.release.version} in params.yaml; run `dvc repro` to make them again"
+        )
     release = out / f"{contract.name}-{params.release.version}"
     with beside(release) as new:
         fill(new, run, artifacts, contract, verdict, evidence, params)

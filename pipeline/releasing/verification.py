@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from pipeline.core.contract import Contract
 from pipeline.core.criteria.files import Files
 from pipeline.core.errors import EdgeVitError, InputError, IntegrityError, shown
 from pipeline.core.evidence import check_seal
+from pipeline.core.manifest import SUMS_FILE
 from pipeline.core.params import Baseline, Gate
 from pipeline.core.schema import Section
 from pipeline.core.verdict import Evidence, Verdict, decide
@@ -35,7 +36,7 @@ from pipeline.releasing.folder import (
 )
 from pipeline.support.contracts import CONTRACT_FILE, load_contract, read_contract
 from pipeline.support.evidence import Places, measure_again, read_evidence
-from pipeline.support.files import read_bytes, read_json, sha256_file
+from pipeline.support.files import read_bytes, read_json
 from pipeline.support.golden import GOLDEN_FILE, Golden
 from pipeline.support.releases import ENDINGS, check_sums, model_files
 
@@ -79,12 +80,20 @@ def examine(folder: Path, public_key: Path | None = None) -> Examined:
     if not folder.is_dir():
         raise InputError(f"{folder} is no folder; give the folder of a release")
     found = Examined([], [])
-    checks: list[Callable[[Path], Iterator[str]]] = [_sums, _contracts, _golden, _seals, _verdict]
-    for check in checks:
-        problems = list(_guarded(check, folder))
+    checked = check_sums(folder)
+    checks = {
+        f"every file is as listed in {SUMS_FILE}, none is missing or added": checked.problems,
+        f"each model file carries the contract of {CONTRACT_FILE}": _contracts(folder),
+        "the golden images, tensors and answers are the sealed ones": _golden(folder),
+        "the evidence is sealed, and its numbers follow from its logits": _evidence(folder),
+        f"the verdict of {VERDICT_FILE} follows from the evidence, and lets it out": _verdict(
+            folder, checked.sha256
+        ),
+    }
+    for claim, check in checks.items():
+        problems = list(_guarded(claim, check, folder))
         found.problems.extend(problems)
-        if not problems:
-            found.facts.append(" ".join((check.__doc__ or "").split()).rstrip("."))
+        found.facts.extend([] if problems else [claim])
     if public_key is not None:
         problems = signatures.check(folder, public_key)
         found.problems.extend(problems)
@@ -92,28 +101,23 @@ def examine(folder: Path, public_key: Path | None = None) -> Examined:
     return Examined(list(dict.fromkeys(found.problems)), found.facts)
 
 
-def _guarded(check: Callable[[Path], Iterator[str]], folder: Path) -> Iterator[str]:
+def _guarded(claim: str, problems: Iterable[str], folder: Path) -> Iterator[str]:
     """The problems that a check finds, and the one that ends it."""
     try:
-        yield from (_below(problem, folder) for problem in check(folder))
+        yield from (_below(problem, folder) for problem in problems)
     except EdgeVitError as error:
         # What follows the semicolon tells whoever makes releases what to run.
         yield _below(str(error).split("; ")[0], folder)
     except DAMAGE as error:
-        yield f"{check.__name__.strip('_')}: not what edge-vit writes ({shown(repr(error), 200)})"
+        # Nothing that edge-vit wrote: which file it is, the sums or the seals say.
+        yield f"cannot be checked: {claim} ({shown(repr(error), 200)})"
 
 
 def _below(text: str, folder: Path) -> str:
     return text.replace(f"{folder}/", "")
 
 
-def _sums(folder: Path) -> Iterator[str]:
-    """every file is as listed in SHA256SUMS, and none is missing or added"""
-    yield from check_sums(folder).problems
-
-
 def _contracts(folder: Path) -> Iterator[str]:
-    """each model file carries the contract of contract.json"""
     contract = load_contract(folder)
     if read_bytes(folder / LABELS_FILE) != labels_text(contract).encode():
         yield f"{LABELS_FILE} has other labels than {CONTRACT_FILE}"
@@ -123,7 +127,7 @@ def _contracts(folder: Path) -> Iterator[str]:
             names = ", ".join(path.name for path in found) or "none"
             yield f"one *{ending} is expected, found {names}"
         for path in found:
-            yield from _guarded(lambda _, p=path, k=key: _contract(p, k, contract), folder)
+            yield from _guarded(path.name, _contract(path, key, contract), folder)
 
 
 def _contract(path: Path, key: str, contract: Contract) -> Iterator[str]:
@@ -143,7 +147,6 @@ def _contract(path: Path, key: str, contract: Contract) -> Iterator[str]:
 
 
 def _golden(folder: Path) -> Iterator[str]:
-    """the golden images, tensors and answers are the sealed ones"""
     golden = Golden.load(folder / "golden")
     known = {*golden.images, golden.inputs_file, golden.folder / GOLDEN_FILE}
     for path in sorted(golden.folder.rglob("*")):
@@ -151,12 +154,11 @@ def _golden(folder: Path) -> Iterator[str]:
             yield f"{path} is no part of the golden set"
 
 
-def _seals(folder: Path) -> Iterator[str]:
-    """the evidence is sealed, and its numbers follow from its logits"""
+def _evidence(folder: Path) -> Iterator[str]:
     places = Places.of_release(folder)
     sealed = {places.parity: "parity", places.latency: "latency"}
     for path, kind in sealed.items():
-        yield from _guarded(lambda _, p=path, k=kind: _seal(p, k), folder)
+        yield from _guarded(str(path), _seal(path, kind), folder)
     parity = check_seal(read_json(places.parity), "parity", str(places.parity))
     yield from measure_again(places, parity)
 
@@ -166,9 +168,8 @@ def _seal(path: Path, kind: str) -> Iterator[str]:
     yield from ()
 
 
-def _verdict(folder: Path) -> Iterator[str]:
-    """the verdict, decided again from the evidence, is that of verdict.json and lets it out"""
-    evidence, judged_by, verdict = decide_again(folder)
+def _verdict(folder: Path, sha256: Mapping[str, str]) -> Iterator[str]:
+    evidence, judged_by, verdict = _decide_again(folder, sha256)
     yield from _differences(read_json(folder / VERDICT_FILE), verdict)
     if not verdict.passed:
         yield f"{report.headline(verdict)}: {'; '.join(report.refusals(verdict))}"
@@ -177,13 +178,8 @@ def _verdict(folder: Path) -> Iterator[str]:
         yield f"{TEXT_FILE} is not what the evidence gives"
 
 
-def decide_again(folder: Path) -> tuple[Evidence, JudgedBy, Verdict]:
-    """Judge the evidence of the release in ``folder`` for the bytes that are there.
-
-    Raises:
-        InputError: something is missing or damaged.
-        IntegrityError: evidence was changed.
-    """
+def _decide_again(folder: Path, sha256: Mapping[str, str]) -> tuple[Evidence, JudgedBy, Verdict]:
+    """Judge the evidence of the release for the bytes that are there."""
     places = Places.of_release(folder)
     path = folder / PARAMS_FILE
     try:
@@ -191,7 +187,7 @@ def decide_again(folder: Path) -> tuple[Evidence, JudgedBy, Verdict]:
     except ValueError as error:
         raise IntegrityError(f"{path} is not what edge-vit writes ({error})") from None
     delivered = Files(
-        artefacts={k: sha256_file(p) for k, found in model_files(folder).items() for p in found},
+        artefacts={k: sha256.get(f[0].name, "") for k, f in model_files(folder).items()},
         checkpoint=load_contract(folder).checkpoint.sha256,
         samples=read_json(places.samples)["sha256"],
     )

@@ -30,7 +30,7 @@ class Release:
 class Checked:
     """A release's files, held to its manifest."""
 
-    sha256: dict[str, str]  # by path below the folder: what is listed and is there as listed
+    sha256: dict[str, str]  # of what is listed and is there, by path below the folder
     problems: list[str]  # empty: nothing is missing, changed or added
 
 
@@ -110,10 +110,10 @@ def check_sums(folder: Path) -> Checked:
         if name not in actual:
             # Odd ones were named before.
             problems += [] if _there(folder / name) else [f"{name} is missing"]
-        elif (found := sha256_file(actual[name])) != expected:
-            problems.append(f"{name} has SHA-256 {found}, expected {expected}")
-        else:
-            sha256[name] = expected
+            continue
+        sha256[name] = sha256_file(actual[name])
+        if sha256[name] != expected:
+            problems.append(f"{name} has SHA-256 {sha256[name]}, {SUMS_FILE} says {expected}")
     extra = sorted(actual.keys() - listed.keys() - UNLISTED)
     problems += [f"{name} is in the folder, but not in {SUMS_FILE}" for name in extra]
     return Checked(sha256, problems)
