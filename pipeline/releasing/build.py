@@ -2,7 +2,9 @@
 what is missing.
 
 No time and no path of this machine: the same inputs give the same record. What was asked for is in
-``params``, with local sources by name only; what came of it is told by hashes.
+``params``, with local sources by name only; what came of it is told by hashes. Code, packages and
+machine are those of `publish`: what DVC's cache gave back may have been made elsewhere, which is what
+`edge-vit rebuild` finds out.
 """
 
 from __future__ import annotations
@@ -84,7 +86,7 @@ class Build(Section):
     schema_: Literal[1] = Field(default=1, alias="schema")
     params: Params
     inputs: Inputs
-    made_by: Surroundings
+    published_by: Surroundings
 
 
 def record(folder: Path, params: Params, contract: Contract, artifacts: Path) -> None:
@@ -104,7 +106,7 @@ def record(folder: Path, params: Params, contract: Contract, artifacts: Path) ->
                 calibration_sha256=sha256_file(samples / "calibration.npy"),
             ),
         ),
-        made_by=surroundings(),
+        published_by=surroundings(),
     )
     write_json(folder / BUILD_FILE, build.model_dump(mode="json", by_alias=True))
 

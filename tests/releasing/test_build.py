@@ -24,8 +24,8 @@ def test_a_release_records_what_it_was_made_from(published: Path, healthy: Path)
     }
     calibration = sha256_file(healthy / "samples" / "calibration.npy")
     assert recorded["inputs"]["samples"]["calibration_sha256"] == calibration
-    assert recorded["made_by"]["packages"]["torch"] == "2.12.1"
-    assert build.differences(build.read(published).made_by, build.surroundings()) == []
+    assert recorded["published_by"]["packages"]["torch"] == "2.12.1"
+    assert build.differences(build.read(published).published_by, build.surroundings()) == []
 
 
 def test_the_same_inputs_give_the_same_record_wherever_they_lie(

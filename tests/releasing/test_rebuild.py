@@ -82,15 +82,15 @@ def test_no_delivered_file_names_a_folder_of_this_machine(published: Path) -> No
     ("change", "words"),
     [
         (
-            lambda c: c["made_by"]["packages"].update(torch="2.11.0"),
+            lambda c: c["published_by"]["packages"].update(torch="2.11.0"),
             "torch: it was made with 2.11.0, here is 2.12.1",
         ),
         (
-            lambda c: c["made_by"]["code"].update(sha256="0" * 64, commit="abc", dirty=False),
+            lambda c: c["published_by"]["code"].update(sha256="0" * 64, commit="abc", dirty=False),
             "code: it was made by commit abc; `git checkout",
         ),
         (
-            lambda c: c["made_by"]["machine"].update(system="Linux aarch64"),
+            lambda c: c["published_by"]["machine"].update(system="Linux aarch64"),
             "machine: system was Linux aarch64, here it is",
         ),
         (lambda c: c.update(schema=9), "is not what edge-vit writes (schema: Input should be 1)"),
