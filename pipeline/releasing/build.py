@@ -3,8 +3,8 @@ what is missing.
 
 No time and no path of this machine: the same inputs give the same record. What was asked for is in
 ``params``, with local sources by name only; what came of it is told by hashes. Code, packages and
-machine are those of `publish`: what DVC's cache gave back may have been made elsewhere, which is what
-`edge-vit rebuild` finds out.
+machine are those of `publish`: what DVC's cache gave back may have been made elsewhere, which
+is what `edge-vit rebuild` finds out.
 """
 
 from __future__ import annotations
