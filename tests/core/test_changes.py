@@ -15,7 +15,7 @@ PTL = artefact()
 
 def side(made: Contract | None = None, name: str = "m-1.ptl", file: Artefact | None = PTL) -> Side:
     files = {} if file is None else {"ptl": file}
-    return Side(made or contract(), {key: name for key in files}, files)
+    return Side(made or contract(), dict.fromkeys(files, name), files)
 
 
 def preprocessing(**values: object) -> Contract:
