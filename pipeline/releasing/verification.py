@@ -33,6 +33,7 @@ from pipeline.releasing.folder import (
     TEXT_FILE,
     VERDICT_FILE,
     labels_text,
+    made_by,
 )
 from pipeline.support.contracts import CONTRACT_FILE, load_contract, read_contract
 from pipeline.support.evidence import Places, measure_again, read_evidence
@@ -171,12 +172,18 @@ def _seal(path: Path, kind: str) -> Iterator[str]:
 
 def _verdict(folder: Path, sha256: Mapping[str, str]) -> Iterator[str]:
     evidence, judged_by, verdict = _decide_again(folder, sha256)
-    yield from _differences(read_json(folder / VERDICT_FILE), verdict)
+    problems = list(_differences(read_json(folder / VERDICT_FILE), verdict))
     if not verdict.passed:
-        yield f"{report.headline(verdict)}: {'; '.join(report.refusals(verdict))}"
+        problems.append(f"{report.headline(verdict)}: {'; '.join(report.refusals(verdict))}")
     text = report.markdown(verdict, evidence, judged_by.gate)
     if read_bytes(folder / TEXT_FILE) != text.encode():
-        yield f"{TEXT_FILE} is not what the evidence gives"
+        problems.append(f"{TEXT_FILE} is not what the evidence gives")
+    yield from problems
+    if problems and judged_by.edge_vit != made_by():
+        yield (
+            f"{PARAMS_FILE}: edge-vit {shown(judged_by.edge_vit)} made this release, and this is "
+            f"{made_by()}, which may decide or word it otherwise: verify it with that version"
+        )
 
 
 def _decide_again(folder: Path, sha256: Mapping[str, str]) -> tuple[Evidence, JudgedBy, Verdict]:
@@ -199,7 +206,7 @@ def _decide_again(folder: Path, sha256: Mapping[str, str]) -> tuple[Evidence, Ju
 
 
 def _require_few_rounds(evidence: Evidence, places: Places) -> None:
-    before = evidence.latency["previous"] or {"artefacts": {}}
+    before = evidence.latency.get("previous") or {"artefacts": {}}
     timed = [*evidence.latency["artefacts"].values(), *before["artefacts"].values()]
     rounds = max((len(found["runs_ms"]) for found in timed), default=0)
     if rounds > MAX_ROUNDS:

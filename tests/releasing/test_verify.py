@@ -60,7 +60,7 @@ def test_what_was_published_is_whole_and_says_what_was_checked(published: Path) 
 BLOCKED = """
 import sys
 names = "torch torchvision timm onnx onnxruntime executorch PIL safetensors dvc tqdm"
-names += " huggingface_hub requests tenacity filelock jinja2 matplotlib google model_signing cryptography"
+names += " huggingface_hub requests filelock jinja2 matplotlib google model_signing cryptography"
 sys.modules.update(dict.fromkeys(names.split()))
 from pipeline.cli import main
 main(["verify", sys.argv[1]])
@@ -337,6 +337,17 @@ def test_a_release_that_claims_much_takes_little_memory(
     assert any("would unpack" in problem for problem in verify(release))
     monkeypatch.setattr(releases, "MAX_FILES", 5)
     assert "there are more than 5 files" in verify(release)
+
+
+def test_another_edge_vit_s_words_are_told_from_an_edit(release: Path) -> None:
+    edit(release / "params.json", lambda c: c.update(edge_vit="0.0.1"))
+    sum_up(release)
+    assert verify(release) == []
+    edit(release / "verdict.json", lambda c: c["criteria"][0].update(note="in other words"))
+    sum_up(release)
+    problems = verify(release)
+    assert len(problems) == 2
+    assert "edge-vit 0.0.1 made this release" in problems[1]
 
 
 def test_times_without_end_are_not_resampled(release: Path) -> None:
