@@ -61,8 +61,7 @@ def rebuild(params: Params, inputs: build.Inputs, into: Path) -> dict[str, Path]
     write_text(into / LABELS_FILE, labels_text(contract))
     made = [into / LABELS_FILE, checkpoint / CONTRACT_FILE]
     for path in paths.delivered_files(into).values():
-        beside = path.with_name(path.name + paths.CONTRACT_SUFFIX)
-        made += [path, beside] if beside.is_file() else [path]
+        made += sorted(path.parent.iterdir())  # with what lies beside it
     return {path.name: path for path in made}
 
 
