@@ -12,10 +12,13 @@ from typing import Any
 
 import pytest
 
+from pipeline.core.errors import InputError, IntegrityError
 from pipeline.core.manifest import SUMS_FILE, format_sums
 from pipeline.core.params import Params
-from pipeline.rebuild import located, main
+from pipeline.rebuild import _samples, located, main
+from pipeline.releasing import build
 from pipeline.releasing.build import BUILD_FILE
+from pipeline.support.contracts import load_contract
 from pipeline.support.files import read_json
 from pipeline.support.releases import hashes
 from tests.conftest import ROOT
@@ -143,3 +146,18 @@ def test_inputs_of_ones_own_are_given_the_names_that_they_had(
     assert Path(made.model.checkpoint).read_bytes() == b"weights"
     assert made.model.labels == published / "labels.txt"
     assert made.samples.source == tmp_path / "images"
+
+
+def test_samples_are_those_that_the_release_was_made_with(
+    healthy: Path, published: Path, params: Params, tmp_path: Path
+) -> None:
+    contract = load_contract(healthy / "checkpoint")
+    recorded = build.read(published).inputs.samples
+    _samples(params, recorded, contract, tmp_path / "same")
+    for key, words in (("sha256", "the samples of"), ("calibration_sha256", "the calibration")):
+        other = recorded.model_copy(update={key: "0" * 64})
+        with pytest.raises(IntegrityError, match=f"{words}.*give the right ones with --samples"):
+            _samples(params, other, contract, tmp_path / key)
+    nowhere = located(params, published, tmp_path, None, tmp_path / "nowhere")
+    with pytest.raises(InputError, match=r"samples are not at hand: .*nowhere.* with --samples"):
+        _samples(nowhere, recorded, contract, tmp_path / "none")
