@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pipeline.core.contract import DATA_KEY
 from pipeline.core.evidence import logits_sha256, seal
 from pipeline.core.manifest import SUMS_FILE, UNLISTED, format_sums
 from pipeline.core.params import Params
@@ -217,6 +218,25 @@ def onnx_with_contract(path: Path, change: Edit) -> None:
     change(contract)
     entry.value = json.dumps(contract)
     put(path, model.SerializeToString())
+
+
+def test_weights_beside_an_onnx_file_are_held_to_the_hash_inside_it(release: Path) -> None:
+    import onnx
+
+    (path,) = release.glob("*.int8.onnx")
+    data = path.with_name(f"{path.name}.data")
+    data.write_bytes(b"weights")
+    sum_up(release)
+    assert f"{data.name} is no part of {path.name}" in verify(release)
+    model = onnx.load(path)
+    model.metadata_props.add(key=DATA_KEY, value=sha256_file(data))
+    put(path, model.SerializeToString())
+    sum_up(release)
+    assert not any(data.name in problem for problem in verify(release))
+    data.write_bytes(b"others")
+    sum_up(release)
+    words = f"{data.name} does not have the SHA-256 that {path.name} says"
+    assert words in verify(release)
 
 
 def pte_with_contract(path: Path, change: Edit) -> None:
