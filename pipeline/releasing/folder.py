@@ -44,8 +44,7 @@ def fill(
     folder.mkdir()
     for path in paths.delivered_files(artifacts).values():
         shutil.copyfile(path, folder / path.name)
-        beside = path.with_name(path.name + paths.CONTRACT_SUFFIX)
-        if beside.is_file():
+        for beside in paths.companions(path):
             shutil.copyfile(beside, folder / beside.name)
     shutil.copytree(Golden.load(run.golden).folder, folder / "golden")
     write_text(folder / CONTRACT_FILE, dataclasses.replace(contract, artefact=None).to_json())

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.core import report
-from pipeline.core.contract import Contract
+from pipeline.core.contract import DATA_KEY, Contract
 from pipeline.core.criteria.files import Files
 from pipeline.core.errors import EdgeVitError, InputError, IntegrityError, shown
 from pipeline.core.evidence import check_seal
@@ -37,8 +37,10 @@ from pipeline.releasing.folder import (
 )
 from pipeline.support.contracts import CONTRACT_FILE, load_contract, read_contract
 from pipeline.support.evidence import Places, measure_again, read_evidence
-from pipeline.support.files import read_bytes, read_json
+from pipeline.support.files import read_bytes, read_json, sha256_file
 from pipeline.support.golden import GOLDEN_FILE, Golden
+from pipeline.support.onnx_metadata import metadata
+from pipeline.support.paths import data_file
 from pipeline.support.releases import ENDINGS, check_sums, model_files
 
 MAX_ROUNDS = 30_000  # of timing: the bootstrap of a ratio takes 32 kB for each
@@ -144,8 +146,19 @@ def _contract(path: Path, key: str, contract: Contract) -> Iterator[str]:
     if inside.artefact is None or inside.artefact.format != key:
         made = inside.artefact and inside.artefact.format
         yield f"{path.name} carries the contract of format {shown(made)}, expected {key}"
+    yield from _weights_beside(path)
     if not (path.name.startswith(f"{contract.name}-") and f"-{contract.version}." in path.name):
         yield f"{path.name} does not have the name and version of {CONTRACT_FILE}"
+
+
+def _weights_beside(path: Path) -> Iterator[str]:
+    """Hold what lies beside an ONNX file that is too large for one to the hash inside it."""
+    data = data_file(path)
+    wanted = metadata(path, DATA_KEY, 64) if path.suffix == ".onnx" else None
+    if wanted is None and data.is_file():
+        yield f"{data.name} is no part of {path.name}"
+    elif wanted is not None and sha256_file(data) != wanted.decode():
+        yield f"{data.name} does not have the SHA-256 that {path.name} says"
 
 
 def _golden(folder: Path) -> Iterator[str]:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pipeline.core.contract import DATA_KEY
 from pipeline.core.evidence import logits_sha256, seal
 from pipeline.core.manifest import SUMS_FILE, UNLISTED, format_sums
 from pipeline.core.params import Params
@@ -103,7 +104,7 @@ def test_every_file_removed_in_turn_is_named(release: Path, tmp_path: Path) -> N
 
 @pytest.fixture(scope="session")
 def another(healthy: Path, params: Params, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The release of another version: other file names, contracts, evidence and verdict."""
+    """A release of the same model from another run: other times, so another verdict."""
     artifacts = tmp_path_factory.mktemp("another") / "artifacts"
     shutil.copytree(healthy, artifacts)
     edit(artifacts / "latency" / "evidence.json", lambda e: e["machine"].update(a="b"), sealed=True)
@@ -122,6 +123,18 @@ def test_every_file_swapped_with_another_release_is_named(release: Path, another
         assert any(name in problem for problem in verify(release)), name
         put(release / name, before)
     assert verify(release) == []
+
+
+def test_model_files_swapped_with_each_other_are_named_though_the_sums_fit(release: Path) -> None:
+    (plain,), (int8,) = release.glob("*-float-*.onnx"), release.glob("*.int8.onnx")
+    one, other = plain.read_bytes(), int8.read_bytes()
+    put(plain, other)
+    put(int8, one)
+    sum_up(release)
+    problems = verify(release)
+    assert f"{plain.name} carries the contract of format int8_onnx, expected onnx" in problems
+    assert f"{int8.name} carries the contract of format onnx, expected int8_onnx" in problems
+    assert any(".onnx: evidence - parity was measured on" in problem for problem in problems)
 
 
 @pytest.mark.parametrize("name", ["note.txt", ".hidden", "golden/more.png", "evidence/x/y.json"])
@@ -205,6 +218,25 @@ def onnx_with_contract(path: Path, change: Edit) -> None:
     change(contract)
     entry.value = json.dumps(contract)
     put(path, model.SerializeToString())
+
+
+def test_weights_beside_an_onnx_file_are_held_to_the_hash_inside_it(release: Path) -> None:
+    import onnx
+
+    (path,) = release.glob("*.int8.onnx")
+    data = path.with_name(f"{path.name}.data")
+    data.write_bytes(b"weights")
+    sum_up(release)
+    assert f"{data.name} is no part of {path.name}" in verify(release)
+    model = onnx.load(path)
+    model.metadata_props.add(key=DATA_KEY, value=sha256_file(data))
+    put(path, model.SerializeToString())
+    sum_up(release)
+    assert not any(data.name in problem for problem in verify(release))
+    data.write_bytes(b"others")
+    sum_up(release)
+    words = f"{data.name} does not have the SHA-256 that {path.name} says"
+    assert words in verify(release)
 
 
 def pte_with_contract(path: Path, change: Edit) -> None:
