@@ -19,7 +19,7 @@ import yaml
 from pipeline.core.contract import Contract
 from pipeline.core.criterion import FAIL, PASS, UNDECIDED
 from pipeline.core.errors import InputError, IntegrityError
-from pipeline.core.manifest import SUMS_FILE
+from pipeline.core.manifest import SIGNATURE_FILE, SUMS_FILE
 from pipeline.registry.git import Git
 from pipeline.registry.names import check_successor, version_tag
 from pipeline.registry.steps import Step
@@ -83,7 +83,8 @@ class Releasing:
                 f"{self.folder} {self.sums_sha256}); raise release.version in params.yaml and run "
                 "`dvc repro`"
             )
-        if released.facts.get(TREE) != self.store.outline(self.folder).oid:
+        signed = (self.folder / SIGNATURE_FILE).exists()
+        if (self.key and not signed) or released.facts.get(TREE) != self._outline().oid:
             raise InputError(
                 f"{self.tag} exists with the same {SUMS_FILE} and another signature; a version "
                 "does not change, sign the next one"
@@ -93,13 +94,16 @@ class Releasing:
     def sums_sha256(self) -> str:
         return sha256_file(self.folder / SUMS_FILE)
 
+    def _outline(self) -> Tree:
+        return self.store.outline(self.folder)
+
     @property
     def exists(self) -> bool:
         return self.contract.version in self.registry.versions()
 
     def steps(self) -> list[Step]:
         """What is left to do, in order."""
-        outline = self.store.outline(self.folder)
+        outline = self._outline()
         count, size = len(outline.files), f"{outline.size_bytes / 1e6:.2f} MB"
         first = [
             Step("verify", f"{self.folder}: {count} files, {size}", self.verify, dry=True),

@@ -211,3 +211,12 @@ def test_of_two_clones_that_take_one_version_the_second_is_refused(place: Place)
     assert ran.status == 2
     assert "exists with other bytes" in ran.text
     place.check_tags()
+
+
+def test_a_version_that_was_released_unsigned_is_not_signed_later(place: Place) -> None:
+    place.release("1.0.0")
+    before = place.state()
+    ran = place.edge_vit("release", "--yes", "--key", str(place.base / "edge-vit.key"))
+    assert ran.status == 2
+    assert "another signature; a version does not change, sign the next one" in ran.text
+    assert place.state() == before
