@@ -19,7 +19,7 @@ import yaml
 from pipeline.core.contract import Contract
 from pipeline.core.criterion import FAIL, PASS, UNDECIDED
 from pipeline.core.errors import InputError, IntegrityError
-from pipeline.core.manifest import SUMS_FILE
+from pipeline.core.manifest import SIGNATURE_FILE, SUMS_FILE
 from pipeline.registry.git import Git
 from pipeline.registry.names import check_successor, version_tag
 from pipeline.registry.steps import Step
@@ -53,6 +53,8 @@ class Releasing:
         self.contract: Contract = load_contract(self.folder)
         self.registry = Registry.read(self.git, self.name)
         self.tag = version_tag(self.name, self.contract.version)
+        if self.exists:
+            self.oid = self.registry.versions()[self.contract.version].oid
 
     def check_version(self) -> None:
         """Refuse what must not be released.
@@ -83,7 +85,8 @@ class Releasing:
                 f"{self.folder} {self.sums_sha256}); raise release.version in params.yaml and run "
                 "`dvc repro`"
             )
-        if released.facts.get(TREE) != self.store.outline(self.folder).oid:
+        signed = (self.folder / SIGNATURE_FILE).exists()
+        if (self.key and not signed) or released.facts.get(TREE) != self._outline().oid:
             raise InputError(
                 f"{self.tag} exists with the same {SUMS_FILE} and another signature; a version "
                 "does not change, sign the next one"
@@ -93,33 +96,37 @@ class Releasing:
     def sums_sha256(self) -> str:
         return sha256_file(self.folder / SUMS_FILE)
 
+    def _outline(self) -> Tree:
+        return self.store.outline(self.folder)
+
     @property
     def exists(self) -> bool:
         return self.contract.version in self.registry.versions()
 
     def steps(self) -> list[Step]:
         """What is left to do, in order."""
-        outline = self.store.outline(self.folder)
+        outline = self._outline()
         count, size = len(outline.files), f"{outline.size_bytes / 1e6:.2f} MB"
+        missing = len(self.store.missing(outline))
         first = [
             Step("verify", f"{self.folder}: {count} files, {size}", self.verify, dry=True),
             Step("version", f"{self.tag}, of {self.contract.name}", self.check_version, dry=True),
         ]
-        keep = Step("keep", f"{self.tag} in this clone", self.keep)
-        if self.exists:
-            self.oid = self.registry.versions()[self.contract.version].oid
-            return first if self.git.local_tags().get(self.tag) == self.oid else [*first, keep]
-        missing = len(self.store.missing(outline))
-        signing = [Step("sign", f"{self.folder} with {self.key}", self.sign)] if self.key else []
-        return [
-            *first,
-            *signing,
+        sign = Step("sign", f"{self.folder} with {self.key}", self.sign)
+        files = [
             Step("push", f"{missing} of {count} files to {self.store}", self.push),
             Step("check", f"read {count} files back from the DVC remote", self.read_back),
+        ]
+        name = [
             Step("commit", f"{self.dvc_file} on {self.parent[:12]}, no branch", self.write_commit),
             Step("tag", f"{self.tag} to git remote {self.git.address()}", self.push_tag),
-            keep,
         ]
+        keep = Step("keep", f"{self.tag} in this clone", self.keep)
+        if not self.exists:
+            return [*first, *([sign] if self.key else []), *files, *name, keep]
+        kept = self.git.local_tags().get(self.tag) == self.oid
+        # Somebody may have removed files from the remote since.
+        return [*first, *(files if missing else []), *([] if kept else [keep])]
 
     @property
     def dvc_file(self) -> str:

@@ -75,10 +75,11 @@ class Store:
         return tree
 
     def missing(self, tree: Tree) -> list[str]:
-        """Relative paths of files that the remote does not have at all."""
+        """What of a folder the remote does not have at all, by relative path."""
         with self._reaching():
             there = set(self.remote.oids_exist([*tree.files.values(), tree.oid]))
-        return [path for path, oid in tree.files.items() if oid not in there]
+        absent = [path for path, oid in tree.files.items() if oid not in there]
+        return absent if absent or tree.oid in there else ["their list"]
 
     def read(self, tree: str, path: str) -> bytes:
         """One small file of a folder on the remote."""

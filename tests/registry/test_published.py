@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.core.manifest import SIGNATURE_FILE
 from pipeline.core.params import Params
 from pipeline.publish import publish
 from pipeline.releasing.verification import verify
@@ -27,7 +28,11 @@ def test_a_published_release_is_fetched_by_stage_in_another_clone(
 ) -> None:
     place = Place.make(tmp_path, forker, small=False)
     shutil.copytree(published, place.work / "artifacts" / "release" / published.name)
-    place.do("release")
+    assert place.edge_vit("keygen", str(tmp_path / "keys")).status == 0
+    key, public = (tmp_path / "keys" / f"edge-vit.{kind}" for kind in ("key", "pub"))
+    assert place.edge_vit("release", "--yes", "--key", str(key), kill="push").status == -9
+    assert place.tags() == {}
+    place.do("release", "--key", str(key))
     ran = place.edge_vit("promote", "deit-tiny@v0.1.0", "prod", "--yes")
     assert ran.status == 1
     assert "undecided criteria" in ran.text
@@ -35,9 +40,10 @@ def test_a_published_release_is_fetched_by_stage_in_another_clone(
     place.check_tags()
     got = place.fetched("--stage", "prod")
     subprocess.run(["sha256sum", "-c", "--quiet", "SHA256SUMS"], cwd=got, check=True)
-    assert verify(got) == []
+    assert verify(got, public) == []
     names = {p.relative_to(published) for p in published.rglob("*") if p.is_file()}
-    assert {p.relative_to(got) for p in got.rglob("*") if p.is_file()} == names
+    signature = Path(SIGNATURE_FILE)
+    assert {p.relative_to(got) for p in got.rglob("*") if p.is_file()} == {*names, signature}
     for name in names:
         assert (got / name).read_bytes() == (published / name).read_bytes(), name
 

@@ -211,3 +211,34 @@ def test_of_two_clones_that_take_one_version_the_second_is_refused(place: Place)
     assert ran.status == 2
     assert "exists with other bytes" in ran.text
     place.check_tags()
+
+
+def test_a_version_that_was_released_unsigned_is_not_signed_later(place: Place) -> None:
+    place.release("1.0.0")
+    before = place.state()
+    ran = place.edge_vit("release", "--yes", "--key", str(place.base / "edge-vit.key"))
+    assert ran.status == 2
+    assert "another signature; a version does not change, sign the next one" in ran.text
+    assert place.state() == before
+
+
+def test_a_remote_that_is_not_the_default_is_recorded_with_the_release(place: Place) -> None:
+    config = place.work / ".dvc" / "config"
+    archive = place.base / "archive"
+    config.write_text(f"{config.read_text()}['remote \"archive\"']\n    url = {archive}\n")
+    place.commit("another remote")
+    git(place.work, "push", "-q", "origin", "main")
+    place.publish("1.0.0")
+    place.do("release", "--remote", "archive")
+    assert not place.store.exists()
+    assert "DVC remote archive" in place.do("promote", "deit-tiny@v1.0.0", "candidate")
+    assert (place.fetched("--stage", "candidate") / "SHA256SUMS").is_file()
+
+
+def test_files_that_were_removed_from_the_remote_are_brought_back(place: Place) -> None:
+    place.release("1.0.0")
+    tags = place.tags()
+    max(place.store.rglob("*"), key=lambda path: path.stat().st_size).unlink()
+    assert "push     1 of 5 files" in place.do("release")
+    place.check_tags()
+    assert place.tags() == tags

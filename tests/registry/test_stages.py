@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 
 import pytest
 
-from tests.registry.place import PUSH, Place, git
+from tests.registry.place import PUSH, Forker, Place, git
 
 REASON = ("--accept-undecided", "no record of the GPU yet")
 
 
-@pytest.fixture
-def released(place: Place) -> Place:
-    """Versions 1.0.0 and 1.1.0, of channel candidate."""
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory, forker: Forker) -> Place:
+    """Versions 1.0.0 and 1.1.0, of channel candidate; and a copy of the whole, to come back to."""
+    base = tmp_path_factory.mktemp("stages") / "base"
+    base.mkdir()
+    place = Place.make(base, forker)
     place.release("1.0.0")
     place.release("1.1.0")
+    shutil.copytree(base, base.with_name("copy"))
     return place
+
+
+@pytest.fixture
+def released(template: Place) -> Place:
+    """The template as it was made, at the same paths, since remotes are named by them."""
+    shutil.rmtree(template.base)
+    shutil.copytree(template.base.with_name("copy"), template.base)
+    return template
 
 
 def promote(place: Place, version: str, stage: str = "prod") -> None:
@@ -176,12 +189,11 @@ def test_no_stage_is_given_to_files_that_the_remote_no_longer_has(
         content = model.read_bytes()
         stored.write_bytes(content[:-9] if damage == "truncated" else content[:-1] + b"!")
     before = released.state()
-    for command in (("promote", "deit-tiny@v1.1.0", "candidate"),):
-        for yes in ((), ("--yes",)):
-            ran = released.edge_vit(*command, *yes)
-            assert ran.status == 2
-            words = "missing" if damage == "removed" else "damaged"
-            assert f"{model.name} is {words}" in ran.text
+    for yes in ((), ("--yes",)):
+        ran = released.edge_vit("promote", "deit-tiny@v1.1.0", "candidate", *yes)
+        assert ran.status == 2
+        words = "missing" if damage == "removed" else "damaged"
+        assert f"{model.name} is {words}" in ran.text
     assert released.state() == before
 
 
