@@ -24,6 +24,7 @@ from pipeline.core.errors import IntegrityError
 from pipeline.core.measures import SQNR_LIMIT_DB
 from pipeline.core.statistics import Interval, PairedDrop, paired_drop, wilson
 from pipeline.core.verdict import Evidence
+from pipeline.support import paths
 from pipeline.support.contracts import load_contract, read_contract
 from pipeline.support.evidence import Places, read_evidence
 from pipeline.support.files import read_json
@@ -237,7 +238,7 @@ def _turns(before: Opened, after: Opened, key: str) -> tuple[list[float], list[f
 
 def _size(of: Opened, key: str) -> int | None:
     path = of.release.files.get(key)
-    return path.stat().st_size if path else None
+    return paths.size_bytes(path) if path else None
 
 
 def _instructions(of: Opened, key: str) -> float | None:

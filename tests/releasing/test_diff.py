@@ -194,6 +194,15 @@ def test_times_that_took_turns_have_an_interval(
     assert cost.time_interval is not None
 
 
+def test_size_has_the_weights_beside_the_file(published: Path, second: Path) -> None:
+    name = next(second.glob("*-float-*.onnx")).name
+    (second / f"{name}.data").write_bytes(b"weights")
+    listed(second)
+    before, after = diff(published, second).cost["onnx"].size_bytes
+    assert before is not None
+    assert after == before + len(b"weights")
+
+
 def test_instructions_are_those_of_these_bytes(published: Path, second: Path) -> None:
     def counted(folder: Path, count: int, sha256: str) -> None:
         devices = Places.of_release(folder).recorded.devices
