@@ -16,6 +16,7 @@ from pipeline.support.contracts import MODEL_FILE
 from pipeline.support.files import atomic, write_text
 from pipeline.support.images import calibration_input
 from pipeline.support.quiet import quiet
+from pipeline.support.threads import one_thread
 
 if TYPE_CHECKING:
     import torch
@@ -89,7 +90,7 @@ def _quantize(
     quantizer.set_filter_function(wanted)
     exported = torch.export.export(model, (batches[0],)).module()
     prepared = prepare_pt2e(exported, quantizer)
-    with torch.no_grad():
+    with torch.no_grad(), one_thread():
         for batch in batches:
             prepared(batch)
     converted: torch.nn.Module = convert_pt2e(prepared)
