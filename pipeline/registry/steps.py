@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from pipeline.core.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,12 @@ def carry_out(title: str, steps: Sequence[Step], yes: bool) -> None:
 
 @contextmanager
 def alone(path: Path) -> Iterator[None]:
-    """Wait until no other command of the registry runs in this clone."""
+    """Wait until no other command of the registry runs in this clone.
+
+    Raises:
+        InputError: DVC, or what comes with it, is not installed.
+    """
+    _require_dvc()
     from filelock import FileLock, Timeout
 
     lock = FileLock(path)
@@ -44,3 +52,14 @@ def alone(path: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def _require_dvc() -> None:
+    try:
+        for library in ("dvc", "filelock", "gto"):
+            importlib.import_module(library)
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"this needs {error.name}, which is not installed; in the repository's folder, run: "
+            f"{sys.executable} -m pip install -e '.[pipeline]'"
+        ) from None

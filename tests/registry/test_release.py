@@ -6,9 +6,12 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from pipeline.core.errors import InputError
+from pipeline.registry.steps import alone
 from tests.registry.place import IDENTITY, MODEL, PUSH, ROOT, Place, git
 
 STEPS = ("verify", "version", "push", "check", "commit", "tag", "keep")
@@ -242,3 +245,12 @@ def test_files_that_were_removed_from_the_remote_are_brought_back(place: Place) 
     assert "push     1 of 5 files" in place.do("release")
     place.check_tags()
     assert place.tags() == tags
+
+
+def test_without_dvc_it_says_how_to_install_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, "dvc", None)
+    words = r"needs dvc, which is not installed.*'\.\[pipeline\]'"
+    with pytest.raises(InputError, match=words), alone(tmp_path / "lock"):
+        pass

@@ -44,6 +44,16 @@ def served(place: Place, stage: str = "prod") -> str:
     return model.stem.rpartition("-")[2]
 
 
+def pointed(place: Place, stage: str = "prod") -> str:
+    """The version of the latest tag of a stage, as DVC chooses it; cheaper than to fetch it."""
+    form = "--format=%(*objectname) %(refname:lstrip=2)"
+    refs = ("--sort=-taggerdate", form, "refs/tags")
+    tags = [line.split() for line in git(place.origin, "for-each-ref", *refs).splitlines()]
+    commit = next(commit for commit, name in tags if f"#{stage}#" in name)
+    (version,) = [name for of, name in tags if of == commit and "@v" in name]
+    return version.partition("@v")[2]
+
+
 def test_another_clone_fetches_by_stage_whatever_was_promoted_last(released: Place) -> None:
     promote(released, "v1.0.0")
     promote(released, "v1.1.0", "candidate")
@@ -92,9 +102,9 @@ def test_a_promotion_killed_before_any_step_goes_on(released: Place, step: str) 
     assert released.edge_vit(*command, "--yes", kill=step).status == -9
     released.check_tags()
     assert ("deit-tiny#prod#2" in released.tags()) == (step == "keep")
-    assert served(released) == ("1.1.0" if step == "keep" else "1.0.0")
+    assert pointed(released) == ("1.1.0" if step == "keep" else "1.0.0")
     released.do(*command)
-    assert served(released) == "1.1.0"
+    assert pointed(released) == "1.1.0"
     assert released.tags(released.work) == released.tags()
     done = released.state()
     assert "deit-tiny@v1.1.0 is prod already" in released.do(*command)
@@ -111,9 +121,9 @@ def test_a_rollback_killed_before_any_step_goes_on_and_back_once(
     command = ("rollback", "deit-tiny", "prod")
     assert released.edge_vit(*command, "--yes", kill=step).status == -9
     released.check_tags()
-    assert served(released) == ("1.1.0" if step == "keep" else "1.2.0")
+    assert pointed(released) == ("1.1.0" if step == "keep" else "1.2.0")
     released.do(*command)
-    assert served(released) == "1.1.0"
+    assert pointed(released) == "1.1.0"
     assert released.tags(released.work) == released.tags()
 
 
@@ -129,7 +139,7 @@ def test_a_rollback_does_not_go_on_from_what_this_clone_has_not_seen(released: P
     assert "has moved to 1.2.0 since this clone last looked; `git fetch --tags`" in ran.text
     git(other, "fetch", "-q", "--tags")
     released.do("rollback", "deit-tiny", "prod", where=other)
-    assert served(released) == "1.1.0"
+    assert pointed(released) == "1.1.0"
 
 
 def test_a_rollback_goes_to_a_version_that_had_the_stage(released: Place) -> None:
@@ -140,7 +150,7 @@ def test_a_rollback_goes_to_a_version_that_had_the_stage(released: Place) -> Non
     assert ran.status == 2
     assert "cannot go back to v1.2.0, only to one of: 1.0.0, 1.1.0" in ran.text
     released.do("rollback", "deit-tiny", "prod", "--to", "v1.0.0")
-    assert served(released) == "1.0.0"
+    assert pointed(released) == "1.0.0"
     ran = released.edge_vit("rollback", "deit-tiny", "prod", "--yes")
     assert ran.status == 2
     assert "only deit-tiny@v1.0.0 had it" in ran.text
