@@ -23,6 +23,7 @@ from pipeline.core.measures import against_float, between_steps
 from pipeline.core.params import Params, load_params
 from pipeline.core.verdict import Evidence, Verdict
 from pipeline.gate import EVIDENCE_FILE, judge, load_evidence, require
+from pipeline.releasing.documents import documents
 from pipeline.support import paths, reuse
 from pipeline.support.contracts import load_contract
 from pipeline.support.files import atomic, read_json, sha256_file, write_json, write_text
@@ -102,6 +103,7 @@ def _fill(
     judged = reuse.count(artifacts / reuse.LEDGER_FILE, evidence.parity["samples"]["sha256"])
     text = report.markdown(verdict, evidence, params.gate, judged)
     write_text(folder / "verdict.md", text)
+    documents(folder, contract, verdict, evidence, params)
     listed = sorted(path for path in folder.rglob("*") if path.is_file())
     sums = [f"{sha256_file(path)}  {path.relative_to(folder).as_posix()}\n" for path in listed]
     write_text(folder / SUMS_FILE, "".join(sums))

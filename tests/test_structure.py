@@ -17,7 +17,7 @@ from pipeline.core.criterion import FORMATS
 
 ROOT = Path(__file__).parent.parent
 # Each may import itself and those before it.
-LAYERS = ("core", "support", "reporting", "runtimes", "inference")
+LAYERS = ("core", "support", "reporting", "releasing", "runtimes", "inference")
 STAGES_READ_BY_OTHERS = {"gate"}
 GRAPH = yaml.safe_load((ROOT / "dvc.yaml").read_text())
 DOCUMENTS = sorted(
