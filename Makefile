@@ -17,17 +17,24 @@ endif
 export PATH := $(BIN):$(PATH)
 export TORCH_WHEELS
 
-.PHONY: repro gate test device-test device-faults demo lint types bench bench-serve setup clean help
+.PHONY: repro judge gate test device-test device-faults demo lint types bench bench-serve setup clean help
 
-repro: $(SETUP) ## make everything, print the verdict and the release folder
-	@# DVC runs one stage at a time, and the longest export keeps one core busy for a minute: the first
-	@# time it runs beside the others, and `dvc commit` records it. Should it fail, `dvc repro` says why.
+# DVC runs one stage at a time, and the longest export keeps one core busy for a minute: the first
+# time it runs beside the others, and `dvc commit` records it. Should it fail, `dvc repro` says why.
+define dvc_repro
 	@if [ ! -d artifacts/executorch ]; then \
 	  dvc repro samples || exit $$?; \
 	  python -m pipeline.export_executorch >/dev/null 2>&1 & beside=$$!; \
 	  dvc repro lite export_onnx && wait $$beside && dvc commit -q -f export_executorch || true; fi
-	@status=0; dvc repro || status=$$?; \
+	@status=0; dvc repro $(1) || status=$$?; \
 	  if [ -f artifacts/latency/evidence.json ]; then edge-vit summary || true; fi; exit $$status
+endef
+
+repro: $(SETUP) ## make everything, print the verdict and the release folder
+	$(call dvc_repro)
+
+judge: $(SETUP) ## make everything up to the verdict; nothing is published
+	$(call dvc_repro,gate)
 
 gate: $(SETUP) ## judge the evidence again, for CHANNEL (default: that of params.yaml)
 	@edge-vit gate $(if $(CHANNEL),--channel $(CHANNEL))

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from device_tests.target import Bundle
+from pipeline.core.manifest import SUMS_FILE
 from pipeline.support.contracts import load_contract
 from pipeline.support.golden import Golden
 from pipeline.support.paths import delivered_files
-from pipeline.support.releases import SUMS_FILE, last_release, read_release
+from pipeline.support.releases import last_release, read_release
 
 
 def find(folder: Path) -> Bundle:
@@ -21,5 +22,6 @@ def find(folder: Path) -> Bundle:
     golden = Golden.load(folder / "golden")
     if (folder / SUMS_FILE).is_file():
         return Bundle(read_release(folder).files, golden)
-    before = last_release(folder / "release", load_contract(folder / "checkpoint").name)
+    contract = load_contract(folder / "checkpoint")
+    before = last_release(folder / "release", contract.name, contract.version)
     return Bundle(delivered_files(folder), golden, before)

@@ -13,6 +13,9 @@ COMMANDS = {
     "predict": "classify pictures with a release",
     "compare": "show what each file makes of one picture, beside float",
     "serve": "answer over HTTP, as hub inference endpoints do",
+    "verify": "check that a release is what was published, and decide its verdict again",
+    "sign": "sign a release with a private key",
+    "keygen": "make a key pair to sign releases with",
     "baseline": "record the float model on this machine's GPU, for others to be held against",
 }
 

@@ -7,28 +7,17 @@ second. The verdict is written before the exit status says no, so that it can be
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from pipeline.core import report
-from pipeline.core.criteria.baseline import Baseline
-from pipeline.core.criteria.devices import Devices
 from pipeline.core.criteria.files import Files
 from pipeline.core.errors import GateError, exit_on_error
-from pipeline.core.evidence import check_seal
-from pipeline.core.measures import between_steps
 from pipeline.core.params import Params, load_params
 from pipeline.core.verdict import Evidence, Verdict, decide
-from pipeline.support import baselines, paths, reuse
-from pipeline.support.contracts import load_contract
-from pipeline.support.devices import read_devices
+from pipeline.support import paths, reuse
+from pipeline.support.evidence import Places, read_evidence
 from pipeline.support.files import atomic, read_json, sha256_file, write_json, write_text
-from pipeline.support.golden import read_golden
-from pipeline.support.logits import load_logits
 from pipeline.support.paths import Recorded
-
-EVIDENCE_FILE = "evidence.json"
 
 
 def load_evidence(artifacts: Path, recorded: Recorded) -> Evidence:
@@ -38,53 +27,7 @@ def load_evidence(artifacts: Path, recorded: Recorded) -> Evidence:
         InputError: a file is missing or not JSON.
         IntegrityError: evidence or a record was changed after it was measured.
     """
-    parity, latency = (
-        check_seal(read_json(path), kind, str(path))
-        for kind in ("parity", "latency")
-        for path in [artifacts / kind / EVIDENCE_FILE]
-    )
-    return Evidence(
-        parity=parity,
-        latency=latency,
-        baselines=_baselines(artifacts, recorded.baselines, parity),
-        devices=Devices(
-            golden=read_golden(artifacts / "golden"), targets=read_devices(recorded.devices)
-        ),
-    )
-
-
-def _baselines(artifacts: Path, folder: Path, parity: Mapping[str, Any]) -> tuple[Baseline, ...]:
-    """Hold the float reference against each record."""
-    records = baselines.read_records(folder)
-    if not records:
-        return ()
-    contract = load_contract(artifacts / "checkpoint")
-    reference = load_logits(artifacts, parity, ["reference"])["reference"]
-    found = []
-    for record in records:
-        content = record.content
-        refusal = baselines.belongs(
-            record,
-            parity["checkpoint_sha256"],
-            parity["samples"]["sha256"],
-            contract.preprocessing,
-        )
-        if refusal is None and record.logits.shape != reference[: len(record.logits)].shape:
-            refusal = f"{record.path} has logits of shape {record.logits.shape}"
-        found.append(
-            Baseline(
-                device=content["device"]["name"],
-                kind=content["device"]["kind"],
-                recorded=content["recorded"][:10],
-                refusal=refusal,
-                difference=None
-                if refusal
-                else between_steps(reference[: len(record.logits)], record.logits),
-                noise_floor=content["noise_floor"]["max_abs"],
-                runs_ms=tuple(content["latency"]["runs_ms"]),
-            )
-        )
-    return tuple(found)
+    return read_evidence(Places.of_run(artifacts, recorded))
 
 
 def judge(params: Params, artifacts: Path, evidence: Evidence) -> Verdict:

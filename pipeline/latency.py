@@ -49,7 +49,8 @@ def latency(params: Latency, artifacts: Path, out: Path) -> None:
         **paths.delivered_files(artifacts),
     }
     hashes = {key: sha256_file(path) for key, path in files.items()}
-    before = last_release(artifacts / "release", load_contract(artifacts / "checkpoint").name)
+    contract = load_contract(artifacts / "checkpoint")
+    before = last_release(artifacts / "release", contract.name, contract.version)
     older = _changed(before, hashes)
     samples = SampleSet.load(artifacts / "samples")
 

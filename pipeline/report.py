@@ -18,7 +18,7 @@ from pipeline.support import paths, reuse
 from pipeline.support.contracts import load_contract
 from pipeline.support.files import write_text
 from pipeline.support.images import SampleSet
-from pipeline.support.logits import load_logits
+from pipeline.support.logits import LOGITS_FILE, load_logits
 from pipeline.support.paths import Recorded
 
 PAGE_FILE = "report.html"
@@ -41,7 +41,9 @@ def report(params: Params, artifacts: Path, recorded: Recorded, out: Path) -> Pa
         verdict=judge(params, artifacts, evidence),
         evidence=evidence,
         judged=reuse.record(artifacts / reuse.LEDGER_FILE, evidence.parity),
-        logits=load_logits(artifacts, evidence.parity, ["reference", *files]),
+        logits=load_logits(
+            artifacts / "parity" / LOGITS_FILE, evidence.parity, ["reference", *files]
+        ),
         samples=samples if samples.sha256 == measured else None,
     )
     write_text(out / PAGE_FILE, page(findings))

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 
 from pipeline.core import report
 from pipeline.core.errors import exit_on_error
 from pipeline.core.params import Params, load_params
+from pipeline.core.verdict import Evidence
 from pipeline.gate import judge, load_evidence
+from pipeline.releasing.folder import VERDICT_FILE, without_refused
 from pipeline.support import paths
 from pipeline.support.contracts import load_contract
+from pipeline.support.files import read_json
 from pipeline.support.paths import Recorded
 
 
@@ -28,8 +32,16 @@ def summary(params: Params, artifacts: Path, recorded: Recorded) -> str:
         f"edge-vit: {report.headline(verdict)}",
     ]
     if verdict.passed and release.is_dir():
-        lines.append(f"release: {release}")
+        lines.append(_release(release, params, artifacts, evidence))
     return "\n".join(lines)
+
+
+def _release(release: Path, params: Params, artifacts: Path, evidence: Evidence) -> str:
+    """Whether the release is of this run: `publish` never replaces one of another."""
+    verdict = judge(params, artifacts, without_refused(evidence))
+    if read_json(release / VERDICT_FILE) == json.loads(json.dumps(verdict.to_dict())):
+        return f"release: {release}"
+    return f"{release} is of another run; raise release.version in params.yaml to publish this one"
 
 
 def main(arguments: list[str] | None = None) -> None:

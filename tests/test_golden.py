@@ -15,7 +15,7 @@ from pipeline.publish import publish
 from pipeline.support.contracts import load_contract, read_contract
 from pipeline.support.golden import Golden
 from pipeline.support.images import geometry, normalize
-from pipeline.support.logits import load_logits
+from pipeline.support.logits import LOGITS_FILE, load_logits
 from pipeline.support.paths import Recorded, delivered_files
 
 ROTATED = 6  # EXIF: turn by 90 degrees to see it upright
@@ -40,7 +40,7 @@ def test_answers_are_those_that_parity_measured(healthy: Path) -> None:
     found = Golden.load(healthy / "golden")
     parity = json.loads((healthy / "parity" / "evidence.json").read_text())
     ids = json.loads((healthy / "samples" / "samples.json").read_text())["ids"]
-    logits = load_logits(healthy, parity)
+    logits = load_logits(healthy / "parity" / LOGITS_FILE, parity)
     for key, measured in (("float", "reference"), ("ptl", "ptl"), ("int8_onnx", "int8_onnx")):
         rows = logits[measured][[ids.index(name) for name in found.ids[:2]]]
         assert np.array_equal(found.logits(key)[:2], rows), key

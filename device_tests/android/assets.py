@@ -13,9 +13,10 @@ import sys
 from pathlib import Path
 
 from pipeline.core.errors import InputError, IntegrityError, exit_on_error
+from pipeline.core.manifest import SUMS_FILE
 from pipeline.support.files import atomic, sha256_file
 from pipeline.support.golden import GOLDEN_FILE, Golden
-from pipeline.support.releases import SUMS_FILE, read_release
+from pipeline.support.releases import read_release
 
 SOURCES = Path(__file__).parent / "app" / "src"
 

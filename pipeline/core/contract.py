@@ -126,7 +126,7 @@ class Contract:
                     "artefact": values["artefact"] and Artefact(**_tuples(values["artefact"])),
                 }
             )
-        except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+        except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
             raise IntegrityError(f"not an edge-vit contract: {error!r}") from None
 
 

@@ -70,10 +70,11 @@ def files_table(
     return tabulate(rows, header, tablefmt=style, disable_numparse=True)
 
 
-def markdown(verdict: Verdict, evidence: Evidence, gate: Gate, judged: int) -> str:
+def markdown(verdict: Verdict, evidence: Evidence, gate: Gate, judged: int | None = None) -> str:
     """The whole verdict as Markdown, for a pull request or a job summary.
 
-    ``judged`` counts the variants that were judged on these samples so far.
+    ``judged`` counts the variants that were judged on these samples so far; None in a release,
+    which says only what follows from its evidence.
     """
     parity, latency = evidence.parity, evidence.latency
     lines = [
@@ -88,7 +89,7 @@ def markdown(verdict: Verdict, evidence: Evidence, gate: Gate, judged: int) -> s
         "thread(s).",
         "",
         *[f"- {line}" for line in (*sight(parity, gate), *baselines(evidence))],
-        *[f"- **{line}**" for line in wear(parity, gate, judged)],
+        *[f"- **{line}**" for line in wear(parity, gate, judged or 0)],
         "",
         criteria_table(verdict, "github"),
         "",

@@ -1,1 +1,1 @@
-"""Releases: what is in one, what is recorded of it, and where it goes."""
+"""The release folder: filled, moved into place once, verified, signed; rebuilt, compared, sent."""

@@ -75,7 +75,8 @@ def _read(folder: Path, root: Path) -> Record:
     hint = "bring it back with git, or record it again with `edge-vit baseline --replace`"
     try:
         content = check_seal(read_json(path), KIND, str(path))
-        logits: Logits = np.load(folder / LOGITS_FILE, allow_pickle=False)
+        # Mapped, so that a header cannot claim more memory than the file has bytes.
+        logits: Logits = np.array(np.load(folder / LOGITS_FILE, "r", allow_pickle=False))
         _check(content, logits)
     except (InputError, IntegrityError) as error:
         raise IntegrityError(f"{str(error).split('; ')[0]}; {hint}") from None

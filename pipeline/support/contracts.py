@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
-import zipfile
 from pathlib import Path
 
 from pipeline.core.contract import EXTRA_FILE, METADATA_KEY, Contract
-from pipeline.core.errors import IntegrityError
-from pipeline.support.files import read_json
+from pipeline.core.errors import InputError, IntegrityError
+from pipeline.support.archives import open_archive
+from pipeline.support.files import read_bytes, read_json
+from pipeline.support.onnx_metadata import metadata
 from pipeline.support.paths import CONTRACT_SUFFIX
 
 MODEL_FILE = "model.safetensors"
 CONTRACT_FILE = "contract.json"
+MAX_BYTES = 4 << 20  # ImageNet-21k's labels are half a megabyte
 
 
 def load_contract(folder: Path) -> Contract:
@@ -31,37 +33,48 @@ def read_contract(path: Path) -> Contract:
     Raises:
         IntegrityError: the file is damaged, or carries no contract.
     """
-    text = {".ptl": _in_archive, ".onnx": _in_metadata, ".pte": _beside}[path.suffix](path)
-    return Contract.from_json(text)
+    read = {".ptl": _in_archive, ".onnx": _in_metadata, ".pte": _beside}[path.suffix]
+    try:
+        return Contract.from_json(read(path).decode())
+    except UnicodeDecodeError as error:
+        raise _damaged(path, str(error)) from None
+    except InputError as error:
+        raise _damaged(path, str(error).split("; ")[0]) from None
 
 
-def _in_archive(path: Path) -> str:
+def _in_archive(path: Path) -> bytes:
     """In a ``.ptl``, a zip archive, as an extra file."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            inside = [n for n in archive.namelist() if n.endswith(f"/extra/{EXTRA_FILE}")]
-            if len(inside) != 1:
-                raise IntegrityError(f"{path} carries no contract; was it made by edge-vit?")
-            return archive.read(inside[0]).decode()
-    except zipfile.BadZipFile as error:
-        raise IntegrityError(f"{path} is damaged ({error}); fetch or build it again") from None
+    with open_archive(path, path.name) as archive:
+        inside = [n for n in archive.namelist() if n.endswith(f"/extra/{EXTRA_FILE}")]
+        if len(inside) != 1:
+            raise _lacking(path)
+        with archive.open(inside[0]) as file:
+            return _limited(file.read(MAX_BYTES + 1), path)
 
 
-def _in_metadata(path: Path) -> str:
-    import onnx
-    from google.protobuf.message import DecodeError
-
-    try:
-        found = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
-    except DecodeError as error:
-        raise IntegrityError(f"{path} is damaged ({error}); fetch or build it again") from None
-    if METADATA_KEY not in found:
-        raise IntegrityError(f"{path} carries no contract; was it made by edge-vit?")
-    return str(found[METADATA_KEY])
+def _in_metadata(path: Path) -> bytes:
+    content = metadata(path, METADATA_KEY, MAX_BYTES)
+    if content is None:
+        raise _lacking(path)
+    return content
 
 
-def _beside(path: Path) -> str:
+def _beside(path: Path) -> bytes:
     beside = path.with_name(path.name + CONTRACT_SUFFIX)
     if not beside.is_file():
         raise IntegrityError(f"{beside} is missing; deliver it with {path.name}")
-    return beside.read_text()
+    return read_bytes(beside, MAX_BYTES)
+
+
+def _limited(content: bytes, path: Path) -> bytes:
+    if len(content) > MAX_BYTES:
+        raise _damaged(path, f"its contract is larger than {MAX_BYTES} bytes")
+    return content
+
+
+def _lacking(path: Path) -> IntegrityError:
+    return IntegrityError(f"{path} carries no contract; was it made by edge-vit?")
+
+
+def _damaged(path: Path, reason: str) -> IntegrityError:
+    return IntegrityError(f"{path} is damaged ({reason}); fetch or build it again")

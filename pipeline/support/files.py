@@ -33,19 +33,10 @@ def atomic(path: Path) -> Iterator[Path]:
     private ones that libraries leave.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _clean_up_after_killed(path)
-    with _scratch(path) as scratch:
-        new, old = scratch / path.name, scratch / OLD
-        try:
-            yield new
-        except Exception as error:
-            # Libraries that write by themselves tell of a full disk in many ways.
-            full = shutil.disk_usage(scratch).free < CHUNK_BYTES
-            if full and not isinstance(error, OSError | EdgeVitError):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
-            raise
-        _open_up(new, scratch)
+    with beside(path) as new:
+        yield new
+        open_up(new)
+        old = new.with_name(OLD)
         if path.is_dir() or (path.exists() and new.is_dir()):
             os.replace(path, old)
         try:
@@ -53,6 +44,25 @@ def atomic(path: Path) -> Iterator[Path]:
         except OSError:
             if old.exists():
                 os.replace(old, path)
+            raise
+
+
+@contextmanager
+def beside(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside ``path``, as `atomic` does, for a block that moves it itself.
+
+    Whatever is still there afterwards is removed.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _clean_up_after_killed(path)
+    with _scratch(path) as scratch:
+        try:
+            yield scratch / path.name
+        except Exception as error:
+            # Libraries that write by themselves tell of a full disk in many ways.
+            full = shutil.disk_usage(scratch).free < CHUNK_BYTES
+            if full and not isinstance(error, OSError | EdgeVitError):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
             raise
 
 
@@ -97,9 +107,9 @@ def _clean_up_after_killed(path: Path) -> None:
             os.close(lock)
 
 
-def _open_up(new: Path, scratch: Path) -> None:
-    """Add the permissions that the umask gives to a file or a whole folder."""
-    probe = scratch / "edge-vit.probe"
+def open_up(new: Path) -> None:
+    """Add the permissions that the umask gives to a file or a whole folder that `beside` gave."""
+    probe = new.with_name("edge-vit.probe")
     probe.mkdir()  # reading the umask itself would change it for other threads
     usual = stat.S_IMODE(probe.stat().st_mode)
     for path in [new, *(new.rglob("*") if new.is_dir() else ())]:

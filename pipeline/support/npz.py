@@ -10,6 +10,7 @@ import math
 import tokenize
 import warnings
 import zipfile
+from collections.abc import Collection
 from pathlib import Path
 from typing import IO, Any
 
@@ -29,23 +30,29 @@ READERS = {
 }
 
 
-def open_npz(path: Path, source: str) -> dict[str, NDArray[Any]]:
+def open_npz(
+    path: Path, source: str, names: Collection[str] | None = None, limit: int | None = None
+) -> dict[str, NDArray[Any]]:
     """Return the arrays of a file by name; ``source`` is what errors call it.
+
+    Only those in ``names``, if given, and up to ``limit`` bytes in place of what weights may have.
 
     Raises:
         InputError: damaged, too large, or something else in it than arrays of numbers.
     """
     with open_archive(path, source) as archive:
-        entries = archive.infolist()
-        _check_directory(entries, source)
-        return {e.filename.removesuffix(".npy"): _read(archive, e, source) for e in entries}
+        entries = {e.filename.removesuffix(".npy"): e for e in archive.infolist()}
+        chosen = {k: e for k, e in entries.items() if names is None or k in names}
+        _check_directory(list(chosen.values()), source, limit)
+        return {key: _read(archive, entry, source) for key, entry in chosen.items()}
 
 
-def _check_directory(entries: list[zipfile.ZipInfo], source: str) -> None:
+def _check_directory(entries: list[zipfile.ZipInfo], source: str, limit: int | None) -> None:
     unpacked = sum(entry.file_size for entry in entries)
     packed = sum(entry.compress_size for entry in entries)
+    allowed = min(MAX_BYTES, MAX_RATIO * max(packed, 1)) if limit is None else limit
     problem = None
-    if unpacked > MAX_BYTES or unpacked > MAX_RATIO * max(packed, 1):
+    if unpacked > allowed:
         problem = f"would unpack {packed} bytes to {unpacked}"
     elif other := next((e.filename for e in entries if not e.filename.endswith(".npy")), None):
         problem = f"holds {shown(other)}, which is no array"

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import re
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.core.errors import IntegrityError
-from pipeline.support.files import sha256_file
+from pipeline.core.errors import InputError, IntegrityError, shown
+from pipeline.core.manifest import SUMS_FILE, UNLISTED, name_problem, parse_sums
+from pipeline.support.files import read_bytes, sha256_file
 
-SUMS_FILE = "SHA256SUMS"
 ENDINGS = {"ptl": ".ptl", "int8_onnx": ".int8.onnx", "onnx": ".onnx", "pte": ".pte"}
+MAX_FILES = 10_000
+MAX_SUMS_BYTES = 4 << 20
 
 
 @dataclass(frozen=True)
@@ -22,25 +26,37 @@ class Release:
     sha256: dict[str, str]  # of each, as published and checked
 
 
-def last_release(releases: Path, name: str) -> Release | None:
-    """Return the highest version of model ``name`` below ``releases``; None if there is none.
+@dataclass(frozen=True)
+class Checked:
+    """A release's files, held to its manifest."""
+
+    sha256: dict[str, str]  # of what is listed and is there, by path below the folder
+    problems: list[str]  # empty: nothing is missing, changed or added
+
+
+def last_release(releases: Path, name: str, below: str) -> Release | None:
+    """Return the highest version of model ``name`` that is lower than ``below``; None if none is.
+
+    The version that is being made never counts, whether it has been published already or not.
 
     Raises:
         IntegrityError: a file of it is missing or is not the published one.
     """
     if not releases.is_dir():
         return None
-    pattern = re.compile(re.escape(name) + r"-(\d+)\.(\d+)\.(\d+)([-+].*)?")
-    found = []
-    for folder in releases.iterdir():
-        match = pattern.fullmatch(folder.name)
-        if match and folder.is_dir():
-            # A pre-release sorts before its release.
-            rank = (*(int(part) for part in match.groups()[:3]), match[4] is None, folder.name)
-            found.append((rank, folder))
-    if not found:
+    ranked = {folder: _rank(folder.name, name) for folder in releases.iterdir() if folder.is_dir()}
+    limit = _rank(f"{name}-{below}", name)
+    found = [(rank, folder) for folder, rank in ranked.items() if rank and limit and rank < limit]
+    return read_release(max(found)[1]) if found else None
+
+
+def _rank(folder: str, name: str) -> tuple[int, int, int, bool, str] | None:
+    """What sorts versions of model ``name``; None for other folders."""
+    match = re.fullmatch(re.escape(name) + r"-(\d+)\.(\d+)\.(\d+)([-+].*)?", folder)
+    if match is None:
         return None
-    return read_release(max(found)[1])
+    # A pre-release sorts before its release.
+    return int(match[1]), int(match[2]), int(match[3]), match[4] is None, folder
 
 
 def newest_release(releases: Path) -> Release | None:
@@ -57,29 +73,89 @@ def read_release(folder: Path) -> Release:
     """Open the release in ``folder``.
 
     Raises:
-        IntegrityError: a file of it is missing or is not the published one.
+        IntegrityError: a file of it is missing, added, or not the published one.
     """
-    hashes = _check(folder)
-    files = {}
+    checked = check_sums(folder)
+    if checked.problems:
+        more = f" (and {len(checked.problems) - 1} more)" if len(checked.problems) > 1 else ""
+        raise IntegrityError(
+            f"{folder} is not what was published: {checked.problems[0]}{more}; "
+            "delete the folder or publish it again"
+        )
+    files = {key: found[0] for key, found in model_files(folder).items()}
+    return Release(folder, files, {key: checked.sha256[path.name] for key, path in files.items()})
+
+
+def model_files(folder: Path) -> dict[str, list[Path]]:
+    """The files of ``folder`` that a runtime loads, by format."""
+    found: dict[str, list[Path]] = {}
     for path in sorted(folder.iterdir()):
         fits = [key for key, ending in ENDINGS.items() if path.name.endswith(ending)]
-        if fits and path.name in hashes:
-            files[fits[0]] = path
-    return Release(folder, files, {key: hashes[path.name] for key, path in files.items()})
+        if fits and path.is_file():
+            found.setdefault(fits[0], []).append(path)
+    return found
 
 
-def _check(folder: Path) -> dict[str, str]:
-    """Hold each file to the hash that was published; return the hashes by name."""
-    sums = folder / SUMS_FILE
-    if not sums.is_file():
-        raise IntegrityError(f"{folder} has no {SUMS_FILE}; delete the folder or publish it again")
-    hashes = {}
-    for line in sums.read_text().splitlines():
-        digest, _, name = line.partition("  ")
-        hashes[name] = digest
-        path = folder / name
-        if not path.is_file() or sha256_file(path) != digest:
-            raise IntegrityError(
-                f"{path} is not what was published; delete {folder} or publish it again"
-            )
-    return hashes
+def check_sums(folder: Path) -> Checked:
+    """Hold every file below ``folder`` to its ``SHA256SUMS``; each problem names its file."""
+    try:
+        text = read_bytes(folder / SUMS_FILE, MAX_SUMS_BYTES).decode()
+        listed = parse_sums(text, SUMS_FILE)
+    except (InputError, IntegrityError, UnicodeDecodeError) as error:
+        there = (folder / SUMS_FILE).exists()
+        return Checked({}, [str(error) if there else f"{SUMS_FILE} is missing; fetch it again"])
+    actual, problems = _walk(folder)
+    sha256 = {}
+    for name, expected in listed.items():
+        if name not in actual:
+            # Odd ones were named before.
+            problems += [] if _there(folder / name) else [f"{name} is missing"]
+            continue
+        sha256[name] = sha256_file(actual[name])
+        if sha256[name] != expected:
+            problems.append(f"{name} has SHA-256 {sha256[name]}, {SUMS_FILE} says {expected}")
+    extra = sorted(actual.keys() - listed.keys() - UNLISTED)
+    problems += [f"{name} is in the folder, but not in {SUMS_FILE}" for name in extra]
+    return Checked(sha256, problems)
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    """SHA-256 of each file that a manifest of ``folder`` has to list, by path below it.
+
+    Raises:
+        IntegrityError: there is something that a release cannot hold.
+    """
+    files, problems = _walk(folder)
+    if problems:
+        raise IntegrityError(f"{folder}: {problems[0]}; a release holds plain files only")
+    return {name: sha256_file(path) for name, path in files.items() if name not in UNLISTED}
+
+
+def _walk(folder: Path) -> tuple[dict[str, Path], list[str]]:
+    """Plain files below ``folder`` by path, and a problem for whatever else is there."""
+    files: dict[str, Path] = {}
+    problems = []
+    for root, folders, names in os.walk(folder):  # follows no links
+        for entry in sorted(folders) + sorted(names):
+            path = Path(root, entry)
+            name = path.relative_to(folder).as_posix()
+            mode = path.lstat().st_mode
+            odd = None if name in UNLISTED else name_problem(name)
+            if stat.S_ISLNK(mode):
+                problems.append(f"{shown(name)} is a symbolic link to {shown(os.readlink(path))}")
+            elif odd:
+                problems.append(f"{shown(name)} {odd}")
+            elif stat.S_ISREG(mode):
+                files[name] = path
+            elif not stat.S_ISDIR(mode):
+                problems.append(f"{shown(name)} is no plain file")
+            elif not any(path.iterdir()):
+                problems.append(f"{shown(name)} is an empty folder")
+        if len(files) + len(problems) > MAX_FILES:
+            return files, [*problems, f"there are more than {MAX_FILES} files"]
+    return files, problems
+
+
+def _there(path: Path) -> bool:
+    """Whether anything has this name, if only a link that leads nowhere."""
+    return os.path.lexists(path)

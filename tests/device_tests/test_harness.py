@@ -94,7 +94,8 @@ def test_instructions_are_compared_with_the_last_release(
 ) -> None:
     run(Fake())
     recorded = Recorded(Path("none"), tmp_path / "evidence")
-    publish(params, artifacts, recorded, artifacts / "release")
+    release = publish(params, artifacts, recorded, artifacts / "release")
+    release.rename(release.with_name(release.name.replace("0.1.0", "0.0.9")))
     more = Cost(instructions=(150, 150))
     status, text = run(Fake(change=lambda cell: replace(cell, cost=more)), artifacts)
     assert status == 1

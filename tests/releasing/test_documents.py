@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 from huggingface_hub import ModelCard
@@ -29,28 +29,31 @@ DOCUMENTS = (
 )
 
 
-def test_every_document_is_there_and_listed(release: Path) -> None:
-    listed = {line.split("  ")[1] for line in (release / "SHA256SUMS").read_text().splitlines()}
+def test_every_document_is_there_and_listed(published: Path) -> None:
+    listed = {line.split("  ")[1] for line in (published / "SHA256SUMS").read_text().splitlines()}
     assert set(DOCUMENTS) <= listed
 
 
 def test_the_same_evidence_gives_the_same_bytes_elsewhere(
-    release: Path, healthy: Path, params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    published: Path,
+    healthy: Path,
+    recorded: Recorded,
+    params: Params,
+    tmp_path: Path,
 ) -> None:
-    monkeypatch.chdir(ROOT)
-    again = publish(params, healthy, Recorded(tmp_path / "none", tmp_path / "none"), tmp_path)
+    again = publish(params, healthy, recorded, tmp_path)
     for name in DOCUMENTS:
-        assert (again / name).read_bytes() == (release / name).read_bytes(), name
+        assert (again / name).read_bytes() == (published / name).read_bytes(), name
 
 
-def test_documents_name_the_files_that_are_there(release: Path) -> None:
+def test_documents_name_the_files_that_are_there(published: Path) -> None:
     sums = {
         name: digest
         for digest, name in (
-            line.split("  ") for line in (release / "SHA256SUMS").read_text().splitlines()
+            line.split("  ") for line in (published / "SHA256SUMS").read_text().splitlines()
         )
     }
-    content = json.loads((release / "bom.cdx.json").read_text())
+    content = json.loads((published / "bom.cdx.json").read_text())
     assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(json.dumps(content)) is None
     files = [c for c in content["components"] if c["bom-ref"] in sums]
     assert len(files) == 4
@@ -58,28 +61,26 @@ def test_documents_name_the_files_that_are_there(release: Path) -> None:
         assert file["hashes"][0]["content"] == sums[file["name"]]
         facts = {p["name"]: p["value"] for p in file["properties"]}
         assert facts["edge-vit:oldest_runtime"]
-        assert int(facts["edge-vit:size_bytes"]) == (release / file["name"]).stat().st_size
+        assert int(facts["edge-vit:size_bytes"]) == (published / file["name"]).stat().st_size
     for name in DOCUMENTS[3:5]:
-        statement = json.loads((release / name).read_text())
+        statement = json.loads((published / name).read_text())
         assert all(sums[s["name"]] == s["digest"]["sha256"] for s in statement["subject"])
-    verdict = json.loads((release / DOCUMENTS[3]).read_text())["predicate"]
+    verdict = json.loads((published / DOCUMENTS[3]).read_text())["predicate"]
     for found in verdict["configuration"][1:]:
         assert sums[found["name"]] == found["digest"]["sha256"]
 
 
-def test_links_of_card_and_notices_resolve(release: Path) -> None:
-    import re
-
+def test_links_of_card_and_notices_resolve(published: Path) -> None:
     for name in ("README.md", "NOTICES.md"):
-        for target in re.findall(r"\]\((?!https?:)([^)#]+)", (release / name).read_text()):
-            assert (release / target).exists(), target
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)", (published / name).read_text()):
+            assert (published / target).exists(), target
 
 
-def test_the_card_of_a_real_run_can_be_read(release: Path) -> None:
-    read = ModelCard.load(release / "README.md")
+def test_the_card_of_a_real_run_can_be_read(published: Path) -> None:
+    read = ModelCard.load(published / "README.md")
     assert read.data.license == "mit"
     assert len(read.data.eval_results) == 8
-    names = {path.name for path in release.iterdir()}
+    names = {path.name for path in published.iterdir()}
     assert all(r.metric_name.split(" of ")[-1] in names for r in read.data.eval_results)
 
 

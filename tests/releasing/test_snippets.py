@@ -32,20 +32,20 @@ STAND = Path(__file__).parent / "java"
 
 
 @pytest.fixture(scope="module")
-def golden(release: Path) -> Golden:
-    return Golden.load(release / "golden")
+def golden(published: Path) -> Golden:
+    return Golden.load(published / "golden")
 
 
-def prepare_of(release: Path) -> Any:
+def prepare_of(published: Path) -> Any:
     """The card's function ``prepare``, of its first block of Python."""
     names: dict[str, Any] = {}
-    with contextlib.chdir(release):
-        exec(snippets(release, "python")[0], names)
+    with contextlib.chdir(published):
+        exec(snippets(published, "python")[0], names)
     return names["prepare"]
 
 
-def test_images_become_exactly_the_golden_inputs(release: Path, golden: Golden) -> None:
-    prepare = prepare_of(release)
+def test_images_become_exactly_the_golden_inputs(published: Path, golden: Golden) -> None:
+    prepare = prepare_of(published)
     for path, expected in zip(golden.images, golden.inputs, strict=True):
         np.testing.assert_array_equal(prepare(path)[0], expected)
 
@@ -81,31 +81,31 @@ def _write(folder: Path, preprocessing: Preprocessing) -> None:
 
 
 @pytest.mark.parametrize("key", ["int8_onnx", "onnx", "ptl", "pte"])
-def test_python_answers_as_the_golden_answers(release: Path, golden: Golden, key: str) -> None:
-    got, label = run_python(release, sys.executable, key)
+def test_python_answers_as_the_golden_answers(published: Path, golden: Golden, key: str) -> None:
+    got, label = run_python(published, sys.executable, key)
     expected = golden.logits(key)[0]
     np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)
-    labels = json.loads((release / "contract.json").read_text())["labels"]
+    labels = json.loads((published / "contract.json").read_text())["labels"]
     assert label == labels[expected.argmax()]
 
 
-def run_python(release: Path, python: str, key: str) -> tuple[NDArray[np.float64], str]:
+def run_python(published: Path, python: str, key: str) -> tuple[NDArray[np.float64], str]:
     """Run the card's lines for one file in a new process; return logits and the label printed."""
-    prepare, *blocks = snippets(release, "python")
+    prepare, *blocks = snippets(published, "python")
     names = {"int8_onnx": ".int8.onnx", "onnx": ".int8.onnx", "ptl": ".ptl", "pte": ".pte"}
     (load,) = [block for block in blocks if f'{names[key]}"' in block]
     if key == "onnx":  # the card shows one ONNX file, and lists both
         load = load.replace("per_channel", "float").replace(".int8.onnx", ".onnx")
     code = f"{prepare}\n{load}\nprint(json.dumps(logits[0].tolist()))"
-    ran = subprocess.run([python, "-c", code], cwd=release, capture_output=True, text=True)
+    ran = subprocess.run([python, "-c", code], cwd=published, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
     label, logits = ran.stdout.splitlines()
     return np.array(json.loads(logits)), label
 
 
-def test_the_java_is_the_app_s_and_compiles_there(release: Path) -> None:
+def test_the_java_is_the_app_s_and_compiles_there(published: Path) -> None:
     """device_tests/android compiles the app against PyTorch's classes: the calls are the same."""
-    (code,) = snippets(release, "java")
+    (code,) = snippets(published, "java")
     app = "".join(path.read_text() for path in sorted(APP.glob("*.java")))
     calls = r"^import .*;$|\b(?:LiteModuleLoader|IValue|Tensor)\.\w+\(|\.(?:forward|toTensor)\("
     calls += r"|\.getDataAsFloatArray\(\)|\.getPixels\("
@@ -116,15 +116,15 @@ def test_the_java_is_the_app_s_and_compiles_there(release: Path) -> None:
 
 @pytest.mark.skipif(shutil.which("javac") is None, reason="there is no Java compiler")
 def test_the_java_makes_the_golden_inputs_of_pixels(
-    release: Path, golden: Golden, tmp_path: Path
+    published: Path, golden: Golden, tmp_path: Path
 ) -> None:
     """With stand-ins for Android's and PyTorch's classes; the arithmetic is the card's."""
-    (code,) = snippets(release, "java")
+    (code,) = snippets(published, "java")
     shutil.copytree(STAND, tmp_path / "java")
     (tmp_path / "java" / "Classifier.java").write_text(code)
     sources = sorted(map(str, (tmp_path / "java").rglob("*.java")))
     subprocess.run(["javac", "-Werror", "-d", tmp_path, *sources], check=True)
-    preprocessing = load_contract(release).preprocessing
+    preprocessing = load_contract(published).preprocessing
     with Image.open(golden.images[1]) as image:
         pixels = geometry(preprocessing)(image)
     words = (255 << 24) | (pixels[..., 0].astype(np.int64) << 16)
@@ -134,6 +134,6 @@ def test_the_java_makes_the_golden_inputs_of_pixels(
     assert ran.returncode == 0, ran.stderr.decode()
     length = struct.unpack(">H", ran.stdout[:2])[0]
     name = ran.stdout[2 : 2 + length].decode().rpartition("/")[2]
-    assert (release / name).is_file()
+    assert (published / name).is_file()
     seen = np.frombuffer(ran.stdout[2 + length :], ">f4").reshape(golden.inputs[1].shape)
     np.testing.assert_allclose(seen, golden.inputs[1], rtol=0, atol=1e-6)

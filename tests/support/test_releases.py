@@ -24,7 +24,7 @@ def publish(releases: Path, folder: str, text: str = "weights") -> Path:
 def test_the_highest_version_of_the_same_model_is_the_last(tmp_path: Path) -> None:
     for folder in ("m-0.9.0", "m-0.10.0", "m-0.10.0-rc1", "m-0.2.0", "m-large-3.0.0", "m-next"):
         publish(tmp_path, folder)
-    found = last_release(tmp_path, "m")
+    found = last_release(tmp_path, "m", "9.0.0")
     assert found is not None
     assert found.folder.name == "m-0.10.0"
     assert {key: path.name for key, path in found.files.items()} == {
@@ -36,15 +36,31 @@ def test_the_highest_version_of_the_same_model_is_the_last(tmp_path: Path) -> No
 
 
 def test_no_release_is_none(tmp_path: Path) -> None:
-    assert last_release(tmp_path / "missing", "m") is None
-    assert last_release(tmp_path, "m") is None
+    assert last_release(tmp_path / "missing", "m", "1.0.0") is None
+    assert last_release(tmp_path, "m", "1.0.0") is None
 
 
 def test_a_release_that_was_changed_is_not_compared_with(tmp_path: Path) -> None:
     folder = publish(tmp_path, "m-1.0.0")
     (folder / "a-1.ptl").write_bytes(b"other")
-    with pytest.raises(IntegrityError, match=r"a-1\.ptl is not what was published"):
-        last_release(tmp_path, "m")
+    with pytest.raises(IntegrityError, match=r"not what was published: a-1\.ptl has SHA-256"):
+        last_release(tmp_path, "m", "2.0.0")
     (folder / "SHA256SUMS").unlink()
-    with pytest.raises(IntegrityError, match="no SHA256SUMS"):
-        last_release(tmp_path, "m")
+    with pytest.raises(IntegrityError, match="SHA256SUMS is missing"):
+        last_release(tmp_path, "m", "2.0.0")
+
+
+def test_the_version_that_is_being_made_and_later_ones_are_not_compared_with(
+    tmp_path: Path,
+) -> None:
+    for folder in ("m-0.1.0", "m-0.2.0-rc1", "m-0.2.0", "m-0.10.0"):
+        publish(tmp_path, folder)
+
+    def found(below: str) -> str | None:
+        release = last_release(tmp_path, "m", below)
+        return release and release.folder.name
+
+    assert found("0.1.0") is None
+    assert found("0.2.0-rc1") == "m-0.1.0"
+    assert found("0.2.0") == "m-0.2.0-rc1"
+    assert found("0.10.0") == "m-0.2.0"

@@ -31,6 +31,7 @@ from pipeline.core.statistics import Interval
 class Baseline:
     """What a record says, and how far this run's float reference is from it."""
 
+    path: str = ""  # of its folder, below the folder of records
     device: str
     kind: str  # "cuda" or "cpu"
     recorded: str  # date
