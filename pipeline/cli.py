@@ -14,8 +14,13 @@ COMMANDS = {
     "compare": "show what each file makes of one picture, beside float",
     "serve": "answer over HTTP, as hub inference endpoints do",
     "verify": "check that a release is what was published, and decide its verdict again",
+    "diff": "show what is other in a release than in an earlier one, and what an app must change",
+    "rebuild": "make a release again from what it records, and compare each byte",
     "sign": "sign a release with a private key",
     "keygen": "make a key pair to sign releases with",
+    "release": "give a published release its version, for others to fetch",
+    "promote": "give a version a stage: candidate or prod",
+    "rollback": "give a stage back to the version that had it before",
     "baseline": "record the float model on this machine's GPU, for others to be held against",
 }
 

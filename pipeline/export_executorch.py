@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -89,11 +91,24 @@ def _quantize(
     quantizer.set_filter_function(wanted)
     exported = torch.export.export(model, (batches[0],)).module()
     prepared = prepare_pt2e(exported, quantizer)
-    with torch.no_grad():
+    with torch.no_grad(), _one_thread():
         for batch in batches:
             prepared(batch)
     converted: torch.nn.Module = convert_pt2e(prepared)
     return converted
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """How many threads share a sum decides its last bits, and so ranges and bytes of the file."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _in_layer(node: torch.fx.Node) -> bool:

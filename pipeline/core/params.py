@@ -7,7 +7,16 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from pipeline.core.schema import HASH_OR_TRUST, VERSION, Count, Fraction, Positive, Section, load
+from pipeline.core.schema import (
+    HASH_OR_TRUST,
+    KEBAB,
+    VERSION,
+    Count,
+    Fraction,
+    Positive,
+    Section,
+    load,
+)
 
 PARAMS_FILE = Path("params.yaml")
 
@@ -107,6 +116,7 @@ class Baseline(Section):
 
 class Release(Section):
     version: str = Field(pattern=VERSION)
+    artifact: Annotated[str, Field(pattern=KEBAB)] | None = None
 
 
 class Params(Section):

@@ -28,7 +28,9 @@ Count = Annotated[int, Field(ge=1)]
 HASH_OR_TRUST = r"^(trust-first-use|[0-9a-f]{8,64})$"
 HASH = r"^[0-9a-f]{8,64}$"  # the zoo's
 VERSION = r"^[0-9]+\.[0-9]+\.[0-9]+([-+][0-9A-Za-z.-]+)?$"
+KEBAB = r"^[a-z0-9]+(-[a-z0-9]+)*$"
 _PATTERNS = {
+    KEBAB: "lower-case words with hyphens, such as deit-tiny",
     HASH_OR_TRUST: "8 to 64 lower-case hex digits or trust-first-use",
     HASH: "8 to 64 lower-case hex digits",
     VERSION: "MAJOR.MINOR.PATCH, such as 1.0.0",

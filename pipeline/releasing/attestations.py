@@ -11,13 +11,13 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 from pipeline.core.criterion import FAIL, PASS, UNDECIDED, Criterion
 from pipeline.core.params import Params
+from pipeline.releasing.build import LOCK_FILE
 from pipeline.releasing.material import Material
 
 FOLDER = "attestations"
@@ -62,10 +62,10 @@ def provenance(material: Material) -> Json:
         {
             "buildDefinition": {
                 "buildType": BUILD_TYPE,
-                "externalParameters": parameters(material),
+                "externalParameters": {"params": material.build["params"]},
                 "internalParameters": {
                     "level": LEVEL,
-                    "machine": material.evidence.parity["machine"],
+                    **{key: material.build[key] for key in ("machine", "packages", "python")},
                 },
                 "resolvedDependencies": _inputs(material),
             },
@@ -78,27 +78,28 @@ def provenance(material: Material) -> Json:
     )
 
 
-def parameters(material: Material) -> Json:
-    """``params.yaml`` as it was, but for the folders of whoever ran it."""
-    values: Json = material.params.model_dump(mode="json")
-    values["model"]["checkpoint"] = material.contract.checkpoint.source
-    return {"params": _without_folders(values)}
-
-
-def _without_folders(value: Any) -> Any:
-    """Absolute paths say where somebody's home is: the last name is kept."""
-    if isinstance(value, dict):
-        return {key: _without_folders(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_without_folders(inner) for inner in value]
-    if isinstance(value, str) and Path(value).is_absolute():
-        return Path(value).name
-    return value
+def _code(material: Material) -> Iterator[Json]:
+    """The code that ran: its commit, where it was one, and the hash of what really was there."""
+    code = material.build["code"]
+    if code["commit"]:
+        yield {
+            "name": "edge-vit",
+            "digest": {"gitCommit": code["commit"]},
+            "annotations": {"changed_since": bool(code["dirty"])},
+        }
+    yield {
+        "name": "edge-vit's package",
+        "digest": {"sha256": code["sha256"]},
+        "annotations": {"of": "names and hashes of its files, as in build.json"},
+    }
+    if code["lock_sha256"]:
+        yield {"name": LOCK_FILE, "digest": {"sha256": code["lock_sha256"]}}
 
 
 def _inputs(material: Material) -> list[Json]:
     checkpoint, samples = material.contract.checkpoint, material.evidence.parity["samples"]
     return [
+        *_code(material),
         {
             "name": f"checkpoint {checkpoint.name}, {checkpoint.source}",
             "digest": {"sha256": checkpoint.source_sha256},

@@ -159,8 +159,8 @@ def _samples(material: Material) -> Json:
 
 
 def _packages(material: Material) -> Iterator[Json]:
-    """The packages that made and measured it, as the evidence names them."""
-    for name, version in sorted(material.evidence.parity["machine"]["packages"].items()):
+    """The packages that decide what bytes come out, as ``build.json`` names them."""
+    for name, version in sorted(material.build["packages"].items()):
         if version is not None:
             address = f"pkg:pypi/{name}@{version.replace('+', '%2B')}"
             yield {

@@ -16,6 +16,7 @@ from pipeline.core.errors import IntegrityError
 from pipeline.core.manifest import SUMS_FILE, difference, format_sums
 from pipeline.core.params import Params
 from pipeline.core.verdict import Evidence, Verdict
+from pipeline.releasing import build
 from pipeline.releasing.documents import documents
 from pipeline.support import baselines, paths
 from pipeline.support.contracts import CONTRACT_FILE
@@ -53,6 +54,7 @@ def fill(
     write_json(folder / PARAMS_FILE, _judged_by(params))
     write_json(folder / VERDICT_FILE, verdict.to_dict())
     write_text(folder / TEXT_FILE, report.markdown(verdict, evidence, params.gate))
+    build.record(folder, params, contract, artifacts)
     documents(folder, contract, verdict, evidence, params)
     write_text(folder / SUMS_FILE, format_sums(hashes(folder)))
 

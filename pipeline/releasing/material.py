@@ -11,8 +11,9 @@ from pipeline.core.contract import Artefact, Contract
 from pipeline.core.criteria.devices import Devices
 from pipeline.core.params import Params
 from pipeline.core.verdict import Evidence, Verdict
+from pipeline.releasing.build import BUILD_FILE
 from pipeline.support.contracts import read_contract
-from pipeline.support.files import sha256_file
+from pipeline.support.files import read_json, sha256_file
 from pipeline.support.releases import ENDINGS
 
 
@@ -35,6 +36,7 @@ class Material:
     verdict: Verdict
     evidence: Evidence
     params: Params
+    build: Mapping[str, Any]  # build.json
     files: tuple[File, ...]  # in the order of ENDINGS
     evidence_sha256: Mapping[str, str] = field(default_factory=dict)  # by path in the release
     golden_image: str | None = None  # path in the release of the first one
@@ -77,6 +79,7 @@ def gather(
     """Look at what lies in the folder ``release``.
 
     Raises:
+        InputError: ``build.json`` is missing.
         IntegrityError: a delivered file is damaged or carries no contract.
     """
     images = sorted((release / "golden" / "images").glob("*"))
@@ -90,6 +93,7 @@ def gather(
             path.relative_to(release).as_posix(): sha256_file(path)
             for path in sorted((release / "evidence").rglob("*.json"))
         },
+        build=read_json(release / BUILD_FILE),
         golden_image=images[0].relative_to(release).as_posix() if images else None,
     )
 

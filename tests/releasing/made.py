@@ -1,89 +1,45 @@
-"""Material of documents from synthetic evidence, to be spoilt by a test."""
+"""Contracts and small releases, made by hand."""
 
 from __future__ import annotations
 
 import dataclasses
-import functools
-from pathlib import Path
-from typing import Any
 
 from pipeline.core.contract import Artefact, Checkpoint, Contract, Preprocessing
-from pipeline.core.criterion import NAMES
-from pipeline.core.evidence import seal
-from pipeline.core.params import load_params
-from pipeline.releasing.material import File, Material
-from tests.core.made import Case, case
-
-PARAMS = load_params(Path(__file__).parents[2] / "params.yaml")
-MACHINE = {"processor": "a test", "packages": {"torch": "2.12.1+cpu", "numpy": "2.4.6", "x": None}}
-PREPROCESSING = Preprocessing(
-    size=(224, 224),
-    resize=256,
-    crop_pct=0.875,
-    crop_mode="center",
-    interpolation="bicubic",
-    mean=(0.485, 0.456, 0.406),
-    std=(0.229, 0.224, 0.225),
-)
 
 
-def contract(labels: tuple[str, ...] = ("cat", "dog"), licence: str | None = "MIT") -> Contract:
-    return Contract(
-        name="some_vit",
-        version="1.2.3",
-        preprocessing=PREPROCESSING,
-        labels=labels,
+def contract(**changes: object) -> Contract:
+    made = Contract(
+        name="m",
+        version="1.2.0",
+        preprocessing=Preprocessing(
+            size=(224, 224),
+            resize=248,
+            crop_pct=0.9,
+            crop_mode="center",
+            interpolation="bicubic",
+            mean=(0.485, 0.456, 0.406),
+            std=(0.229, 0.224, 0.225),
+        ),
+        labels=("cat", "dog", "bird"),
         checkpoint=Checkpoint(
-            name="some_vit",
+            name="m",
             architecture="deit_tiny_patch16_224",
-            source="some_vit.pth",
-            source_sha256="5" * 64,
-            sha256=case().files.checkpoint,
-            license=licence,
+            source="m.safetensors",
+            source_sha256="a" * 64,
+            sha256="b" * 64,
+            license="MIT",
         ),
     )
+    return dataclasses.replace(made, **changes)
 
 
-def about(key: str) -> Artefact:
-    return Artefact(
-        format=key,
-        quantization="none" if key == "onnx" else "dynamic int8, per_channel weights",
+def artefact(file_format: str = "ptl", **changes: object) -> Artefact:
+    made = Artefact(
+        format=file_format,
+        quantization="dynamic int8, per_channel weights",
         keep_float=(),
-        engine=f"the engine of {key}",
-        oldest_runtime=f"the oldest of {key}",
-        operators=("aten::add", "aten::linear"),
+        engine="qnnpack",
+        oldest_runtime="PyTorch Lite 1.13.1",
+        operators=("aten::add", "aten::softmax"),
     )
-
-
-def material(evidence: Case | None = None, **changes: Any) -> Material:
-    """Material of a release whose files have the hashes that the evidence names."""
-    return dataclasses.replace(_of(evidence) if evidence else usual(), **changes)
-
-
-@functools.cache
-def usual() -> Material:
-    return _of(case())
-
-
-def _of(evidence: Case) -> Material:
-    evidence.parity = seal(evidence.parity | {"machine": MACHINE})
-    files = [
-        File(
-            key=key,
-            name=f"some_vit-{key}-1.2.3{NAMES[key]}",
-            sha256=sha256,
-            size_bytes=evidence.parity["artefacts"][key]["size_bytes"],
-            about=about(key),
-        )
-        for key, sha256 in evidence.files.artefacts.items()
-        if key in evidence.parity["artefacts"]
-    ]
-    return Material(
-        contract=contract(),
-        verdict=evidence.decide(),
-        evidence=evidence.evidence,
-        params=PARAMS.model_copy(update={"gate": evidence.gate}),
-        files=tuple(files),
-        evidence_sha256={"evidence/parity.json": "1" * 64, "evidence/latency.json": "2" * 64},
-        golden_image="golden/images/00-cat.png",
-    )
+    return dataclasses.replace(made, **changes)

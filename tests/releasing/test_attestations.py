@@ -16,7 +16,7 @@ from pipeline.core.criterion import FAIL, PASS, UNDECIDED
 from pipeline.releasing.attestations import provenance
 from pipeline.releasing.attestations import test_result as statement_of
 from tests.core import made as evidence
-from tests.releasing.made import material
+from tests.releasing.materials import BUILD, material
 
 
 def check(statement: dict[str, Any]) -> None:
@@ -74,23 +74,32 @@ def test_provenance_is_of_slsa_and_claims_no_more_than_level_1() -> None:
     assert got["predicateType"] == "https://slsa.dev/provenance/v1"
     definition = got["predicate"]["buildDefinition"]
     assert definition["internalParameters"]["level"].startswith("SLSA build level 1")
-    digests = {d["digest"]["sha256"] for d in definition["resolvedDependencies"]}
-    checkpoint = made.contract.checkpoint.source_sha256
-    assert digests == {checkpoint, made.evidence.parity["samples"]["sha256"]}
+    inputs = [d["digest"] for d in definition["resolvedDependencies"]]
+    checkpoint, samples = made.contract.checkpoint, made.evidence.parity["samples"]
+    assert inputs == [
+        {"gitCommit": "c" * 40},
+        {"sha256": "d" * 64},
+        {"sha256": "e" * 64},
+        {"sha256": checkpoint.source_sha256},
+        {"sha256": samples["sha256"]},
+    ]
+    assert definition["externalParameters"]["params"] == BUILD["params"]
 
 
-def test_provenance_has_the_parameters_but_nobody_s_folders() -> None:
-    made = material()
-    values = made.params.model_dump()
-    values["samples"]["source"] = "/home/somebody/val"
-    values["model"]["checkpoint"] = "/home/somebody/some_vit.pth"
-    params = type(made.params).model_validate(values)
-    got = provenance(material(params=params))
-    assert "/home/somebody" not in json.dumps(got)
-    stated = got["predicate"]["buildDefinition"]["externalParameters"]["params"]
-    assert stated["samples"]["source"] == "val"
-    assert stated["model"]["checkpoint"] == "some_vit.pth"
-    assert stated["quantize"]["scheme"] == made.params.quantize.scheme
+def test_provenance_outside_of_git_names_no_commit() -> None:
+    nowhere = {"commit": None, "dirty": None, "sha256": "d" * 64, "lock_sha256": None}
+    got = provenance(material(build=BUILD | {"code": nowhere}))
+    check(got)
+    inputs = got["predicate"]["buildDefinition"]["resolvedDependencies"]
+    assert [d["name"] for d in inputs][:1] == ["edge-vit's package"]
+    assert "gitCommit" not in json.dumps(got)
+
+
+def test_provenance_says_that_the_commit_was_changed() -> None:
+    code = BUILD["code"] | {"dirty": True}
+    got = provenance(material(build=BUILD | {"code": code}))
+    first = got["predicate"]["buildDefinition"]["resolvedDependencies"][0]
+    assert first["annotations"] == {"changed_since": True}
 
 
 def test_equal_material_gives_equal_statements() -> None:

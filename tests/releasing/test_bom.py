@@ -12,7 +12,7 @@ from pipeline.core.statistics import wilson
 from pipeline.releasing.bom import bom
 from tests.core import made as evidence
 from tests.core import test_devices
-from tests.releasing.made import contract, material
+from tests.releasing.materials import contract, material
 
 
 def violations(content: dict[str, Any]) -> str | None:

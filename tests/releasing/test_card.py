@@ -16,7 +16,7 @@ from pipeline.releasing.card import card, plain
 from pipeline.releasing.material import Material
 from tests.core import made as evidence
 from tests.core import test_devices
-from tests.releasing.made import contract, material
+from tests.releasing.materials import contract, material
 
 HOSTILE = (
     "a | b",

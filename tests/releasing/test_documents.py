@@ -16,7 +16,7 @@ from pipeline.publish import publish
 from pipeline.releasing.notices import write_notices
 from pipeline.support.paths import Recorded
 from tests.conftest import ROOT
-from tests.releasing.made import contract, material
+from tests.releasing.materials import contract, material
 
 DOCUMENTS = (
     "README.md",

@@ -25,7 +25,7 @@ from pipeline.support.contracts import load_contract
 from pipeline.support.golden import Golden
 from pipeline.support.images import geometry, normalize
 from tests.conftest import ROOT
-from tests.releasing.made import PREPROCESSING, contract, material
+from tests.releasing.materials import PREPROCESSING, contract, material
 
 APP = ROOT / "device_tests" / "android" / "app" / "src" / "main" / "java" / "edgevit" / "app"
 STAND = Path(__file__).parent / "java"

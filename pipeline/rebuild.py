@@ -1,0 +1,201 @@
+"""Make a release again from what it records, and compare each file byte by byte.
+
+Run from the root of a checkout, in the environment that made it: what is other here than it was
+(code, packages, processor) is listed, and stops it unless --anyway is given. Samples are needed
+only where the files depend on them: with scheme static, whose ranges come from the calibration
+images.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from tabulate import tabulate
+
+from pipeline.core.contract import Contract
+from pipeline.core.errors import (
+    EdgeVitError,
+    InputError,
+    IntegrityError,
+    exit_on_error,
+)
+from pipeline.core.params import Params
+from pipeline.releasing import build
+from pipeline.releasing.bytewise import difference
+from pipeline.releasing.folder import LABELS_FILE, labels_text
+from pipeline.support import paths
+from pipeline.support.contracts import CONTRACT_FILE, load_contract
+from pipeline.support.files import read_json, sha256_file, write_text
+from pipeline.support.releases import read_release
+
+
+def rebuild(params: Params, recorded: Mapping[str, Any], into: Path) -> dict[str, Path]:
+    """Make the files of a release below ``into``; return each by its name in the release.
+
+    Raises:
+        InputError: checkpoint or samples are not at hand.
+        IntegrityError: they are not those that the release was made from.
+    """
+    from pipeline.export_executorch import export_executorch
+    from pipeline.export_onnx import export_onnx
+    from pipeline.lite import lite
+    from pipeline.optimize import optimize
+    from pipeline.quantize import quantize
+    from pipeline.script import script
+
+    checkpoint, samples = into / paths.CHECKPOINT.name, into / paths.SAMPLES.name
+    contract = _checkpoint(params, recorded["inputs"]["checkpoint"], checkpoint)
+    if params.quantize.static:
+        _samples(params, recorded["inputs"]["samples"], contract, samples)
+    quantize(params.quantize, checkpoint, samples, into / paths.QUANTIZED.name)
+    script(into / paths.QUANTIZED.name, into / paths.SCRIPTED.name)
+    optimize(into / paths.SCRIPTED.name, into / paths.OPTIMIZED.name)
+    lite(params.quantize, into / paths.OPTIMIZED.name, into / paths.LITE.name)
+    onnx = (into / paths.ONNX.name, into / paths.ONNX_INT8.name)
+    export_onnx(params.quantize, checkpoint, samples, *onnx)
+    export_executorch(params.quantize, checkpoint, samples, into / paths.EXECUTORCH.name)
+    write_text(into / LABELS_FILE, labels_text(contract))
+    made = [into / LABELS_FILE, checkpoint / CONTRACT_FILE]
+    for path in paths.delivered_files(into).values():
+        beside = path.with_name(path.name + paths.CONTRACT_SUFFIX)
+        made += [path, beside] if beside.is_file() else [path]
+    return {path.name: path for path in made}
+
+
+def _checkpoint(params: Params, recorded: Mapping[str, Any], into: Path) -> Contract:
+    from pipeline.fetch import fetch
+
+    try:
+        fetch(params, into)
+    except EdgeVitError as error:
+        raise InputError(
+            f"the checkpoint {recorded['source']} (SHA-256 {recorded['source_sha256']}) is not at "
+            f"hand: {error}; give its path with --checkpoint"
+        ) from None
+    contract = load_contract(into)
+    for key, what in (("source_sha256", "the checkpoint"), ("sha256", "its float32 copy")):
+        if (found := getattr(contract.checkpoint, key)) != recorded[key]:
+            raise IntegrityError(
+                f"{what} has SHA-256 {found}, the release was made from {recorded[key]}; give the "
+                "right one with --checkpoint"
+            )
+    return contract
+
+
+def _samples(params: Params, recorded: Mapping[str, Any], contract: Contract, into: Path) -> None:
+    from pipeline.samples import samples
+    from pipeline.support.images import CALIBRATION_FILE, SAMPLES_FILE
+
+    try:
+        samples(params.samples, contract, into)
+    except EdgeVitError as error:
+        raise InputError(
+            f"the samples are not at hand: {error}; give their path with --samples"
+        ) from None
+    found = {
+        "sha256": read_json(into / SAMPLES_FILE)["sha256"],
+        "calibration_sha256": sha256_file(into / CALIBRATION_FILE),
+    }
+    for key, what in (("sha256", "the samples"), ("calibration_sha256", "the calibration images")):
+        if found[key] != recorded[key]:
+            raise IntegrityError(
+                f"{what} of {params.samples.source} are others: {found[key]}, the release was made "
+                f"with {recorded[key]}; give the right ones with --samples"
+            )
+
+
+def recorded_params(
+    release: Path,
+    recorded: Mapping[str, Any],
+    scratch: Path,
+    checkpoint: Path | None,
+    samples: Path | None,
+) -> Params:
+    """The parameters that a release was made with, and where its inputs are now."""
+    values = {key: dict(value) for key, value in recorded["params"].items()}
+    if checkpoint is not None:
+        # A contract has the file's name in it, so it gets the one that it had.
+        named = scratch / Path(values["model"]["checkpoint"]).name
+        named.symlink_to(checkpoint.resolve())
+        values["model"]["checkpoint"] = str(named)
+    labels = values["model"]["labels"]
+    if labels and "/" not in labels and Path(labels).suffix and not Path(labels).is_file():
+        values["model"]["labels"] = str(release / LABELS_FILE)
+    if samples is not None:
+        values["samples"]["source"] = str(samples)
+    try:
+        return Params.model_validate(values)
+    except ValidationError as error:
+        raise IntegrityError(
+            f"{release / build.BUILD_FILE} is not what edge-vit writes ({error})"
+        ) from None
+
+
+def compare(release: Path, made: Mapping[str, Path]) -> dict[str, str | None]:
+    """Where each file that was made differs from the release's; None where it does not."""
+    found: dict[str, str | None] = {}
+    for name, path in made.items():
+        published = release / name
+        found[name] = difference(published, path) if published.is_file() else "not in the release"
+    return found
+
+
+def table(found: Mapping[str, str | None]) -> str:
+    rows = [(name, f"DIFFERS: {where}" if where else "identical") for name, where in found.items()]
+    return tabulate(rows, ("file", "rebuilt"), disable_numparse=True)
+
+
+def _read(release: Path) -> dict[str, Any]:
+    read_release(release)
+    path = release / build.BUILD_FILE
+    if not path.is_file():
+        raise InputError(f"{release} has no {path.name}: it was published before that was written")
+    recorded: dict[str, Any] = read_json(path)
+    if recorded.get("schema") != build.SCHEMA:
+        raise IntegrityError(
+            f"{path} is of schema {recorded.get('schema')}, known is {build.SCHEMA}"
+        )
+    return recorded
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="edge-vit rebuild", description=__doc__)
+    parser.add_argument("release", type=Path, metavar="DIR", help="folder of a release")
+    parser.add_argument(
+        "--checkpoint", type=Path, metavar="PATH", help="where the checkpoint is now"
+    )
+    parser.add_argument("--samples", type=Path, metavar="PATH", help="where the images are now")
+    parser.add_argument("--anyway", action="store_true", help="whatever is other here")
+    given = parser.parse_args(arguments)
+    with exit_on_error(), tempfile.TemporaryDirectory() as scratch:
+        recorded = _read(given.release)
+        other = build.differences(recorded, build.surroundings())
+        if other and not given.anyway:
+            lines = "\n  ".join(other)
+            raise InputError(
+                f"this is not what {given.release.name} was made by, so other bytes would prove "
+                f"nothing:\n  {lines}\nmend that, or compare nevertheless with --anyway"
+            )
+        for line in other:
+            print(f"edge-vit: {line}", file=sys.stderr)
+        place = Path(scratch)
+        params = recorded_params(given.release, recorded, place, given.checkpoint, given.samples)
+        found = compare(given.release, rebuild(params, recorded, place / "made"))
+    print(table(found))
+    differ = sum(where is not None for where in found.values())
+    print(
+        f"{given.release}: {differ} of {len(found)} files differ"
+        if differ
+        else f"{given.release}: rebuilt, every file the same bytes"
+    )
+    sys.exit(1 if differ else 0)
+
+
+if __name__ == "__main__":
+    main()

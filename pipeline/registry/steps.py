@@ -1,0 +1,46 @@
+"""What a command of the registry is about to do, step by step; a dry run only says so."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Step:
+    """One of them. Killed before, during or after it, the same command run again goes on."""
+
+    name: str
+    words: str
+    do: Callable[[], object]
+    dry: bool = False  # changes nothing, so a dry run does it, too
+
+
+def carry_out(title: str, steps: Sequence[Step], yes: bool) -> None:
+    """Print the steps, and do each after it was printed; without ``yes`` only the dry ones."""
+    print(title if yes else f"{title}: a dry run, nothing is changed; --yes does this:")
+    width = max((len(step.name) for step in steps), default=0)
+    for step in steps:
+        print(f"  {step.name:{width}}  {step.words}", flush=True)
+        if yes or step.dry:
+            step.do()
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Wait until no other command of the registry runs in this clone."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        print("waiting for another release, promotion or rollback to end", file=sys.stderr)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
