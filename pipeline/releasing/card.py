@@ -32,6 +32,7 @@ from pipeline.releasing.numbers import (
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult, ModelCardData
 
+HUB = "hf:"  # before a repository's name, in the source of a checkpoint
 CARD_FILE = "README.md"
 TEMPLATE = "card.md.jinja"
 LABELS_SHOWN = 20
@@ -60,13 +61,17 @@ def metadata(material: Material) -> ModelCardData:
     """The card's front matter, with an evaluation result for each number that has an interval."""
     from huggingface_hub import ModelCardData
 
-    licence: dict[str, Any] = licences.of_hub(material.contract.checkpoint.license)
+    checkpoint = material.contract.checkpoint
+    more: dict[str, Any] = licences.of_hub(checkpoint.license)
+    if checkpoint.source.startswith(HUB):
+        base = checkpoint.source.removeprefix(HUB).partition("@")[0]
+        more |= {"base_model": base, "base_model_relation": "quantized"}
     return ModelCardData(
         model_name=material.contract.name,
         pipeline_tag="image-classification",
         tags=[*LIBRARIES, "image-classification", "edge", "int8"],
         eval_results=_results(material) or None,
-        **licence,
+        **more,
     )
 
 

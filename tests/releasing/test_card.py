@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import re
 from html.parser import HTMLParser
 
@@ -224,6 +225,14 @@ def test_the_licence_is_the_checkpoint_s(
     got = read(material(contract=contract(licence=licence)))
     assert {key: got.data.to_dict()[key] for key in metadata} == metadata
     assert f"| licence of the weights {words}" in got.text
+
+
+def test_a_checkpoint_of_the_hub_is_the_base_model() -> None:
+    made = contract()
+    source = dataclasses.replace(made.checkpoint, source="hf:timm/some_vit@0123abc")
+    data = read(material(contract=dataclasses.replace(made, checkpoint=source))).data
+    assert (data.base_model, data.base_model_relation) == ("timm/some_vit", "quantized")
+    assert read(material()).data.base_model is None
 
 
 def test_a_user_s_folder_is_not_told() -> None:
