@@ -113,11 +113,10 @@ def _inputs(material: Material) -> list[Json]:
 
 
 def _statement(material: Material, predicate_type: str, predicate: Json) -> Json:
+    files = [pair for f in material.files for pair in ((f.name, f.sha256), *f.beside.items())]
     return {
         "_type": STATEMENT,
-        "subject": [
-            {"name": file.name, "digest": {"sha256": file.sha256}} for file in material.files
-        ],
+        "subject": [{"name": name, "digest": {"sha256": sha256}} for name, sha256 in files],
         "predicateType": predicate_type,
         "predicate": predicate,
     }

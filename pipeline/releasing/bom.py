@@ -73,6 +73,10 @@ def _file(material: Material, file: File, measured: list[Number]) -> Json:
             "oldest_runtime": about.oldest_runtime,
             "operators": ", ".join(about.operators),
         }
+    beside = [
+        {"type": "file", "name": name, "hashes": [_hash(sha256)]}
+        for name, sha256 in file.beside.items()
+    ]
     return {
         "type": "machine-learning-model",
         "bom-ref": file.name,
@@ -81,6 +85,7 @@ def _file(material: Material, file: File, measured: list[Number]) -> Json:
         "hashes": [_hash(file.sha256)],
         "licenses": _licences(material.contract.checkpoint.license),
         "modelCard": _card(material, file.key, measured),
+        **({"components": beside} if beside else {}),
         "properties": _properties(facts),
     }
 

@@ -26,6 +26,7 @@ class File:
     sha256: str
     size_bytes: int
     about: Artefact | None  # what its own contract says
+    beside: Mapping[str, str] = field(default_factory=dict)  # SHA-256 of what it needs, by name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,6 +113,7 @@ def _files(release: Path) -> list[File]:
             sha256=sha256_file(found[key]),
             size_bytes=found[key].stat().st_size,
             about=read_contract(found[key]).artefact,
+            beside={p.name: sha256_file(p) for p in sorted(release.glob(f"{found[key].name}.*"))},
         )
         for key in ENDINGS
         if key in found

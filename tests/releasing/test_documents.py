@@ -62,9 +62,14 @@ def test_documents_name_the_files_that_are_there(published: Path) -> None:
         facts = {p["name"]: p["value"] for p in file["properties"]}
         assert facts["edge-vit:oldest_runtime"]
         assert int(facts["edge-vit:size_bytes"]) == (published / file["name"]).stat().st_size
+    (beside,) = [inner for file in files for inner in file.get("components", ())]
+    assert beside["name"].endswith(".pte.contract.json")
+    assert beside["hashes"][0]["content"] == sums[beside["name"]]
     for name in DOCUMENTS[3:5]:
         statement = json.loads((published / name).read_text())
-        assert all(sums[s["name"]] == s["digest"]["sha256"] for s in statement["subject"])
+        subjects = {s["name"]: s["digest"]["sha256"] for s in statement["subject"]}
+        assert len(subjects) == 5  # four files, and the contract beside the .pte
+        assert all(sums[name] == digest for name, digest in subjects.items())
     verdict = json.loads((published / DOCUMENTS[3]).read_text())["predicate"]
     for found in verdict["configuration"][1:]:
         assert sums[found["name"]] == found["digest"]["sha256"]
