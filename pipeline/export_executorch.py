@@ -5,8 +5,6 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +16,7 @@ from pipeline.support.contracts import MODEL_FILE
 from pipeline.support.files import atomic, write_text
 from pipeline.support.images import calibration_input
 from pipeline.support.quiet import quiet
+from pipeline.support.threads import one_thread
 
 if TYPE_CHECKING:
     import torch
@@ -91,24 +90,11 @@ def _quantize(
     quantizer.set_filter_function(wanted)
     exported = torch.export.export(model, (batches[0],)).module()
     prepared = prepare_pt2e(exported, quantizer)
-    with torch.no_grad(), _one_thread():
+    with torch.no_grad(), one_thread():
         for batch in batches:
             prepared(batch)
     converted: torch.nn.Module = convert_pt2e(prepared)
     return converted
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """How many threads share a sum decides its last bits, and so ranges and bytes of the file."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _in_layer(node: torch.fx.Node) -> bool:

@@ -71,6 +71,7 @@ def _quantize_static(params: Quantize, checkpoint: Path, samples: Path, out: Pat
     from pipeline.support.images import calibration_input
     from pipeline.support.quantized import load_fused, matching, save_static
     from pipeline.support.static import calibrated, layers
+    from pipeline.support.threads import one_thread
 
     contract = load_contract(checkpoint)
     images = calibration_input(samples, contract.preprocessing)
@@ -80,7 +81,8 @@ def _quantize_static(params: Quantize, checkpoint: Path, samples: Path, out: Pat
     batches = torch.from_numpy(images[: len(images) // batch * batch]).split(batch)
     # A traced model has its batch size in it.
     several = load_fused(checkpoint / MODEL_FILE, batch)
-    ranges = calibrated(several, batches)
+    with one_thread():
+        ranges = calibrated(several, batches)
     save_static(out, fused, ranges, kept, contract)
 
 

@@ -13,9 +13,7 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from pydantic import ValidationError
 from tabulate import tabulate
 
 from pipeline.core.contract import Contract
@@ -35,7 +33,7 @@ from pipeline.support.files import read_json, sha256_file, write_text
 from pipeline.support.releases import read_release
 
 
-def rebuild(params: Params, recorded: Mapping[str, Any], into: Path) -> dict[str, Path]:
+def rebuild(params: Params, inputs: build.Inputs, into: Path) -> dict[str, Path]:
     """Make the files of a release below ``into``; return each by its name in the release.
 
     Raises:
@@ -50,9 +48,9 @@ def rebuild(params: Params, recorded: Mapping[str, Any], into: Path) -> dict[str
     from pipeline.script import script
 
     checkpoint, samples = into / paths.CHECKPOINT.name, into / paths.SAMPLES.name
-    contract = _checkpoint(params, recorded["inputs"]["checkpoint"], checkpoint)
+    contract = _checkpoint(params, inputs.checkpoint, checkpoint)
     if params.quantize.static:
-        _samples(params, recorded["inputs"]["samples"], contract, samples)
+        _samples(params, inputs.samples, contract, samples)
     quantize(params.quantize, checkpoint, samples, into / paths.QUANTIZED.name)
     script(into / paths.QUANTIZED.name, into / paths.SCRIPTED.name)
     optimize(into / paths.SCRIPTED.name, into / paths.OPTIMIZED.name)
@@ -63,32 +61,32 @@ def rebuild(params: Params, recorded: Mapping[str, Any], into: Path) -> dict[str
     write_text(into / LABELS_FILE, labels_text(contract))
     made = [into / LABELS_FILE, checkpoint / CONTRACT_FILE]
     for path in paths.delivered_files(into).values():
-        beside = path.with_name(path.name + paths.CONTRACT_SUFFIX)
-        made += [path, beside] if beside.is_file() else [path]
+        made += sorted(path.parent.iterdir())  # with what lies beside it
     return {path.name: path for path in made}
 
 
-def _checkpoint(params: Params, recorded: Mapping[str, Any], into: Path) -> Contract:
+def _checkpoint(params: Params, recorded: build.Checkpoint, into: Path) -> Contract:
     from pipeline.fetch import fetch
 
     try:
         fetch(params, into)
     except EdgeVitError as error:
         raise InputError(
-            f"the checkpoint {recorded['source']} (SHA-256 {recorded['source_sha256']}) is not at "
+            f"the checkpoint {recorded.source} (SHA-256 {recorded.source_sha256}) is not at "
             f"hand: {error}; give its path with --checkpoint"
         ) from None
     contract = load_contract(into)
     for key, what in (("source_sha256", "the checkpoint"), ("sha256", "its float32 copy")):
-        if (found := getattr(contract.checkpoint, key)) != recorded[key]:
+        found, expected = getattr(contract.checkpoint, key), getattr(recorded, key)
+        if found != expected:
             raise IntegrityError(
-                f"{what} has SHA-256 {found}, the release was made from {recorded[key]}; give the "
+                f"{what} has SHA-256 {found}, the release was made from {expected}; give the "
                 "right one with --checkpoint"
             )
     return contract
 
 
-def _samples(params: Params, recorded: Mapping[str, Any], contract: Contract, into: Path) -> None:
+def _samples(params: Params, recorded: build.SampleSet, contract: Contract, into: Path) -> None:
     from pipeline.samples import samples
     from pipeline.support.images import CALIBRATION_FILE, SAMPLES_FILE
 
@@ -103,38 +101,32 @@ def _samples(params: Params, recorded: Mapping[str, Any], contract: Contract, in
         "calibration_sha256": sha256_file(into / CALIBRATION_FILE),
     }
     for key, what in (("sha256", "the samples"), ("calibration_sha256", "the calibration images")):
-        if found[key] != recorded[key]:
+        expected = getattr(recorded, key)
+        if found[key] != expected:
             raise IntegrityError(
                 f"{what} of {params.samples.source} are others: {found[key]}, the release was made "
-                f"with {recorded[key]}; give the right ones with --samples"
+                f"with {expected}; give the right ones with --samples"
             )
 
 
-def recorded_params(
-    release: Path,
-    recorded: Mapping[str, Any],
-    scratch: Path,
-    checkpoint: Path | None,
-    samples: Path | None,
+def located(
+    params: Params, release: Path, scratch: Path, checkpoint: Path | None, samples: Path | None
 ) -> Params:
-    """The parameters that a release was made with, and where its inputs are now."""
-    values = {key: dict(value) for key, value in recorded["params"].items()}
+    """Recorded parameters, with where their inputs are now; links to them are put into ``scratch``.
+
+    A contract has the name of the checkpoint's file in it, so a link gives it the one that it had.
+    """
+    model = params.model
     if checkpoint is not None:
-        # A contract has the file's name in it, so it gets the one that it had.
-        named = scratch / Path(values["model"]["checkpoint"]).name
+        named = scratch / Path(model.checkpoint).name
         named.symlink_to(checkpoint.resolve())
-        values["model"]["checkpoint"] = str(named)
-    labels = values["model"]["labels"]
-    if labels and "/" not in labels and Path(labels).suffix and not Path(labels).is_file():
-        values["model"]["labels"] = str(release / LABELS_FILE)
+        model = model.model_copy(update={"checkpoint": str(named)})
+    if model.labels is not None and model.labels.suffix and not model.labels.is_file():
+        model = model.model_copy(update={"labels": release / LABELS_FILE})
+    chosen = params.samples
     if samples is not None:
-        values["samples"]["source"] = str(samples)
-    try:
-        return Params.model_validate(values)
-    except ValidationError as error:
-        raise IntegrityError(
-            f"{release / build.BUILD_FILE} is not what edge-vit writes ({error})"
-        ) from None
+        chosen = chosen.model_copy(update={"source": samples})
+    return params.model_copy(update={"model": model, "samples": chosen})
 
 
 def compare(release: Path, made: Mapping[str, Path]) -> dict[str, str | None]:
@@ -151,19 +143,6 @@ def table(found: Mapping[str, str | None]) -> str:
     return tabulate(rows, ("file", "rebuilt"), disable_numparse=True)
 
 
-def _read(release: Path) -> dict[str, Any]:
-    read_release(release)
-    path = release / build.BUILD_FILE
-    if not path.is_file():
-        raise InputError(f"{release} has no {path.name}: it was published before that was written")
-    recorded: dict[str, Any] = read_json(path)
-    if recorded.get("schema") != build.SCHEMA:
-        raise IntegrityError(
-            f"{path} is of schema {recorded.get('schema')}, known is {build.SCHEMA}"
-        )
-    return recorded
-
-
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="edge-vit rebuild", description=__doc__)
     parser.add_argument("release", type=Path, metavar="DIR", help="folder of a release")
@@ -174,8 +153,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--anyway", action="store_true", help="whatever is other here")
     given = parser.parse_args(arguments)
     with exit_on_error(), tempfile.TemporaryDirectory() as scratch:
-        recorded = _read(given.release)
-        other = build.differences(recorded, build.surroundings())
+        read_release(given.release)
+        recorded = build.read(given.release)
+        other = build.differences(recorded.published_by, build.surroundings())
         if other and not given.anyway:
             lines = "\n  ".join(other)
             raise InputError(
@@ -185,8 +165,9 @@ def main(arguments: list[str] | None = None) -> None:
         for line in other:
             print(f"edge-vit: {line}", file=sys.stderr)
         place = Path(scratch)
-        params = recorded_params(given.release, recorded, place, given.checkpoint, given.samples)
-        found = compare(given.release, rebuild(params, recorded, place / "made"))
+        inputs = (given.checkpoint, given.samples)
+        params = located(recorded.params, given.release, place, *inputs)
+        found = compare(given.release, rebuild(params, recorded.inputs, place / "made"))
     print(table(found))
     differ = sum(where is not None for where in found.values())
     print(

@@ -178,3 +178,29 @@ def test_the_quantizer_of_the_pte_takes_every_convolution(run):
         ).graph
     targets = [str(node.target) for node in graph.nodes]
     assert sum("dequantize_per_channel" in target for target in targets) == 65
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_ranges_of_the_pte_do_not_depend_on_the_number_of_threads(threads):
+    """Two threads give this product other last bits than one does, and so another range."""
+    from pipeline.export_executorch import _quantize
+    from pipeline.support.quiet import quiet
+
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Conv2d(128, 64, 1)).eval()
+    batches = [torch.randn(1, 128, 32, 32) for _ in range(2)]
+
+    def found(count):
+        before = torch.get_num_threads()
+        torch.set_num_threads(count)
+        try:
+            with quiet():
+                nodes = _quantize(model, batches, Quantize(scheme="static")).graph.nodes
+            assert torch.get_num_threads() == count
+        finally:
+            torch.set_num_threads(before)
+        return [node.args[1] for node in nodes if "_per_tensor" in str(node.target)]
+
+    ranges = found(threads)
+    assert len(ranges) == 4
+    assert ranges == found(2)

@@ -17,7 +17,7 @@ from pipeline.core.criterion import FORMATS
 
 ROOT = Path(__file__).parent.parent
 # Each may import itself and those before it; reporting and releasing lie beside each other.
-LAYERS = ("core", "support", "reporting", "releasing", "runtimes", "inference")
+LAYERS = ("core", "support", "reporting", "releasing", "runtimes", "inference", "registry")
 BESIDE = {"releasing": {"reporting"}}
 STAGES_READ_BY_OTHERS = {"gate"}
 GRAPH = yaml.safe_load((ROOT / "dvc.yaml").read_text())
@@ -72,7 +72,8 @@ def test_no_stage_imports_another_but_the_gate():
 def test_core_and_the_gate_are_importable_without_torch():
     code = "import sys, pipeline.gate, pipeline.publish, pipeline.summary, pipeline.cli; "
     code += "import pipeline.verify, pipeline.sign, pipeline.keygen; "
-    code += "print([m for m in ('torch', 'timm', 'onnxruntime') if m in sys.modules])"
+    code += "import pipeline.release, pipeline.promote, pipeline.rollback; "
+    code += "print([m for m in ('torch', 'timm', 'onnxruntime', 'dvc') if m in sys.modules])"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert ran.stdout.strip() == "[]", ran.stderr
 

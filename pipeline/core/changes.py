@@ -74,7 +74,7 @@ def _flat(contract: Contract) -> dict[str, Any]:
 
 
 def _counted(contract: Contract) -> str:
-    return f"{len(contract.labels)} classes"
+    return f"{len(contract.labels)}: {_some(contract.labels)}"
 
 
 def operators(before: Artefact, after: Artefact) -> Operators:

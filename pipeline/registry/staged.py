@@ -102,7 +102,7 @@ def require_release(verdict: Any, tag: str, accepted: str | None) -> None:
     if not verdict["passed"] or "fail" in found:
         raise GateError(f"the verdict of {tag} is a refusal; it cannot go to {PROD}")
     undecided = found.get("undecided", [])
-    if not accepted and (undecided or verdict["channel"] != "release"):
+    if not (accepted and accepted.strip()) and (undecided or verdict["channel"] != "release"):
         raise GateError(
             f"{tag} was let out by channel {verdict['channel']} with {len(undecided)} undecided "
             f"criteria ({', '.join(undecided[:3]) or 'none'}); {PROD} takes what channel release "

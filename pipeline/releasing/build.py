@@ -2,7 +2,9 @@
 what is missing.
 
 No time and no path of this machine: the same inputs give the same record. What was asked for is in
-``params``, with local sources by name only; what came of it is told by hashes.
+``params``, with local sources by name only; what came of it is told by hashes. Code, packages and
+machine are those of `publish`: what DVC's cache gave back may have been made elsewhere, which
+is what `edge-vit rebuild` finds out.
 """
 
 from __future__ import annotations
@@ -10,19 +12,21 @@ from __future__ import annotations
 import hashlib
 import platform
 import subprocess
-from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError
 
 import pipeline
 from pipeline.core.contract import Contract
+from pipeline.core.errors import InputError, IntegrityError
 from pipeline.core.params import Params
-from pipeline.support.files import read_json, sha256_file, write_json
+from pipeline.core.schema import Section
+from pipeline.support.files import read_bytes, read_json, sha256_file, write_json
 from pipeline.support.machine import fingerprint
 
 BUILD_FILE = "build.json"
-SCHEMA = 1
 # What decides the bytes of a delivered file.
 PACKAGES = (
     *("torch", "timm", "onnx", "onnxscript", "onnx-ir", "onnxruntime", "executorch", "torchao"),
@@ -30,64 +34,138 @@ PACKAGES = (
 )
 CODE = Path(pipeline.__file__).parent
 LOCK_FILE = "requirements.lock"
-LOCAL = (("model", "checkpoint"), ("model", "labels"), ("samples", "source"))
-LOCAL_GOLDEN = ("golden", "photographs")
+LOCAL = (
+    *(("model", "checkpoint"), ("model", "labels")),
+    *(("samples", "source"), ("golden", "photographs")),
+)
+
+
+class Checkpoint(Section):
+    source: str
+    source_sha256: str
+    sha256: str  # of its float32 copy
+
+
+class SampleSet(Section):
+    sha256: str
+    calibration_sha256: str
+
+
+class Inputs(Section):
+    checkpoint: Checkpoint
+    samples: SampleSet
+
+
+class Code(Section):
+    """What ran: the hash is over the package's own files, committed or not."""
+
+    commit: str | None
+    dirty: bool | None
+    sha256: str
+    lock_sha256: str | None
+
+
+class Machine(Section):
+    system: str
+    processor: str
+    flags: tuple[str, ...]
+
+
+class Surroundings(Section):
+    """The code, packages and machine that a process has."""
+
+    code: Code
+    packages: dict[str, str | None]
+    python: str
+    machine: Machine
+
+
+class Build(Section):
+    """The whole of ``build.json``."""
+
+    schema_: Literal[1] = Field(default=1, alias="schema")
+    params: Params
+    inputs: Inputs
+    published_by: Surroundings
 
 
 def record(folder: Path, params: Params, contract: Contract, artifacts: Path) -> None:
     """Write ``build.json`` into the release ``folder`` that is being built from ``artifacts``."""
     samples = artifacts / "samples"
-    content = {
-        "schema": SCHEMA,
-        "params": _without_paths(params),
-        "inputs": {
-            "checkpoint": {
-                "source": contract.checkpoint.source,
-                "source_sha256": contract.checkpoint.source_sha256,
-                "sha256": contract.checkpoint.sha256,
-            },
-            "samples": {
-                "sha256": read_json(samples / "samples.json")["sha256"],
-                "calibration_sha256": sha256_file(samples / "calibration.npy"),
-            },
-        },
-        **surroundings(),
-    }
-    write_json(folder / BUILD_FILE, content)
+    checkpoint = contract.checkpoint
+    build = Build(
+        params=_without_paths(params),
+        inputs=Inputs(
+            checkpoint=Checkpoint(
+                source=checkpoint.source,
+                source_sha256=checkpoint.source_sha256,
+                sha256=checkpoint.sha256,
+            ),
+            samples=SampleSet(
+                sha256=read_json(samples / "samples.json")["sha256"],
+                calibration_sha256=sha256_file(samples / "calibration.npy"),
+            ),
+        ),
+        published_by=surroundings(),
+    )
+    write_json(folder / BUILD_FILE, build.model_dump(mode="json", by_alias=True))
 
 
-def surroundings() -> dict[str, Any]:
-    """The code, packages and machine that this process has."""
+def read(release: Path) -> Build:
+    """Read what ``release`` was made from.
+
+    Raises:
+        InputError: it has no such record.
+        IntegrityError: it is not what edge-vit writes.
+    """
+    path = release / BUILD_FILE
+    if not path.is_file():
+        raise InputError(f"{release} has no {path.name}: it was published before that was written")
+    try:
+        return Build.model_validate_json(read_bytes(path), strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise IntegrityError(
+            f"{path} is not what edge-vit writes ({where}: {first['msg']}); fetch it again"
+        ) from None
+
+
+def surroundings() -> Surroundings:
+    """What this process has."""
     machine = fingerprint()
-    return {
-        "code": {**commit(CODE), "sha256": code_sha256(CODE), "lock_sha256": _lock_sha256()},
-        "packages": {name: _version(name) for name in PACKAGES},
-        "python": platform.python_version(),
-        "machine": {key: machine[key] for key in ("system", "processor", "flags")},
-    }
+    return Surroundings(
+        code=Code(**commit(CODE), sha256=code_sha256(CODE), lock_sha256=_lock_sha256()),
+        packages={name: _version(name) for name in PACKAGES},
+        python=platform.python_version(),
+        machine=Machine(**{key: machine[key] for key in Machine.model_fields}),
+    )
 
 
-def differences(recorded: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
+def differences(was: Surroundings, here: Surroundings) -> list[str]:
     """What is other here than it was when the release was made, a line each."""
     lines = []
-    was, now = recorded["code"], here["code"]
-    if was["sha256"] != now["sha256"]:
-        at = was["commit"] or "no commit"
-        words = f"commit {at}" + (", with changes that were not committed" if was["dirty"] else "")
-        lines.append(f"code: it was made by other code ({words}); `git checkout {at}` gives it")
-        if was["commit"] is None or was["dirty"]:
-            lines[-1] = lines[-1].split(";")[0]
-    for name in sorted(recorded["packages"].keys() | here["packages"].keys()):
-        one, other = recorded["packages"].get(name), here["packages"].get(name)
+    if was.code.sha256 != here.code.sha256:
+        lines.append(_other_code(was.code))
+    for name in sorted(was.packages.keys() | here.packages.keys()):
+        one, other = was.packages.get(name), here.packages.get(name)
         if one != other:
             lines.append(f"{name}: it was made with {one or 'none'}, here is {other or 'none'}")
-    if recorded["python"] != here["python"]:
-        lines.append(f"python: it was made with {recorded['python']}, here is {here['python']}")
-    for key in ("system", "processor", "flags"):
-        one, other = recorded["machine"][key], here["machine"][key]
+    if was.python != here.python:
+        lines.append(f"python: it was made with {was.python}, here is {here.python}")
+    for key in Machine.model_fields:
+        one, other = getattr(was.machine, key), getattr(here.machine, key)
         if one != other:
             lines.append(f"machine: {key} was {_words(one)}, here it is {_words(other)}")
     return lines
+
+
+def _other_code(code: Code) -> str:
+    if code.commit is None:
+        return "code: it was made by other code, of no commit"
+    if code.dirty:
+        return f"code: it was made by commit {code.commit} with changes that were not committed"
+    return f"code: it was made by commit {code.commit}; `git checkout {code.commit}` gives it"
 
 
 def code_sha256(code: Path) -> str:
@@ -130,15 +208,15 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _without_paths(params: Params) -> dict[str, Any]:
+def _without_paths(params: Params) -> Params:
     """Parameters, but for where on this machine something lay."""
-    values = params.model_dump(mode="json")
-    for section, key in (*LOCAL, LOCAL_GOLDEN):
+    values = params.model_dump()
+    for section, key in LOCAL:
         value = values[section][key]
         if value and Path(value).is_absolute():
             values[section][key] = Path(value).name
-    return values
+    return Params.model_validate(values)
 
 
-def _words(value: Any) -> str:
-    return ", ".join(value) if isinstance(value, list) else str(value)
+def _words(value: str | tuple[str, ...]) -> str:
+    return value if isinstance(value, str) else ", ".join(value)

@@ -89,9 +89,14 @@ def without_refused(evidence: Evidence) -> Evidence:
     return dataclasses.replace(evidence, baselines=used)
 
 
+def made_by() -> str:
+    """The version of this edge-vit."""
+    return importlib.metadata.version("edge-vit")
+
+
 def _judged_by(params: Params) -> dict[str, Any]:
     return {
-        "edge_vit": importlib.metadata.version("edge-vit"),
+        "edge_vit": made_by(),
         "gate": params.gate.model_dump(mode="json"),
         "baseline": params.baseline.model_dump(mode="json"),
     }

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline.core.contract import Contract
 from pipeline.core.errors import EdgeVitError, InputError, IntegrityError, NetworkError, shown
 from pipeline.core.manifest import SUMS_FILE
 from pipeline.support.contracts import load_contract
@@ -71,7 +72,7 @@ def upload(folder: Path, repo: str, *, do: bool) -> list[str]:
     """
     files = _files(folder)
     contract = load_contract(folder)
-    tag = f"v{contract.version}"
+    tag = _tag(contract)
     if offline():
         raise NetworkError(f"hf:{repo}: nothing can be uploaded while offline mode is on")
     with _explained(repo):
@@ -83,8 +84,12 @@ def upload(folder: Path, repo: str, *, do: bool) -> list[str]:
         extra = _extra(api, repo, remote, files)
         lines = _plan(repo, remote, files, extra, tag)
         if do:
-            _commit(api, repo, remote, files, extra, f"{contract.name} {contract.version}", tag)
+            _commit(api, repo, remote, files, extra, contract)
     return lines
+
+
+def _tag(contract: Contract) -> str:
+    return f"v{contract.version}"
 
 
 def _files(folder: Path) -> dict[str, File]:
@@ -184,12 +189,12 @@ def _commit(
     remote: Remote | None,
     files: dict[str, File],
     extra: list[str],
-    message: str,
-    tag: str,
+    contract: Contract,
 ) -> None:
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
     from huggingface_hub.errors import HfHubHTTPError
 
+    message, tag = f"{contract.name} {contract.version}", _tag(contract)
     if remote is None:
         api.create_repo(repo, private=True, exist_ok=True)
         remote = _look(api, repo)

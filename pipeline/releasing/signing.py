@@ -41,7 +41,8 @@ def sign(folder: Path, key: Path) -> Path:
         raise IntegrityError(f"{folder} is not signed, since it is not whole:\n  {listed}")
     signature = folder / SIGNATURE_FILE
     # Beside the release: inside, what a killed run leaves would be an extra file.
-    with beside(folder.absolute().parent / f"{folder.absolute().name}.sig") as new:
+    real = folder.resolve()
+    with beside(real.with_name(f"{real.name}.sig")) as new:
         _sign(folder, key, new)
         open_up(new)
         try:

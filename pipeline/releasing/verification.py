@@ -33,6 +33,7 @@ from pipeline.releasing.folder import (
     TEXT_FILE,
     VERDICT_FILE,
     labels_text,
+    made_by,
 )
 from pipeline.support.contracts import CONTRACT_FILE, load_contract, read_contract
 from pipeline.support.evidence import Places, measure_again, read_evidence
@@ -40,6 +41,7 @@ from pipeline.support.files import read_bytes, read_json
 from pipeline.support.golden import GOLDEN_FILE, Golden
 from pipeline.support.releases import ENDINGS, check_sums, model_files
 
+MAX_ROUNDS = 30_000  # of timing: the bootstrap of a ratio takes 32 kB for each
 TOLERANCE = 1e-9  # relative, between numbers that two machines computed from the same evidence
 # What damaged content makes of code that expects edge-vit's.
 DAMAGE = (
@@ -170,12 +172,18 @@ def _seal(path: Path, kind: str) -> Iterator[str]:
 
 def _verdict(folder: Path, sha256: Mapping[str, str]) -> Iterator[str]:
     evidence, judged_by, verdict = _decide_again(folder, sha256)
-    yield from _differences(read_json(folder / VERDICT_FILE), verdict)
+    problems = list(_differences(read_json(folder / VERDICT_FILE), verdict))
     if not verdict.passed:
-        yield f"{report.headline(verdict)}: {'; '.join(report.refusals(verdict))}"
+        problems.append(f"{report.headline(verdict)}: {'; '.join(report.refusals(verdict))}")
     text = report.markdown(verdict, evidence, judged_by.gate)
     if read_bytes(folder / TEXT_FILE) != text.encode():
-        yield f"{TEXT_FILE} is not what the evidence gives"
+        problems.append(f"{TEXT_FILE} is not what the evidence gives")
+    yield from problems
+    if problems and judged_by.edge_vit != made_by():
+        yield (
+            f"{PARAMS_FILE}: edge-vit {shown(judged_by.edge_vit)} made this release, and this is "
+            f"{made_by()}, which may decide or word it otherwise: verify it with that version"
+        )
 
 
 def _decide_again(folder: Path, sha256: Mapping[str, str]) -> tuple[Evidence, JudgedBy, Verdict]:
@@ -185,15 +193,24 @@ def _decide_again(folder: Path, sha256: Mapping[str, str]) -> tuple[Evidence, Ju
     try:
         judged_by = JudgedBy.model_validate_json(read_bytes(path), strict=True)
     except ValueError as error:
-        raise IntegrityError(f"{path} is not what edge-vit writes ({error})") from None
+        raise IntegrityError(f"{path} is not what edge-vit writes ({shown(error, 200)})") from None
     delivered = Files(
         artefacts={k: sha256.get(f[0].name, "") for k, f in model_files(folder).items()},
         checkpoint=load_contract(folder).checkpoint.sha256,
         samples=read_json(places.samples)["sha256"],
     )
     evidence = read_evidence(places)
+    _require_few_rounds(evidence, places)
     verdict = decide(judged_by.gate, judged_by.baseline.device, delivered, evidence)
     return evidence, judged_by, verdict
+
+
+def _require_few_rounds(evidence: Evidence, places: Places) -> None:
+    before = evidence.latency.get("previous") or {"artefacts": {}}
+    timed = [*evidence.latency["artefacts"].values(), *before["artefacts"].values()]
+    rounds = max((len(found["runs_ms"]) for found in timed), default=0)
+    if rounds > MAX_ROUNDS:
+        raise IntegrityError(f"{places.latency} has {rounds} rounds, more than {MAX_ROUNDS}")
 
 
 def _differences(recorded: Any, verdict: Verdict) -> Iterator[str]:

@@ -35,7 +35,8 @@ def open_npz(
 ) -> dict[str, NDArray[Any]]:
     """Return the arrays of a file by name; ``source`` is what errors call it.
 
-    Only those in ``names``, if given, and up to ``limit`` bytes in place of what weights may have.
+    Only those in ``names``, if given; ``limit`` in bytes of each array, in place of what weights
+    may have together.
 
     Raises:
         InputError: damaged, too large, or something else in it than arrays of numbers.
@@ -50,9 +51,12 @@ def open_npz(
 def _check_directory(entries: list[zipfile.ZipInfo], source: str, limit: int | None) -> None:
     unpacked = sum(entry.file_size for entry in entries)
     packed = sum(entry.compress_size for entry in entries)
-    allowed = min(MAX_BYTES, MAX_RATIO * max(packed, 1)) if limit is None else limit
+    if limit is None:
+        too_large = unpacked > min(MAX_BYTES, MAX_RATIO * max(packed, 1))
+    else:
+        too_large = any(entry.file_size > limit for entry in entries)
     problem = None
-    if unpacked > allowed:
+    if too_large:
         problem = f"would unpack {packed} bytes to {unpacked}"
     elif other := next((e.filename for e in entries if not e.filename.endswith(".npy")), None):
         problem = f"holds {shown(other)}, which is no array"

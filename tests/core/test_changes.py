@@ -88,5 +88,5 @@ def test_changes_of_the_contract_are_listed_by_their_place() -> None:
     assert found == {
         "version": ("1.2.0", "1.3.0"),
         "preprocessing.resize": (248, 256),
-        "labels": ("3 classes", "4 classes"),
+        "labels": ("3: cat, dog, bird", "4: cat, dog, bird and 1 more"),
     }

@@ -21,6 +21,7 @@ from pipeline.support.releases import check_sums
 from tests.registry.place import PUSH
 
 WARM = (  # what the commands import when they need it
+    *("dvc.cli.parser", "dvc.commands.artifacts", "dvc.logger", "dvc.ui"),
     *("dvc.repo", "dvc.repo.fetch", "dvc.data_cloud", "dvc.cachemgr", "dvc.stage.cache"),
     *("dvc_data.hashfile.build", "dvc_data.hashfile.transfer", "dvc_data.hashfile.cache"),
     *("dvc_data.index", "dvc_objects.executors", "scmrepo.git", "pygit2", "dulwich.porcelain"),
@@ -44,7 +45,9 @@ def make_deadly(at: str) -> None:
         git.Git.push = die  # type: ignore[method-assign,assignment]
 
 
-def child(where: str, arguments: list[str], kill: str | None, small: bool, out: str) -> None:
+def child(
+    where: str, arguments: list[str], kill: str | None, small: bool, out: str, dvc: bool = False
+) -> None:
     os.chdir(where)
     os.environ["DVC_SITE_CACHE_DIR"] = f"{where}.cache"
     number = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
@@ -56,6 +59,8 @@ def child(where: str, arguments: list[str], kill: str | None, small: bool, out: 
         make_deadly(kill)
     status = 0
     try:
+        if dvc:
+            sys.exit(importlib.import_module("dvc.cli").main(arguments))
         cli.main(arguments)
     except SystemExit as stop:
         status = stop.code if isinstance(stop.code, int) else 1

@@ -92,9 +92,8 @@ class Place:
         for name in ("params.yaml", ".dvc/.gitignore", "artifacts/.gitignore"):
             shutil.copyfile(ROOT / name, place.work / name)
         write_text(place.work / "dvc.yaml", GRAPH if small else (ROOT / "dvc.yaml").read_text())
-        place.remote_is(str(place.store))
         git(place.work, "remote", "add", "origin", str(place.origin))
-        git(place.work, "push", "-q", "origin", "main")
+        place.remote_is(str(place.store))
         return place
 
     @property
@@ -110,11 +109,12 @@ class Place:
         return self.base / "store"
 
     def remote_is(self, url: str, **options: str) -> None:
-        """Let ``url`` be the DVC remote, committed."""
+        """Let ``url`` be the DVC remote, committed and pushed."""
         lines = "".join(f"    {key} = {value}\n" for key, value in {"url": url, **options}.items())
         text = f"[core]\n    analytics = false\n    remote = store\n['remote \"store\"']\n{lines}"
         write_text(self.work / ".dvc" / "config", text)
         self.commit("a remote")
+        git(self.work, "push", "-q", "origin", "main")
 
     def commit(self, message: str) -> None:
         git(self.work, "add", "-A")
@@ -136,10 +136,17 @@ class Place:
         write_text(folder / SUMS_FILE, format_sums(hashes(folder)))
         return folder
 
-    def edge_vit(self, *arguments: str, kill: str | None = None, where: Path | None = None) -> Ran:
-        """Run a command; with ``kill`` it dies before the step of that name."""
+    def edge_vit(
+        self, *arguments: str, kill: str | None = None, where: Path | None = None, dvc: bool = False
+    ) -> Ran:
+        """Run a command, or one of DVC; with ``kill`` it dies before the step of that name."""
         out = self.base / "out.txt"
-        request = {"where": str(where or self.work), "arguments": arguments, "kill": kill}
+        request = {
+            "where": str(where or self.work),
+            "arguments": arguments,
+            "kill": kill,
+            "dvc": dvc,
+        }
         status = self.forker.run(request | {"small": self.small, "out": str(out)})
         return Ran(status, out.read_text())
 
@@ -176,8 +183,9 @@ class Place:
         clone = self.base / "clone"
         shutil.rmtree(clone, ignore_errors=True)
         git(self.base, "clone", "-q", str(self.origin), "clone")
-        command = [Path(sys.executable).with_name("dvc"), "artifacts", "get", ".", "deit-tiny"]
-        subprocess.run([*command, "-o", "got", *which], cwd=clone, check=True, capture_output=True)
+        arguments = ("artifacts", "get", ".", "deit-tiny", "-o", "got", *which)
+        ran = self.edge_vit(*arguments, where=clone, dvc=True)
+        assert ran.status == 0, ran.text
         return clone / "got"
 
     def check_tags(self) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import subprocess
 from pathlib import Path
@@ -25,8 +24,8 @@ def test_a_release_records_what_it_was_made_from(published: Path, healthy: Path)
     }
     calibration = sha256_file(healthy / "samples" / "calibration.npy")
     assert recorded["inputs"]["samples"]["calibration_sha256"] == calibration
-    assert recorded["packages"]["torch"] == "2.12.1"
-    assert build.differences(recorded, build.surroundings()) == []
+    assert recorded["published_by"]["packages"]["torch"] == "2.12.1"
+    assert build.differences(build.read(published).published_by, build.surroundings()) == []
 
 
 def test_the_same_inputs_give_the_same_record_wherever_they_lie(
@@ -46,14 +45,14 @@ def test_the_same_inputs_give_the_same_record_wherever_they_lie(
 
 def test_each_thing_that_is_other_is_named() -> None:
     here = build.surroundings()
-    was = copy.deepcopy(here)
-    was["code"] |= {"sha256": "0" * 64, "commit": "abc", "dirty": False}
-    was["packages"] |= {"torch": "2.11.0", "timm": None}
-    was["python"] = "3.12.1"
-    was["machine"] |= {"system": "Linux aarch64", "flags": ["asimddp"]}
-    said = "\n".join(build.differences(was, here))
+    values = here.model_dump()
+    values["code"] |= {"sha256": "0" * 64, "commit": "abc", "dirty": False}
+    values["packages"] |= {"torch": "2.11.0", "timm": None}
+    values["python"] = "3.12.1"
+    values["machine"] |= {"system": "Linux aarch64", "flags": ["asimddp"]}
+    said = "\n".join(build.differences(build.Surroundings.model_validate(values), here))
     for words in (
-        "code: it was made by other code (commit abc); `git checkout abc` gives it",
+        "code: it was made by commit abc; `git checkout abc` gives it",
         "torch: it was made with 2.11.0, here is 2.12.1",
         "timm: it was made with none, here is",
         "python: it was made with 3.12.1",
@@ -61,8 +60,19 @@ def test_each_thing_that_is_other_is_named() -> None:
         "machine: flags was asimddp",
     ):
         assert words in said
-    was["code"]["dirty"] = True
-    assert "git checkout" not in build.differences(was, here)[0]
+
+
+@pytest.mark.parametrize(
+    ("commit", "dirty", "words"),
+    [("abc", True, "commit abc with changes"), (None, None, "other code, of no commit")],
+)
+def test_code_that_no_checkout_gives_back(commit: str, dirty: bool, words: str) -> None:
+    here = build.surroundings()
+    changes = {"sha256": "0" * 64, "commit": commit, "dirty": dirty}
+    was = here.model_copy(update={"code": here.code.model_copy(update=changes)})
+    (said,) = build.differences(was, here)
+    assert words in said
+    assert "checkout" not in said
 
 
 @pytest.fixture

@@ -48,7 +48,9 @@ def other_answers(folder: Path, flips: int) -> None:
     places = Places.of_release(folder)
     parity = read_json(places.parity)
     logits = load_logits(places.logits, parity)
-    logits["ptl"][:flips] *= -1
+    turned = logits["ptl"].copy()
+    turned[:flips] *= -1
+    logits["ptl"] = turned
     places.logits.unlink()
     np.savez_compressed(places.logits, **logits)
     sha256 = logits_sha256(logits["ptl"])

@@ -12,10 +12,13 @@ from typing import Any
 
 import pytest
 
-from pipeline.core.errors import IntegrityError
+from pipeline.core.errors import InputError, IntegrityError
 from pipeline.core.manifest import SUMS_FILE, format_sums
-from pipeline.rebuild import main, recorded_params
+from pipeline.core.params import Params
+from pipeline.rebuild import _samples, located, main
+from pipeline.releasing import build
 from pipeline.releasing.build import BUILD_FILE
+from pipeline.support.contracts import load_contract
 from pipeline.support.files import read_json
 from pipeline.support.releases import hashes
 from tests.conftest import ROOT
@@ -82,19 +85,19 @@ def test_no_delivered_file_names_a_folder_of_this_machine(published: Path) -> No
     ("change", "words"),
     [
         (
-            lambda c: c["packages"].update(torch="2.11.0"),
+            lambda c: c["published_by"]["packages"].update(torch="2.11.0"),
             "torch: it was made with 2.11.0, here is 2.12.1",
         ),
         (
-            lambda c: c["code"].update(sha256="0" * 64, commit="abc", dirty=False),
-            "code: it was made by other code (commit abc)",
+            lambda c: c["published_by"]["code"].update(sha256="0" * 64, commit="abc", dirty=False),
+            "code: it was made by commit abc; `git checkout",
         ),
         (
-            lambda c: c["machine"].update(system="Linux aarch64"),
+            lambda c: c["published_by"]["machine"].update(system="Linux aarch64"),
             "machine: system was Linux aarch64, here it is",
         ),
-        (lambda c: c.update(schema=9), "is of schema 9, known is 1"),
-        (lambda c: c["params"]["quantize"].update(scheme="none"), "is not what edge-vit writes"),
+        (lambda c: c.update(schema=9), "is not what edge-vit writes (schema: Input should be 1)"),
+        (lambda c: c["params"]["quantize"].update(scheme="none"), "(params.quantize.scheme: "),
         (
             lambda c: c["params"]["model"].update(checkpoint="mine.safetensors"),
             "is not at hand: params.yaml: model.checkpoint: 'mine.safetensors' is neither",
@@ -133,17 +136,28 @@ def test_a_release_without_a_record_cannot_be_made_again(
 def test_inputs_of_ones_own_are_given_the_names_that_they_had(
     published: Path, tmp_path: Path
 ) -> None:
-    recorded = read_json(published / BUILD_FILE)
-    recorded["params"]["model"] |= {"checkpoint": "mine.pth", "labels": "mine.txt"}
+    values = read_json(published / BUILD_FILE)["params"]
+    values["model"] |= {"checkpoint": "mine.pth", "labels": "mine.txt"}
     own = tmp_path / "other.pth"
     own.write_bytes(b"weights")
-    made = recorded_params(published, recorded, tmp_path, own, tmp_path / "images")
+    params = Params.model_validate(values)
+    made = located(params, published, tmp_path, own, tmp_path / "images")
     assert Path(made.model.checkpoint).name == "mine.pth"
     assert Path(made.model.checkpoint).read_bytes() == b"weights"
     assert made.model.labels == published / "labels.txt"
     assert made.samples.source == tmp_path / "images"
 
 
-def test_a_record_that_is_none_is_refused(published: Path, tmp_path: Path) -> None:
-    with pytest.raises(IntegrityError, match="is not what edge-vit writes"):
-        recorded_params(published, {"params": {"model": {"checkpoint": 1}}}, tmp_path, None, None)
+def test_samples_are_those_that_the_release_was_made_with(
+    healthy: Path, published: Path, params: Params, tmp_path: Path
+) -> None:
+    contract = load_contract(healthy / "checkpoint")
+    recorded = build.read(published).inputs.samples
+    _samples(params, recorded, contract, tmp_path / "same")
+    for key, words in (("sha256", "the samples of"), ("calibration_sha256", "the calibration")):
+        other = recorded.model_copy(update={key: "0" * 64})
+        with pytest.raises(IntegrityError, match=f"{words}.*give the right ones with --samples"):
+            _samples(params, other, contract, tmp_path / key)
+    nowhere = located(params, published, tmp_path, None, tmp_path / "nowhere")
+    with pytest.raises(InputError, match=r"samples are not at hand: .*nowhere.* with --samples"):
+        _samples(nowhere, recorded, contract, tmp_path / "none")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +24,7 @@ from pipeline.support import logits, releases
 from pipeline.support.files import sha256_file
 from tests.releasing.conftest import NOWHERE, copy, put
 
+ROOT = Path(__file__).parents[2]
 Edit = Callable[[dict[str, Any]], object]
 
 
@@ -52,6 +55,24 @@ def test_what_was_published_is_whole_and_says_what_was_checked(published: Path) 
     found = examine(published)
     assert found.problems == []
     assert len(found.facts) == 5
+
+
+BLOCKED = """
+import sys
+names = "torch torchvision timm onnx onnxruntime executorch PIL safetensors dvc tqdm"
+names += " huggingface_hub requests filelock jinja2 matplotlib google model_signing cryptography"
+sys.modules.update(dict.fromkeys(names.split()))
+from pipeline.cli import main
+main(["verify", sys.argv[1]])
+"""
+
+
+def test_no_more_is_needed_than_the_base_dependencies(published: Path) -> None:
+    ran = subprocess.run(
+        [sys.executable, "-c", BLOCKED, published], cwd=ROOT, capture_output=True, text=True
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert "whole, and everything in it agrees" in ran.stdout
 
 
 def test_a_release_may_lie_anywhere_under_any_name(published: Path, tmp_path: Path) -> None:
@@ -316,6 +337,27 @@ def test_a_release_that_claims_much_takes_little_memory(
     assert any("would unpack" in problem for problem in verify(release))
     monkeypatch.setattr(releases, "MAX_FILES", 5)
     assert "there are more than 5 files" in verify(release)
+
+
+def test_another_edge_vit_s_words_are_told_from_an_edit(release: Path) -> None:
+    edit(release / "params.json", lambda c: c.update(edge_vit="0.0.1"))
+    sum_up(release)
+    assert verify(release) == []
+    edit(release / "verdict.json", lambda c: c["criteria"][0].update(note="in other words"))
+    sum_up(release)
+    problems = verify(release)
+    assert len(problems) == 2
+    assert "edge-vit 0.0.1 made this release" in problems[1]
+
+
+def test_times_without_end_are_not_resampled(release: Path) -> None:
+    def lengthen(evidence: dict[str, Any]) -> None:
+        for found in evidence["artefacts"].values():
+            found["runs_ms"] = [1] * 60_000
+
+    edit(release / "evidence" / "latency.json", lengthen, sealed=True)
+    sum_up(release)
+    assert "evidence/latency.json has 60000 rounds, more than 30000" in verify(release)
 
 
 def test_logits_that_are_something_else_are_named(release: Path) -> None:

@@ -1,0 +1,59 @@
+"""A release as the pipeline publishes it, from its folder to somebody else's clone."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from pipeline.core.params import Params
+from pipeline.publish import publish
+from pipeline.releasing.verification import verify
+from pipeline.support.paths import Recorded
+from tests.registry.place import Forker, Place
+
+
+@pytest.fixture(scope="module")
+def published(params: Params, healthy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    empty = tmp_path_factory.mktemp("recorded")
+    recorded = Recorded(baselines=empty / "baselines", devices=empty / "devices")
+    return publish(params, healthy, recorded, empty / "release")
+
+
+def test_a_published_release_is_fetched_by_stage_in_another_clone(
+    published: Path, tmp_path: Path, forker: Forker
+) -> None:
+    place = Place.make(tmp_path, forker, small=False)
+    shutil.copytree(published, place.work / "artifacts" / "release" / published.name)
+    place.do("release")
+    ran = place.edge_vit("promote", "deit-tiny@v0.1.0", "prod", "--yes")
+    assert ran.status == 1
+    assert "undecided criteria" in ran.text
+    place.do("promote", "deit-tiny@v0.1.0", "prod", "--accept-undecided", "no GPU record yet")
+    place.check_tags()
+    got = place.fetched("--stage", "prod")
+    subprocess.run(["sha256sum", "-c", "--quiet", "SHA256SUMS"], cwd=got, check=True)
+    assert verify(got) == []
+    names = {p.relative_to(published) for p in published.rglob("*") if p.is_file()}
+    assert {p.relative_to(got) for p in got.rglob("*") if p.is_file()} == names
+    for name in names:
+        assert (got / name).read_bytes() == (published / name).read_bytes(), name
+
+
+def test_a_published_release_that_was_tampered_with_is_refused(
+    published: Path, tmp_path: Path, forker: Forker
+) -> None:
+    place = Place.make(tmp_path, forker, small=False)
+    folder = place.work / "artifacts" / "release" / published.name
+    shutil.copytree(published, folder)
+    (model,) = folder.glob("*.ptl")
+    content = bytearray(model.read_bytes())
+    content[len(content) // 2] ^= 1
+    model.write_bytes(content)
+    before = place.state()
+    ran = place.edge_vit("release", str(folder), "--yes")
+    assert ran.status == 2
+    assert f"{model.name} has SHA-256" in ran.text
+    assert place.state() == before

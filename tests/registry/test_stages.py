@@ -1,0 +1,217 @@
+"""`edge-vit promote` and `rollback`, against a real git remote and a real DVC remote."""
+
+from __future__ import annotations
+
+import subprocess
+
+import pytest
+
+from tests.registry.place import PUSH, Place, git
+
+REASON = ("--accept-undecided", "no record of the GPU yet")
+
+
+@pytest.fixture
+def released(place: Place) -> Place:
+    """Versions 1.0.0 and 1.1.0, of channel candidate."""
+    place.release("1.0.0")
+    place.release("1.1.0")
+    return place
+
+
+def promote(place: Place, version: str, stage: str = "prod") -> None:
+    place.do("promote", f"deit-tiny@{version}", stage, *(REASON if stage == "prod" else ()))
+
+
+def served(place: Place, stage: str = "prod") -> str:
+    """The version that another clone fetches by its stage; every byte is held to the list."""
+    got = place.fetched("--stage", stage)
+    subprocess.run(["sha256sum", "-c", "--quiet", "SHA256SUMS"], cwd=got, check=True)
+    (model,) = got.glob("*.ptl")
+    return model.stem.rpartition("-")[2]
+
+
+def test_another_clone_fetches_by_stage_whatever_was_promoted_last(released: Place) -> None:
+    promote(released, "v1.0.0")
+    promote(released, "v1.1.0", "candidate")
+    assert (served(released), served(released, "candidate")) == ("1.0.0", "1.1.0")
+    promote(released, "v1.1.0")
+    assert served(released) == "1.1.0"
+    released.do("rollback", "deit-tiny", "prod", "-m", "slow on old phones")
+    assert served(released) == "1.0.0"
+    assert list(released.tags()) == [
+        *("deit-tiny#candidate#2", "deit-tiny#prod#1", "deit-tiny#prod#3", "deit-tiny#prod#4"),
+        *("deit-tiny@v1.0.0", "deit-tiny@v1.1.0"),
+    ]
+
+
+def test_a_tag_says_who_when_why_and_which_files(released: Place) -> None:
+    promote(released, "1.0.0")
+    released.do("promote", "deit-tiny@1.1.0", "prod", *REASON, "-m", "for the spring")
+    text = git(released.origin, "cat-file", "tag", "deit-tiny#prod#2")
+    version = git(released.origin, "cat-file", "tag", "deit-tiny@v1.1.0")
+    (sums,) = [line for line in version.splitlines() if line.startswith("Sha256sums: ")]
+    assert "tagger Ann <ann@example.org> " in text
+    for line in (
+        "for the spring",
+        "Action: promote",
+        "Version: 1.1.0",
+        "Instead-of: 1.0.0",
+        sums,
+        "Accepted-undecided: no record of the GPU yet",
+    ):
+        assert line in text.splitlines()
+
+
+def test_tags_of_one_second_are_dated_apart_so_that_dvc_takes_the_last(released: Place) -> None:
+    for version in ("1.0.0", "1.1.0", "1.0.0", "1.1.0"):
+        promote(released, version)
+    form = "--format=%(taggerdate:unix)"
+    dates = git(released.origin, "for-each-ref", form, "--sort=taggerdate").split()
+    assert len(set(dates)) == 6
+    assert served(released) == "1.1.0"
+
+
+@pytest.mark.parametrize("step", ["check", "verdict", "tag", PUSH, "keep"])
+def test_a_promotion_killed_before_any_step_goes_on(released: Place, step: str) -> None:
+    promote(released, "1.0.0")
+    command = ("promote", "deit-tiny@v1.1.0", "prod", *REASON)
+    assert released.edge_vit(*command, "--yes", kill=step).status == -9
+    released.check_tags()
+    assert ("deit-tiny#prod#2" in released.tags()) == (step == "keep")
+    assert served(released) == ("1.1.0" if step == "keep" else "1.0.0")
+    released.do(*command)
+    assert served(released) == "1.1.0"
+    assert released.tags(released.work) == released.tags()
+    done = released.state()
+    assert "deit-tiny@v1.1.0 is prod already" in released.do(*command)
+    assert released.state() == done
+
+
+@pytest.mark.parametrize("step", ["check", "tag", PUSH, "keep"])
+def test_a_rollback_killed_before_any_step_goes_on_and_back_once(
+    released: Place, step: str
+) -> None:
+    released.release("1.2.0")
+    for version in ("1.0.0", "1.1.0", "1.2.0"):
+        promote(released, version)
+    command = ("rollback", "deit-tiny", "prod")
+    assert released.edge_vit(*command, "--yes", kill=step).status == -9
+    released.check_tags()
+    assert served(released) == ("1.1.0" if step == "keep" else "1.2.0")
+    released.do(*command)
+    assert served(released) == "1.1.0"
+    assert released.tags(released.work) == released.tags()
+
+
+def test_a_rollback_does_not_go_on_from_what_this_clone_has_not_seen(released: Place) -> None:
+    for version in ("1.0.0", "1.1.0"):
+        promote(released, version)
+    git(released.base, "clone", "-q", str(released.origin), "other")
+    other = released.base / "other"
+    released.release("1.2.0")
+    promote(released, "1.2.0")
+    ran = released.edge_vit("rollback", "deit-tiny", "prod", "--yes", where=other)
+    assert ran.status == 2
+    assert "has moved to 1.2.0 since this clone last looked; `git fetch --tags`" in ran.text
+    git(other, "fetch", "-q", "--tags")
+    released.do("rollback", "deit-tiny", "prod", where=other)
+    assert served(released) == "1.1.0"
+
+
+def test_a_rollback_goes_to_a_version_that_had_the_stage(released: Place) -> None:
+    released.release("1.2.0")
+    for version in ("1.0.0", "1.1.0"):
+        promote(released, version)
+    ran = released.edge_vit("rollback", "deit-tiny", "prod", "--to", "v1.2.0", "--yes")
+    assert ran.status == 2
+    assert "cannot go back to v1.2.0, only to one of: 1.0.0, 1.1.0" in ran.text
+    released.do("rollback", "deit-tiny", "prod", "--to", "v1.0.0")
+    assert served(released) == "1.0.0"
+    ran = released.edge_vit("rollback", "deit-tiny", "prod", "--yes")
+    assert ran.status == 2
+    assert "only deit-tiny@v1.0.0 had it" in ran.text
+
+
+def test_dry_runs_say_the_steps_and_change_nothing(released: Place) -> None:
+    for version in ("1.0.0", "1.1.0"):
+        promote(released, version)
+    before = released.state()
+    ran = released.edge_vit("rollback", "deit-tiny", "prod")
+    assert ran.status == 0
+    assert "deit-tiny#prod#3 on deit-tiny@v1.0.0, to git remote" in ran.text
+    assert released.edge_vit("promote", "deit-tiny@v1.0.0", "candidate").status == 0
+    assert released.state() == before
+
+
+def test_prod_takes_what_channel_release_lets_out_or_a_reason(place: Place) -> None:
+    place.release("1.0.0", channel="release")
+    place.do("promote", "deit-tiny@v1.0.0", "prod")
+    place.release("1.1.0")
+    before = place.state()
+    for reason in ((), ("--accept-undecided", " ")):
+        ran = place.edge_vit("promote", "deit-tiny@v1.1.0", "prod", *reason, "--yes")
+        assert ran.status == 1
+        assert "was let out by channel candidate with 5 undecided criteria" in ran.text
+        assert '--accept-undecided "REASON"' in ran.text
+    assert place.state() == before
+    place.do("promote", "deit-tiny@v1.1.0", "candidate")
+
+
+@pytest.mark.parametrize("damage", ["removed", "truncated", "changed"])
+def test_no_stage_is_given_to_files_that_the_remote_no_longer_has(
+    released: Place, damage: str
+) -> None:
+    promote(released, "1.0.0", "candidate")
+    (model,) = (released.work / "artifacts" / "release").glob("*1.1.0/*.ptl")
+    (stored,) = [
+        path
+        for path in released.store.rglob("*")
+        if path.is_file() and path.read_bytes() == model.read_bytes()
+    ]
+    stored.chmod(0o644)
+    if damage == "removed":
+        stored.unlink()
+    else:
+        content = model.read_bytes()
+        stored.write_bytes(content[:-9] if damage == "truncated" else content[:-1] + b"!")
+    before = released.state()
+    for command in (("promote", "deit-tiny@v1.1.0", "candidate"),):
+        for yes in ((), ("--yes",)):
+            ran = released.edge_vit(*command, *yes)
+            assert ran.status == 2
+            words = "missing" if damage == "removed" else "damaged"
+            assert f"{model.name} is {words}" in ran.text
+    assert released.state() == before
+
+
+def test_a_version_that_is_not_there_cannot_be_promoted(released: Place) -> None:
+    ran = released.edge_vit("promote", "deit-tiny@v3.0.0", "candidate", "--yes")
+    assert ran.status == 2
+    assert "there is no deit-tiny@v3.0.0 (versions: v1.0.0, v1.1.0)" in ran.text
+    ran = released.edge_vit("promote", "deit-tiny", "candidate", "--yes")
+    assert "names no version; such as deit-tiny@v1.2.0 is needed" in ran.text
+
+
+def test_of_two_clones_that_promote_at_once_one_is_refused(released: Place) -> None:
+    promote(released, "1.0.0", "candidate")
+    git(released.base, "clone", "-q", str(released.origin), "other")
+    hook = released.work / ".git" / "hooks" / "pre-push"
+    # While this clone pushes, the other one promotes.
+    tag = "GIT_DIR=$PWD/../other/.git git push -q origin 'deit-tiny@v1.0.0^{}:refs/tags/taken'"
+    hook.write_text(f"#!/bin/sh\n{tag.replace('taken', 'deit-tiny#candidate#2')}\n")
+    hook.chmod(0o755)
+    ran = released.edge_vit("promote", "deit-tiny@v1.1.0", "candidate", "--yes")
+    assert ran.status == 2
+    assert "git push failed" in ran.text
+    assert "deit-tiny#candidate#2" not in released.tags(released.work)
+
+
+def test_gto_reads_what_edge_vit_writes(released: Place) -> None:
+    promote(released, "1.0.0")
+    promote(released, "1.1.0", "candidate")
+    from gto.api import show
+
+    shown = show(str(released.work), name="deit-tiny", table=False)
+    stages = {row["version"]: [s["stage"] for s in row["stages"]] for row in shown}
+    assert stages == {"v1.1.0": ["candidate"], "v1.0.0": ["prod"]}
