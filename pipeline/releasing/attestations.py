@@ -55,17 +55,21 @@ def test_result(material: Material) -> Json:
 
 
 def provenance(material: Material) -> Json:
-    """State how the files were built, as far as that is known."""
+    """State how the files were built, as far as that is known.
+
+    Code, packages and machine are those of `publish`, as ``build.json`` says.
+    """
+    build = material.build.model_dump(mode="json")
     return _statement(
         material,
         PROVENANCE,
         {
             "buildDefinition": {
                 "buildType": BUILD_TYPE,
-                "externalParameters": {"params": material.build["params"]},
+                "externalParameters": {"params": build["params"]},
                 "internalParameters": {
                     "level": LEVEL,
-                    **{key: material.build[key] for key in ("machine", "packages", "python")},
+                    "published_by": build["published_by"],
                 },
                 "resolvedDependencies": _inputs(material),
             },
@@ -80,20 +84,20 @@ def provenance(material: Material) -> Json:
 
 def _code(material: Material) -> Iterator[Json]:
     """The code that ran: its commit, where it was one, and the hash of what really was there."""
-    code = material.build["code"]
-    if code["commit"]:
+    code = material.build.published_by.code
+    if code.commit:
         yield {
             "name": "edge-vit",
-            "digest": {"gitCommit": code["commit"]},
-            "annotations": {"changed_since": bool(code["dirty"])},
+            "digest": {"gitCommit": code.commit},
+            "annotations": {"changed_since": bool(code.dirty)},
         }
     yield {
         "name": "edge-vit's package",
-        "digest": {"sha256": code["sha256"]},
+        "digest": {"sha256": code.sha256},
         "annotations": {"of": "names and hashes of its files, as in build.json"},
     }
-    if code["lock_sha256"]:
-        yield {"name": LOCK_FILE, "digest": {"sha256": code["lock_sha256"]}}
+    if code.lock_sha256:
+        yield {"name": LOCK_FILE, "digest": {"sha256": code.lock_sha256}}
 
 
 def _inputs(material: Material) -> list[Json]:

@@ -165,7 +165,7 @@ def _samples(material: Material) -> Json:
 
 def _packages(material: Material) -> Iterator[Json]:
     """The packages that decide what bytes come out, as ``build.json`` names them."""
-    for name, version in sorted(material.build["packages"].items()):
+    for name, version in sorted(material.build.published_by.packages.items()):
         if version is not None:
             address = f"pkg:pypi/{name}@{version.replace('+', '%2B')}"
             yield {

@@ -11,9 +11,9 @@ from pipeline.core.contract import Artefact, Contract
 from pipeline.core.criteria.devices import Devices
 from pipeline.core.params import Params
 from pipeline.core.verdict import Evidence, Verdict
-from pipeline.releasing.build import BUILD_FILE
+from pipeline.releasing.build import Build, read
 from pipeline.support.contracts import read_contract
-from pipeline.support.files import read_json, sha256_file
+from pipeline.support.files import sha256_file
 from pipeline.support.releases import ENDINGS
 
 
@@ -37,7 +37,7 @@ class Material:
     verdict: Verdict
     evidence: Evidence
     params: Params
-    build: Mapping[str, Any]  # build.json
+    build: Build
     files: tuple[File, ...]  # in the order of ENDINGS
     evidence_sha256: Mapping[str, str] = field(default_factory=dict)  # by path in the release
     golden_image: str | None = None  # path in the release of the first one
@@ -81,7 +81,7 @@ def gather(
 
     Raises:
         InputError: ``build.json`` is missing.
-        IntegrityError: a delivered file is damaged or carries no contract.
+        IntegrityError: a delivered file is damaged or carries no contract; or ``build.json`` is.
     """
     images = sorted((release / "golden" / "images").glob("*"))
     return Material(
@@ -94,7 +94,7 @@ def gather(
             path.relative_to(release).as_posix(): sha256_file(path)
             for path in sorted((release / "evidence").rglob("*.json"))
         },
-        build=read_json(release / BUILD_FILE),
+        build=read(release),
         golden_image=images[0].relative_to(release).as_posix() if images else None,
     )
 

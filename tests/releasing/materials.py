@@ -11,17 +11,38 @@ from pipeline.core.contract import Artefact, Checkpoint, Contract, Preprocessing
 from pipeline.core.criterion import NAMES
 from pipeline.core.evidence import seal
 from pipeline.core.params import load_params
+from pipeline.releasing.build import Build
 from pipeline.releasing.material import File, Material
 from tests.core.made import Case, case
 
 PARAMS = load_params(Path(__file__).parents[2] / "params.yaml")
-BUILD: dict[str, Any] = {
-    "params": {"samples": {"source": "val"}, "quantize": {"scheme": "per_channel"}},
-    "code": {"commit": "c" * 40, "dirty": False, "sha256": "d" * 64, "lock_sha256": "e" * 64},
-    "packages": {"torch": "2.12.1+cpu", "numpy": "2.4.6", "x": None},
-    "python": "3.11.7",
-    "machine": {"system": "Linux x86_64", "processor": "a test", "flags": ["avx2"]},
+CODE: dict[str, Any] = {
+    "commit": "c" * 40,
+    "dirty": False,
+    "sha256": "d" * 64,
+    "lock_sha256": "e" * 64,
 }
+
+
+def build(**code: Any) -> Build:
+    """What ``build.json`` holds, with other facts of the code."""
+    surroundings = {
+        "code": CODE | code,
+        "packages": {"torch": "2.12.1+cpu", "numpy": "2.4.6", "x": None},
+        "python": "3.11.7",
+        "machine": {"system": "Linux x86_64", "processor": "a test", "flags": ("avx2",)},
+    }
+    samples = {"sha256": "a" * 64, "calibration_sha256": "b" * 64}
+    checkpoint = {"source": "some_vit.pth", "source_sha256": "5" * 64, "sha256": "6" * 64}
+    return Build.model_validate(
+        {
+            "params": PARAMS,
+            "inputs": {"checkpoint": checkpoint, "samples": samples},
+            "published_by": surroundings,
+        }
+    )
+
+
 PREPROCESSING = Preprocessing(
     size=(224, 224),
     resize=256,
@@ -91,6 +112,6 @@ def _of(evidence: Case) -> Material:
         params=PARAMS.model_copy(update={"gate": evidence.gate}),
         files=tuple(files),
         evidence_sha256={"evidence/parity.json": "1" * 64, "evidence/latency.json": "2" * 64},
-        build=BUILD,
+        build=build(),
         golden_image="golden/images/00-cat.png",
     )

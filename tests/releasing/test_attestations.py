@@ -16,7 +16,7 @@ from pipeline.core.criterion import FAIL, PASS, UNDECIDED
 from pipeline.releasing.attestations import provenance
 from pipeline.releasing.attestations import test_result as statement_of
 from tests.core import made as evidence
-from tests.releasing.materials import BUILD, material
+from tests.releasing.materials import PARAMS, build, material
 
 
 def check(statement: dict[str, Any]) -> None:
@@ -83,12 +83,11 @@ def test_provenance_is_of_slsa_and_claims_no_more_than_level_1() -> None:
         {"sha256": checkpoint.source_sha256},
         {"sha256": samples["sha256"]},
     ]
-    assert definition["externalParameters"]["params"] == BUILD["params"]
+    assert definition["externalParameters"]["params"] == PARAMS.model_dump(mode="json")
 
 
 def test_provenance_outside_of_git_names_no_commit() -> None:
-    nowhere = {"commit": None, "dirty": None, "sha256": "d" * 64, "lock_sha256": None}
-    got = provenance(material(build=BUILD | {"code": nowhere}))
+    got = provenance(material(build=build(commit=None, dirty=None, lock_sha256=None)))
     check(got)
     inputs = got["predicate"]["buildDefinition"]["resolvedDependencies"]
     assert [d["name"] for d in inputs][:1] == ["edge-vit's package"]
@@ -96,8 +95,7 @@ def test_provenance_outside_of_git_names_no_commit() -> None:
 
 
 def test_provenance_says_that_the_commit_was_changed() -> None:
-    code = BUILD["code"] | {"dirty": True}
-    got = provenance(material(build=BUILD | {"code": code}))
+    got = provenance(material(build=build(dirty=True)))
     first = got["predicate"]["buildDefinition"]["resolvedDependencies"][0]
     assert first["annotations"] == {"changed_since": True}
 
