@@ -1,4 +1,7 @@
-"""What a release says of itself beside its files: model card, bill of materials, attestations."""
+"""What a release says of itself beside its files: model card, bill of materials, attestations.
+
+Equal inputs give equal bytes, wherever and whenever: the documents know no clock and no chance.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,26 @@ from pathlib import Path
 from pipeline.core.contract import Contract
 from pipeline.core.params import Params
 from pipeline.core.verdict import Evidence, Verdict
+from pipeline.releasing import attestations
+from pipeline.releasing.bom import BOM_FILE, bom
+from pipeline.releasing.card import CARD_FILE, card
+from pipeline.releasing.material import gather
+from pipeline.releasing.notices import write_notices
+from pipeline.support.files import write_json, write_text
 
 
 def documents(
     release: Path, contract: Contract, verdict: Verdict, evidence: Evidence, params: Params
 ) -> None:
-    """Add the documents to the folder that is being built, before its files are listed.
+    """Add the documents to a release folder that is being built, before its files are listed.
 
-    Equal inputs must give equal bytes: a release of the same evidence is the same release.
+    Raises:
+        IntegrityError: a delivered file is damaged or carries no contract.
     """
+    material = gather(release, contract, verdict, evidence, params)
+    write_text(release / CARD_FILE, card(material))
+    write_json(release / BOM_FILE, bom(material))
+    stated = release / attestations.FOLDER
+    write_json(stated / attestations.VERDICT_FILE, attestations.test_result(material))
+    write_json(stated / attestations.PROVENANCE_FILE, attestations.provenance(material))
+    write_notices(release, material)

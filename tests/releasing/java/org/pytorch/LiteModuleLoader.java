@@ -1,0 +1,7 @@
+package org.pytorch;
+
+public final class LiteModuleLoader {
+  public static Module load(String path) {
+    return new Module(path);
+  }
+}
