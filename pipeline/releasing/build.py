@@ -24,6 +24,7 @@ from pipeline.core.errors import InputError, IntegrityError
 from pipeline.core.params import Params
 from pipeline.core.schema import Section
 from pipeline.support.files import read_bytes, read_json, sha256_file, write_json
+from pipeline.support.http import without_secrets
 from pipeline.support.machine import fingerprint
 
 BUILD_FILE = "build.json"
@@ -209,8 +210,10 @@ def _version(package: str) -> str | None:
 
 
 def _without_paths(params: Params) -> Params:
-    """Parameters, but for where on this machine something lay."""
+    """Parameters, but for where on this machine something lay, and for what a server asked for."""
     values = params.model_dump()
+    if "://" in params.model.checkpoint:
+        values["model"]["checkpoint"] = without_secrets(params.model.checkpoint)
     for section, key in LOCAL:
         value = values[section][key]
         if value and Path(value).is_absolute():

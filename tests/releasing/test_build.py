@@ -43,6 +43,16 @@ def test_the_same_inputs_give_the_same_record_wherever_they_lie(
     assert str(tmp_path) not in texts[0]
 
 
+def test_what_an_address_has_for_its_server_only_is_not_recorded(
+    healthy: Path, params: Params, tmp_path: Path
+) -> None:
+    values = params.model_dump()
+    values["model"]["checkpoint"] = "https://me:passw0rd@example.org/w/own.pth?token=s3cret"
+    contract = load_contract(healthy / "checkpoint")
+    build.record(tmp_path, Params.model_validate(values), contract, healthy)
+    assert build.read(tmp_path).params.model.checkpoint == "https://example.org/w/own.pth"
+
+
 def test_each_thing_that_is_other_is_named() -> None:
     here = build.surroundings()
     values = here.model_dump()
