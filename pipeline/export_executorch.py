@@ -79,8 +79,10 @@ def _quantize(
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
     from pipeline.support.quantized import matching, weighted_layers
+    from pipeline.support.xnnpack_static import calibrated, watching
 
     config = get_symmetric_quantization_config(is_per_channel=True, is_dynamic=not params.static)
+    config = watching(config) if params.static else config
     kept = matching(weighted_layers(model, convolutions=params.static), params.keep_float)
 
     def wanted(node: torch.fx.Node) -> bool:
@@ -91,9 +93,10 @@ def _quantize(
     exported = torch.export.export(model, (batches[0],)).module()
     prepared = prepare_pt2e(exported, quantizer)
     with torch.no_grad(), one_thread():
-        for batch in batches:
-            prepared(batch)
-    converted: torch.nn.Module = convert_pt2e(prepared)
+        if params.static:
+            return calibrated(prepared, batches)
+        prepared(batches[0])
+        converted: torch.nn.Module = convert_pt2e(prepared)
     return converted
 
 

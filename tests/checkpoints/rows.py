@@ -21,8 +21,13 @@ from tests.checkpoints.sources import (
 )
 from tests.conftest import run_stages
 
-SAMPLES = 48
-SMALL, MEDIUM, LARGE = 256, 96, 24  # images at hand; of the largest models one takes seconds
+SAMPLES, CALIBRATION = 48, 256
+WHOLE, SMALL, MEDIUM, LARGE = (
+    10_000,
+    256,
+    96,
+    24,
+)  # images at hand; large models take seconds for one
 TRAINED = Path("embedded/deit_tiny_patch16_224.fashion_mnist.safetensors")  # timm's vit_tiny, too
 # What static int8 is held to: its ranges are fixed, so it errs more than dynamic int8 does.
 STATIC = {"sqnr_min_db": 18.0, "size_ratio_max": 1 / 3}
@@ -66,8 +71,14 @@ class Result:
 
 VIT = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12}
 ROWS = (
-    Row("DeiT-Ti", "zoo, embedded", in_zoo("deit_tiny_patch16_224.fashion_mnist")),
-    Row("MobileViTv2-0.5", "zoo, embedded", in_zoo("mobilevitv2_050.fashion_mnist"), static=True),
+    Row("DeiT-Ti", "zoo, embedded", in_zoo("deit_tiny_patch16_224.fashion_mnist"), WHOLE),
+    Row(
+        "MobileViTv2-0.5",
+        "zoo, embedded",
+        in_zoo("mobilevitv2_050.fashion_mnist"),
+        WHOLE,
+        static=True,
+    ),
     Row("DeiT-Ti distilled", "address", deit_pth("deit_tiny_distilled_patch16_224"), slow=False),
     Row("DeiT-S", "address", deit_pth("deit_small_patch16_224")),
     Row("DeiT-S distilled", "address", deit_pth("deit_small_distilled_patch16_224")),
@@ -123,7 +134,11 @@ def _params(row: Row, model: dict[str, Any], source: Path) -> Params:
     values = load_params().model_dump()
     values["model"] = model
     limit = min(SAMPLES, row.images * 2 // 3)
-    values["samples"] |= {"source": source, "limit": limit, "calibration": row.images - limit}
+    values["samples"] |= {
+        "source": source,
+        "limit": limit,
+        "calibration": min(256, row.images - limit),
+    }
     values["golden"]["samples"] = 2
     values["reference"]["noise_samples"] = values["parity"]["step_samples"] = limit // 6
     values["latency"] |= {"warmup": 1, "runs": 10, "min_seconds": 0}
