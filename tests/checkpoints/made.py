@@ -8,6 +8,7 @@ makes of labelled images is an honest, if weak, classifier.
 from __future__ import annotations
 
 import gzip
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,14 @@ def data_set(folder: Path, count: int) -> Path:
         part = content[:4] + number + content[8:header] + content[-count * size :]
         (folder / name).write_bytes(gzip.compress(part, mtime=0))
     return folder
+
+
+def one_photograph(folder: Path) -> Path:
+    """Write a folder of one picture: of the largest models each costs minutes."""
+    photographs = folder / "photographs"
+    photographs.mkdir()
+    shutil.copy("embedded/photos/cat-451x299.jpg", photographs)
+    return photographs
 
 
 def classifier(architecture: str, count: int) -> nn.Module:
