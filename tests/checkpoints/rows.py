@@ -22,7 +22,7 @@ from tests.checkpoints.sources import (
 from tests.conftest import run_stages
 
 SAMPLES, CALIBRATION = 48, 256
-WHOLE, SMALL, MEDIUM, LARGE, HUGE = 10_000, 256, 96, 24, 12  # images at hand
+WHOLE, SMALL, MEDIUM, LARGE = 10_000, 256, 96, 12  # images at hand
 TRAINED = Path("embedded/deit_tiny_patch16_224.fashion_mnist.safetensors")  # timm's vit_tiny, too
 # What static int8 is held to: its ranges are fixed, so it errs more than dynamic int8 does.
 STATIC = {"sqnr_min_db": 18.0, "size_ratio_max": 1 / 3}
@@ -87,7 +87,7 @@ ROWS = (
     Row("R50+ViT-B/16", "Google's .npz", google("vit_base_r50_s16_224"), MEDIUM),
     Row("ViT-L/32", "Google's .npz", google("vit_large_patch32_224"), LARGE),
     Row("ViT-L/16", "Google's .npz", google("vit_large_patch16_224"), LARGE),
-    Row("ViT-H/14", "Google's .npz", google("vit_huge_patch14_224"), HUGE),
+    Row("ViT-H/14", "Google's .npz", google("vit_huge_patch14_224"), LARGE),
     Row("ViT-B/16", "transformers' folder", transformers_folder("ViT", 224, **VIT), MEDIUM),
     Row(
         "DeiT-B distilled", "transformers' folder", transformers_folder("DeiT", 224, **VIT), MEDIUM
