@@ -81,8 +81,6 @@ def _release(folder: Path | None, artifacts: Path) -> Release:
                 "or give the folder of one with --release"
             )
         return found
-    if not folder.is_dir():
-        raise InputError(f"--release {folder} is no folder; give the folder of a release")
     return read_release(folder)
 
 

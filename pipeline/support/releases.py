@@ -73,8 +73,11 @@ def read_release(folder: Path) -> Release:
     """Open the release in ``folder``.
 
     Raises:
+        InputError: there is no such folder.
         IntegrityError: a file of it is missing, added, or not the published one.
     """
+    if not folder.is_dir():
+        raise InputError(f"{folder} is no folder; give the folder of a release")
     checked = check_sums(folder)
     if checked.problems:
         more = f" (and {len(checked.problems) - 1} more)" if len(checked.problems) > 1 else ""

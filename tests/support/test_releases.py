@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.core.errors import IntegrityError
-from pipeline.support.releases import last_release
+from pipeline.core.errors import InputError, IntegrityError
+from pipeline.support.releases import last_release, read_release
 
 
 def publish(releases: Path, folder: str, text: str = "weights") -> Path:
@@ -48,6 +48,11 @@ def test_a_release_that_was_changed_is_not_compared_with(tmp_path: Path) -> None
     (folder / "SHA256SUMS").unlink()
     with pytest.raises(IntegrityError, match="SHA256SUMS is missing"):
         last_release(tmp_path, "m", "2.0.0")
+
+
+def test_no_folder_is_said_to_be_none(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="nothing is no folder; give the folder of a release"):
+        read_release(tmp_path / "nothing")
 
 
 def test_the_version_that_is_being_made_and_later_ones_are_not_compared_with(
