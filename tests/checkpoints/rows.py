@@ -22,7 +22,7 @@ from tests.checkpoints.sources import (
 from tests.conftest import run_stages
 
 SAMPLES, CALIBRATION = 48, 256
-WHOLE, SMALL, MEDIUM, LARGE = 10_000, 256, 96, 12  # images at hand
+WHOLE, SMALL, MOBILE, MEDIUM, LARGE = 10_000, 256, 96, 24, 12  # images at hand
 TRAINED = Path("embedded/deit_tiny_patch16_224.fashion_mnist.safetensors")  # timm's vit_tiny, too
 # What static int8 is held to: its ranges are fixed, so it errs more than dynamic int8 does.
 STATIC = {"sqnr_min_db": 18.0, "size_ratio_max": 1 / 3}
@@ -96,10 +96,17 @@ ROWS = (
         "MobileViTv2-1.0",
         "transformers' folder",
         transformers_folder("MobileViTV2", 256),
+        MOBILE,
         static=True,
     ),
-    Row("MobileViT-S", "transformers' folder", transformers_folder("MobileViT", 256), static=True),
-    Row("MobileViTv2-1.0", "timm's weights", timm_state("mobilevitv2_100"), static=True),
+    Row(
+        "MobileViT-S",
+        "transformers' folder",
+        transformers_folder("MobileViT", 256),
+        MOBILE,
+        static=True,
+    ),
+    Row("MobileViTv2-1.0", "timm's weights", timm_state("mobilevitv2_100"), MOBILE, static=True),
     Row("DeiT-Ti at 160 px", "timm's weights", timm_state("deit_tiny_patch16_224", image_size=160)),
 )
 
