@@ -37,10 +37,12 @@ def export_executorch(params: Quantize, checkpoint: Path, samples: Path, out: Pa
     import torch
 
     from pipeline.support.quantized import load_model
+    from pipeline.support.tracing import plain
 
     # Fused attention would be decomposed with a guard for fully masked rows, whose operators
     # XNNPACK lacks: twice the latency, for a case that images never have.
     model, contract = load_model(checkpoint / MODEL_FILE, fused_attention=False)
+    model = plain(model)  # standardized weights are then constants, which XNNPACK takes
     example = (torch.zeros(contract.input_shape),)
     batches = list(example)
     if params.static:

@@ -131,11 +131,16 @@ def _save(
         )
     )
     about = {METADATA_KEY: final.to_json()}
-    if model.ByteSize() > MAX_FILE_BYTES:
+    if _weights_bytes(model) > MAX_FILE_BYTES:
         about[DATA_KEY] = _move_weights(model, paths.data_file(path))
     onnx.helper.set_model_props(model, about)
     write_bytes(path, model.SerializeToString(deterministic=True))
     onnx.checker.check_model(path, full_check=True)  # a file, which may have others beside it
+
+
+def _weights_bytes(model: onnx.ModelProto) -> int:
+    """Size of the weights; protobuf cannot tell that of a message that it cannot write."""
+    return sum(len(tensor.raw_data) for tensor in model.graph.initializer)
 
 
 def _move_weights(model: onnx.ModelProto, path: Path) -> str:

@@ -176,6 +176,19 @@ def test_diagnose_finds_a_convolution_that_was_broken(params, run, tmp_path):
     assert f"{name} errs far more than the other layers" in text
 
 
+def test_a_plain_hybrid_has_neither_infinity_nor_weights_that_are_computed():
+    model = timm.create_model("vit_tiny_r_s16_p8_224").eval()
+    plain, images = tracing.plain(model), torch.randn(1, 3, 224, 224)
+    with torch.no_grad():
+        assert torch.allclose(plain(images), model(images), atol=1e-5)
+    graph = torch.export.export(plain, (images,)).module().graph
+    numbers = [a for n in graph.nodes for a in n.args if isinstance(a, float)]
+    assert np.isfinite(numbers).all()
+    convolutions = [n for n in graph.nodes if str(n.target).startswith("aten.conv2d")]
+    assert convolutions
+    assert {n.args[1].op for n in convolutions} == {"get_attr"}
+
+
 def test_the_quantizer_of_the_pte_takes_every_convolution(run):
     from pipeline.export_executorch import _quantize
     from pipeline.support.quiet import quiet

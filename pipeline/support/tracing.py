@@ -10,8 +10,10 @@ import copy
 from typing import Any
 
 import torch
+from timm.layers.helpers import to_2tuple
 from timm.layers.norm_act import BatchNormAct2d, GroupNormAct
-from timm.layers.padding import get_same_padding
+from timm.layers.padding import get_same_padding, pad_same
+from timm.layers.pool2d_same import MaxPool2dSame
 from timm.layers.std_conv import StdConv2d, StdConv2dSame
 from torch import fx, nn
 from torch.ao.quantization.backend_config import get_qnnpack_backend_config
@@ -101,6 +103,15 @@ def _concrete(values: Any) -> Any:
     return fx.node.map_aggregate(values, lambda v: v.value if isinstance(v, ConcreteProxy) else v)
 
 
+class FinitePool(MaxPool2dSame):
+    """Pads with the lowest number, not with infinity: what ExecuTorch writes cannot hold that."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        kernel, stride, dilation = map(to_2tuple, (self.kernel_size, self.stride, self.dilation))
+        x = pad_same(x, kernel, stride, dilation, value=torch.finfo(x.dtype).min)
+        return nn.functional.max_pool2d(x, kernel, stride, 0, dilation)
+
+
 class SamePadded(nn.Module):
     """A convolution behind TensorFlow's "same" padding, which depends on the input's size."""
 
@@ -147,6 +158,9 @@ def plain(model: nn.Module) -> nn.Module:
             model.set_submodule(name, nn.Sequential(_bare(module), module.drop, module.act))
         elif isinstance(module, StdConv2d | StdConv2dSame):
             model.set_submodule(name, _standardized(module))
+        elif isinstance(module, MaxPool2dSame):
+            shape = (module.kernel_size, module.stride)
+            model.set_submodule(name, FinitePool(*shape, dilation=module.dilation))
     return model
 
 

@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from pipeline.support.candidates import FASHION_MNIST_FILES
+from pipeline.support.hugging_face import to_timm
 from pipeline.support.idx import FASHION_MNIST_CLASSES, read_images, read_labels
 from pipeline.support.models import create
 
@@ -35,6 +36,23 @@ def trained(architecture: str, weights: Path) -> nn.Module:
     state = {key: value.float() for key, value in load_file(weights).items()}
     model.load_state_dict(state)
     return model
+
+
+def under_their_names(
+    model: nn.Module, config: dict[str, Any], preprocessor: dict[str, Any], weights: Path
+) -> None:
+    """Give a model of transformers weights that were trained under timm's names.
+
+    Which is which the reader of the pipeline says: it renames tensors that are numbered.
+    """
+    state = model.state_dict()
+    numbered = {key: torch.full_like(t, i) for i, (key, t) in enumerate(state.items())}
+    names = {
+        name: list(state)[int(tensor.flatten()[0])]
+        for name, tensor in to_timm(numbered, config, preprocessor).items()
+    }
+    known = load_file(weights).items()
+    model.load_state_dict(state | {names[name]: t for name, t in known if name in names})
 
 
 def data_set(folder: Path, count: int) -> Path:

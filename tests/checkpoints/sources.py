@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from pipeline.support.files import sha256_file
 from pipeline.support.idx import FASHION_MNIST_CLASSES
 from pipeline.support.quiet import quiet
-from tests.checkpoints.made import classifier, fit, images, trained
+from tests.checkpoints.made import classifier, fit, images, trained, under_their_names
 from tests.loopback import Page, Site
 from tests.support.google_npz import save as save_npz
 
@@ -59,12 +59,15 @@ def deit_pth(architecture: str) -> Source:
     return source
 
 
-def timm_state(architecture: str, image_size: int | None = None) -> Source:
+def timm_state(
+    architecture: str, image_size: int | None = None, weights: Path | None = None
+) -> Source:
     """A user's own timm weights, with class names from a file."""
 
     def source(folder: Path, count: int) -> Named:
         path = folder / f"{architecture}.safetensors"
-        save_file(classifier(architecture, count).state_dict(), path)
+        own = trained(architecture, weights) if weights else classifier(architecture, count)
+        save_file(own.state_dict(), path)
         model = {"checkpoint": str(path), "architecture": architecture, "image_size": image_size}
         about = {"sha256": sha256_file(path), "labels": str(_labels(folder))}
         return contextlib.nullcontext(model | about)
@@ -91,7 +94,9 @@ def google(architecture: str, weights: Path | None = None) -> Source:
     return source
 
 
-def transformers_folder(kind: str, size: int, **options: Any) -> Source:
+def transformers_folder(
+    kind: str, size: int, weights: Path | None = None, **options: Any
+) -> Source:
     """A downloaded folder that transformers itself wrote."""
 
     def source(folder: Path, count: int) -> Named:
@@ -104,12 +109,15 @@ def transformers_folder(kind: str, size: int, **options: Any) -> Source:
             made = model(config(**options, image_size=size, id2label=names)).eval()
             prepare = processor(**_sizes(kind, size))
             mean, std = getattr(prepare, "image_mean", None), getattr(prepare, "image_std", None)
-            heads = [m for n, m in made.named_modules() if n.endswith("classifier")]
-            fit(made, heads, *images(count, size, mean or [0.0] * 3, std or [1.0] * 3))
+            if weights:
+                under_their_names(made, made.config.to_dict(), prepare.to_dict(), weights)
+            else:
+                heads = [m for n, m in made.named_modules() if n.endswith("classifier")]
+                fit(made, heads, *images(count, size, mean or [0.0] * 3, std or [1.0] * 3))
             made.save_pretrained(folder / kind)
             prepare.save_pretrained(folder / kind)
-        weights = sha256_file(folder / kind / "model.safetensors")
-        return contextlib.nullcontext({"checkpoint": str(folder / kind), "sha256": weights})
+        sha256 = sha256_file(folder / kind / "model.safetensors")
+        return contextlib.nullcontext({"checkpoint": str(folder / kind), "sha256": sha256})
 
     return source
 
