@@ -196,7 +196,7 @@ def test_the_quantizer_of_the_pte_takes_every_convolution(run):
     model, contract = load_model(run / "checkpoint" / MODEL, fused_attention=False)
     with quiet():
         graph = _quantize(
-            model, [torch.zeros(contract.input_shape)], Quantize(scheme="static")
+            tracing.plain(model), [torch.zeros(contract.input_shape)], Quantize(scheme="static")
         ).graph
     targets = [str(node.target) for node in graph.nodes]
     assert sum("dequantize_per_channel" in target for target in targets) == 65
