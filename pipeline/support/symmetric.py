@@ -77,14 +77,12 @@ class TableMlp(nn.Module):
     the int8 input of ``fc2``.
     """
 
-    table: torch.Tensor
-
     def __init__(
         self, fc1: StaticLinear, fc2: StaticLinear, table: torch.Tensor, scale: float, zero: int
     ) -> None:
         super().__init__()
         self.fc1, self.fc2 = fc1, fc2
-        self.register_buffer("table", table)
+        self.table = table
         self.scale, self.zero = scale, zero
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
