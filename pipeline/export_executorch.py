@@ -134,7 +134,7 @@ def _operators(program: Any) -> set[str]:
 def main() -> None:
     with exit_on_error():
         params = load_params().quantize
-        export_executorch(params, paths.CHECKPOINT, paths.SAMPLES, paths.EXECUTORCH)
+        export_executorch(params, paths.REWRITTEN, paths.SAMPLES, paths.EXECUTORCH)
 
 
 if __name__ == "__main__":

@@ -150,7 +150,7 @@ def _move_weights(model: onnx.ModelProto, path: Path) -> str:
 def main() -> None:
     with exit_on_error():
         params = load_params().quantize
-        export_onnx(params, paths.CHECKPOINT, paths.SAMPLES, paths.ONNX, paths.ONNX_INT8)
+        export_onnx(params, paths.REWRITTEN, paths.SAMPLES, paths.ONNX, paths.ONNX_INT8)
 
 
 if __name__ == "__main__":

@@ -86,7 +86,7 @@ def _quantize_static(params: Quantize, checkpoint: Path, samples: Path, out: Pat
 
 def main() -> None:
     with exit_on_error():
-        quantize(load_params().quantize, paths.CHECKPOINT, paths.SAMPLES, paths.QUANTIZED)
+        quantize(load_params().quantize, paths.REWRITTEN, paths.SAMPLES, paths.QUANTIZED)
 
 
 if __name__ == "__main__":

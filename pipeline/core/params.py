@@ -35,6 +35,26 @@ class Reference(Section):
     noise_samples: Count = 32
 
 
+class Rewrite(Section):
+    """Methods that change weights and not what they compute; null or false is off."""
+
+    fold_norm: bool = False
+    rotate: Annotated[int, Field(ge=0)] | None = None
+    centre: bool = False
+    smooth: Fraction | None = None
+    query_key: Fraction | None = None
+    value: Fraction | None = None
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether a method asks calibration images."""
+        return self.centre or {self.smooth, self.query_key, self.value} != {None}
+
+    @property
+    def any(self) -> bool:
+        return self.fold_norm or self.calibrated
+
+
 class Quantize(Section):
     scheme: Literal["per_tensor", "per_channel", "static"] = "per_channel"
     keep_float: tuple[str, ...] = ()
@@ -115,6 +135,7 @@ class Params(Section):
     model: Model
     samples: Samples
     reference: Reference = Reference()
+    rewrite: Rewrite = Rewrite()
     quantize: Quantize = Quantize()
     golden: Golden = Golden()
     parity: Parity = Parity()
