@@ -35,11 +35,13 @@ def export_executorch(params: Quantize, checkpoint: Path, samples: Path, out: Pa
     """
     import torch
 
+    from pipeline.support.lean import lean
     from pipeline.support.quantized import load_model
 
     # Fused attention would be decomposed with a guard for fully masked rows, whose operators
     # XNNPACK lacks: twice the latency, for a case that images never have.
     model, contract = load_model(checkpoint / MODEL_FILE, fused_attention=False)
+    model = lean(model)
     example = (torch.zeros(contract.input_shape),)
     batches = list(example)
     if params.static:

@@ -71,6 +71,13 @@ class Quantize(Section):
         return f"dynamic int8, {weights or self.scheme} weights"
 
 
+class ExportOnnx(Section):
+    """Of the int8 file of a vision transformer; others have standard operators in any case."""
+
+    operators: Literal["fused", "standard"] = "fused"
+    attention: Literal["float", "int8"] = "float"
+
+
 class Golden(Section):
     samples: Annotated[int, Field(ge=0)] = 8
     photographs: Path = Path("embedded/photos")
@@ -137,6 +144,7 @@ class Params(Section):
     reference: Reference = Reference()
     rewrite: Rewrite = Rewrite()
     quantize: Quantize = Quantize()
+    export_onnx: ExportOnnx = ExportOnnx()
     golden: Golden = Golden()
     parity: Parity = Parity()
     latency: Latency = Latency()
