@@ -1,0 +1,113 @@
+"""Who takes part: peers with their recipes, and which of our files each is held against."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+HERE = Path(__file__).parent
+ARM64 = HERE.parent / "arm64"
+RECIPES = "device_tests.peers.recipes"
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A tool with recipes of its own; ``recipes.NAME`` and ``locks/NAME.lock`` go with it."""
+
+    name: str
+    suffix: str  # of the file that its runtime loads
+    rival: str  # the format of ours that goes to the same devices
+    variants: dict[str, str]  # the recipe's name for it, and ours in the table
+    module: str = ""  # of the recipe, where that is not recipes.NAME
+
+    @property
+    def lock(self) -> Path:
+        return HERE / "locks" / f"{self.name}.lock"
+
+    @property
+    def recipe(self) -> str:
+        return self.module or f"{RECIPES}.{self.name}"
+
+
+PEERS = (
+    Peer("tutorial", ".ptl", "ptl", {"dynamic": "PyTorch's ViT tutorial"}),
+    Peer(
+        "onnxruntime",
+        ".onnx",
+        "int8_onnx",
+        {"dynamic": "ONNX Runtime quantize_dynamic", "static": "ONNX Runtime quantize_static"},
+    ),
+    Peer(
+        "optimum",
+        ".onnx",
+        "int8_onnx",
+        {
+            "arm64_dynamic": "Optimum arm64, dynamic",
+            "arm64_static": "Optimum arm64, static",
+            "avx512_vnni_dynamic": "Optimum avx512_vnni, dynamic",
+            "avx512_vnni_static": "Optimum avx512_vnni, static",
+        },
+    ),
+    Peer("openvino", ".xml", "int8_onnx", {"transformer": "OpenVINO with NNCF"}),
+    Peer(
+        "executorch",
+        ".pte",
+        "pte",
+        {
+            "float": "ExecuTorch XNNPACK, float",
+            "dynamic": "ExecuTorch XNNPACK, dynamic",
+            "static": "ExecuTorch XNNPACK, static",
+        },
+    ),
+    Peer("litert", ".tflite", "pte", {"dynamic": "LiteRT wi8_afp32", "static": "LiteRT wi8_ai8"}),
+)
+BY_NAME = {peer.name: peer for peer in PEERS}
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """What loads files of one ending, ours and peers' alike."""
+
+    peer: str  # whose environment has it
+    arm64: Path | None = None  # lock of its aarch64 wheels; None: there are none that run
+    why_not: str = ""
+
+
+RUNTIMES = {
+    ".ptl": Runtime("tutorial", ARM64 / "torch-2.1.2.lock"),
+    ".onnx": Runtime("onnxruntime", ARM64 / "onnxruntime-1.20.1.lock"),
+    ".pte": Runtime("executorch", ARM64 / "executorch-1.0.1.lock"),
+    ".xml": Runtime("openvino", HERE / "locks" / "openvino-arm64.lock"),
+    ".tflite": Runtime("litert", HERE / "locks" / "litert-arm64.lock"),
+}
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One file in the field."""
+
+    key: str  # e.g. "openvino/transformer", "ours/ptl"
+    label: str
+    suffix: str
+    rival: str  # a format of ours; its own, for one of ours
+    peer: Peer | None = None  # None: ours
+    variant: str = ""
+
+    @property
+    def runtime(self) -> Runtime:
+        return RUNTIMES[self.suffix]
+
+
+def contenders(peers: tuple[Peer, ...]) -> list[Contender]:
+    """All variants of some peers, each rival of ours before those that are held against it."""
+    found = []
+    for rival in dict.fromkeys(peer.rival for peer in peers):
+        suffix = f".{rival.rpartition('_')[2]}"
+        found.append(Contender(f"ours/{rival}", "", suffix, rival))
+        found += [
+            Contender(f"{peer.name}/{variant}", label, peer.suffix, rival, peer, variant)
+            for peer in peers
+            if peer.rival == rival
+            for variant, label in peer.variants.items()
+        ]
+    return found

@@ -1,0 +1,60 @@
+"""ExecuTorch's XNNPACK recipe.
+
+https://docs.pytorch.org/executorch/stable/backends/xnnpack/xnnpack-quantization.html
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from device_tests.peers.recipes.common import calibration, main, torch_model
+
+if TYPE_CHECKING:
+    import torch
+
+
+def floating(given: Path, out: Path) -> None:
+    model, example = torch_model(given)
+    _lower(model, example, out)
+
+
+def quantized(is_dynamic: bool, given: Path, out: Path) -> None:
+    import torch
+    from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
+        XNNPACKQuantizer,
+        get_symmetric_quantization_config,
+    )
+    from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+
+    model, example = torch_model(given)
+    params = get_symmetric_quantization_config(is_per_channel=True, is_dynamic=is_dynamic)
+    quantizer = XNNPACKQuantizer()
+    quantizer.set_global(params)
+    prepared = prepare_pt2e(torch.export.export(model, example).module(), quantizer)
+    with torch.no_grad():
+        for image in calibration(given)[: 1 if is_dynamic else None]:
+            prepared(torch.tensor(image[None]))
+    _lower(convert_pt2e(prepared), example, out)
+
+
+def _lower(model: torch.nn.Module, example: tuple[torch.Tensor], out: Path) -> None:
+    import torch
+    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+    from executorch.exir import to_edge_transform_and_lower
+
+    program = to_edge_transform_and_lower(
+        torch.export.export(model, example), partitioner=[XnnpackPartitioner()]
+    ).to_executorch()
+    (out / "model.pte").write_bytes(program.buffer)
+
+
+if __name__ == "__main__":
+    main(
+        {
+            "float": floating,
+            "dynamic": partial(quantized, True),
+            "static": partial(quantized, False),
+        }
+    )
