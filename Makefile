@@ -17,7 +17,7 @@ endif
 export PATH := $(BIN):$(PATH)
 export TORCH_WHEELS
 
-.PHONY: repro gate test device-test device-faults demo lint types bench bench-serve setup clean help
+.PHONY: repro gate test device-test device-faults demo lint types bench bench-serve bench-peers setup clean help
 
 repro: $(SETUP) ## make everything, print the verdict and the release folder
 	@# DVC runs one stage at a time, and the longest export keeps one core busy for a minute: the first
@@ -55,6 +55,9 @@ bench: $(SETUP) ## wall time and peak memory of each stage, for three sizes of D
 
 bench-serve: $(SETUP) ## what `edge-vit serve` carries here: requests a second, p99, lost ones
 	@python -m pipeline.bench_serve
+
+bench-peers: $(SETUP) ## our files beside what other tools make of the same weights (PEERS=...: only these)
+	@python -m device_tests.peers $(PEERS) $(if $(ROUNDS),--rounds $(ROUNDS))
 
 setup:
 	@$(BOOTSTRAP_PYTHON) scripts/bootstrap.py $(VENV)

@@ -8,7 +8,6 @@ taken anew, interleaved. A peer that fails is in the table with the reason.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -42,7 +41,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         write_json(into / "evidence.json", evidence)
         write_text(into / "table.md", table(evidence) + "\n")
         print(table(evidence))
-    sys.exit(0)
 
 
 if __name__ == "__main__":

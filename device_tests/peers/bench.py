@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,7 @@ def bench(peers: Sequence[Peer], artifacts: Path, rounds: int) -> dict[str, Any]
     about = _given(artifacts)
     entries = [Entry(contender) for contender in contenders(peers)]
     for entry in tqdm(entries, desc="environments", unit="file"):
-        _try(entry, "install", lambda e=entry: stages.install(e.contender))
+        _try(entry, "install", partial(stages.install, entry.contender))
     with ThreadPoolExecutor(cores()) as pool:
         each = pool.map(lambda entry: _measure(entry, about), entries)
         list(tqdm(each, desc="files", unit="file", total=len(entries)))
@@ -124,12 +125,12 @@ def _given(artifacts: Path) -> Given:
 
 
 def _measure(entry: Entry, about: Given) -> None:
-    _try(entry, "export", lambda: _export(entry, about))
-    _try(entry, "answers", lambda: _answers(entry, about))
+    _try(entry, "export", partial(_export, entry, about))
+    _try(entry, "answers", partial(_answers, entry, about))
     _count(entry, about)
 
 
-def _try(entry: Entry, step: str, action: Any) -> None:
+def _try(entry: Entry, step: str, action: Callable[[], None]) -> None:
     """Take a step, unless one before it failed; a failure is a finding."""
     if entry.error:
         return
@@ -170,6 +171,8 @@ def _count(entry: Entry, about: Given) -> None:
 
 
 def _time(entries: list[Entry], inputs: Path, rounds: int) -> None:
+    if not rounds:
+        return
     files = {e.contender.key: (stages.lock(e.contender), e.path) for e in entries if e.path}
     times, lost = race.race(files, inputs, rounds)
     for entry in entries:

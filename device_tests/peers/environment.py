@@ -26,7 +26,7 @@ def python(lock: Path) -> Path:
     """
 
     def install(folder: Path) -> None:
-        call([*UV, "venv", "--quiet", "--relocatable", "--python", PYTHON, folder])
+        call([*UV, "venv", "--quiet", "--python", PYTHON, folder])
         into: list[str | Path] = ["--python", folder / "bin" / "python"]
         checked: list[str | Path] = ["--no-deps", "--require-hashes", "--requirements", lock]
         call([*UV, "pip", "install", "--quiet", *into, *checked], timeout_s=INSTALL_SECONDS)

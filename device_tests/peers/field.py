@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,54 +13,42 @@ RECIPES = "device_tests.peers.recipes"
 
 @dataclass(frozen=True)
 class Peer:
-    """A tool with recipes of its own; ``recipes.NAME`` and ``locks/NAME.lock`` go with it."""
+    """A tool with recipes of its own."""
 
     name: str
     suffix: str  # of the file that its runtime loads
     rival: str  # the format of ours that goes to the same devices
     variants: dict[str, str]  # the recipe's name for it, and ours in the table
-    module: str = ""  # of the recipe, where that is not recipes.NAME
+    recipe: str  # module
+    lock: Path  # packages of its environment
 
-    @property
-    def lock(self) -> Path:
-        return HERE / "locks" / f"{self.name}.lock"
 
-    @property
-    def recipe(self) -> str:
-        return self.module or f"{RECIPES}.{self.name}"
+def _peer(name: str, suffix: str, rival: str, **variants: str) -> Peer:
+    return Peer(name, suffix, rival, variants, f"{RECIPES}.{name}", HERE / "locks" / f"{name}.lock")
 
 
 PEERS = (
-    Peer("tutorial", ".ptl", "ptl", {"dynamic": "PyTorch's ViT tutorial"}),
-    Peer(
-        "onnxruntime",
-        ".onnx",
-        "int8_onnx",
-        {"dynamic": "ONNX Runtime quantize_dynamic", "static": "ONNX Runtime quantize_static"},
+    _peer("tutorial", ".ptl", "ptl", dynamic="PyTorch's ViT tutorial"),
+    _peer(
+        *("onnxruntime", ".onnx", "int8_onnx"),
+        dynamic="ONNX Runtime quantize_dynamic",
+        static="ONNX Runtime quantize_static",
     ),
-    Peer(
-        "optimum",
-        ".onnx",
-        "int8_onnx",
-        {
-            "arm64_dynamic": "Optimum arm64, dynamic",
-            "arm64_static": "Optimum arm64, static",
-            "avx512_vnni_dynamic": "Optimum avx512_vnni, dynamic",
-            "avx512_vnni_static": "Optimum avx512_vnni, static",
-        },
+    _peer(
+        *("optimum", ".onnx", "int8_onnx"),
+        arm64_dynamic="Optimum arm64, dynamic",
+        arm64_static="Optimum arm64, static",
+        avx512_vnni_dynamic="Optimum avx512_vnni, dynamic",
+        avx512_vnni_static="Optimum avx512_vnni, static",
     ),
-    Peer("openvino", ".xml", "int8_onnx", {"transformer": "OpenVINO with NNCF"}),
-    Peer(
-        "executorch",
-        ".pte",
-        "pte",
-        {
-            "float": "ExecuTorch XNNPACK, float",
-            "dynamic": "ExecuTorch XNNPACK, dynamic",
-            "static": "ExecuTorch XNNPACK, static",
-        },
+    _peer("openvino", ".xml", "int8_onnx", transformer="OpenVINO with NNCF"),
+    _peer(
+        *("executorch", ".pte", "pte"),
+        float="ExecuTorch XNNPACK, float",
+        dynamic="ExecuTorch XNNPACK, dynamic",
+        static="ExecuTorch XNNPACK, static",
     ),
-    Peer("litert", ".tflite", "pte", {"dynamic": "LiteRT wi8_afp32", "static": "LiteRT wi8_ai8"}),
+    _peer("litert", ".tflite", "pte", dynamic="LiteRT wi8_afp32", static="LiteRT wi8_ai8"),
 )
 BY_NAME = {peer.name: peer for peer in PEERS}
 
@@ -69,8 +58,7 @@ class Runtime:
     """What loads files of one ending, ours and peers' alike."""
 
     peer: str  # whose environment has it
-    arm64: Path | None = None  # lock of its aarch64 wheels; None: there are none that run
-    why_not: str = ""
+    arm64: Path  # lock of its aarch64 wheels
 
 
 RUNTIMES = {
@@ -98,7 +86,7 @@ class Contender:
         return RUNTIMES[self.suffix]
 
 
-def contenders(peers: tuple[Peer, ...]) -> list[Contender]:
+def contenders(peers: Sequence[Peer]) -> list[Contender]:
     """All variants of some peers, each rival of ours before those that are held against it."""
     found = []
     for rival in dict.fromkeys(peer.rival for peer in peers):

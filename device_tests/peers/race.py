@@ -6,7 +6,7 @@ import os
 import subprocess
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -79,6 +79,8 @@ def server(lock: Path, path: Path, inputs: Path) -> Iterator[Server]:
         process.kill()
         process.wait()
         process.stdout.close()
+        with suppress(BrokenPipeError):  # of a request that nobody took
+            process.stdin.close()
 
 
 def race(

@@ -48,11 +48,12 @@ def export(contender: Contender, given: Path) -> Path:
     peer = contender.peer
     assert peer is not None
     source = environment.ROOT / f"{peer.recipe.replace('.', '/')}.py"
-    texts = [source, source.parent / "common.py", peer.lock, given / STAMP]
+    texts = [source, HERE / "recipes" / "common.py", peer.lock, given / STAMP]
 
     def make(folder: Path) -> None:
         environment.run(peer.lock, peer.recipe, contender.variant, given, folder)
-        sole_file(folder, contender.suffix)
+        if len(list(folder.glob(f"*{contender.suffix}"))) != 1:
+            raise InputError(f"the recipe left no {contender.suffix} file, or several")
 
     folder = made(_folder(contender) / "export", _recipe(texts), make)
     return sole_file(folder, contender.suffix)
@@ -86,11 +87,9 @@ def instructions(contender: Contender, path: Path, inputs: Path) -> list[int]:
     """Retired instructions of each of some inferences, on an emulated ARM64 core.
 
     Raises:
-        InputError: there is no emulator, or the runtime does not run there.
+        InputError: there can be no emulator here, or the runtime does not run in it.
     """
     runtime = contender.runtime
-    if runtime.arm64 is None:
-        raise InputError(runtime.why_not)
     if lacking := missing():
         raise InputError(lacking.reason)
     emulator = Emulator(cache.folder("arm64"))
@@ -99,9 +98,8 @@ def instructions(contender: Contender, path: Path, inputs: Path) -> list[int]:
     )
 
     def make(folder: Path) -> None:
-        _count(emulator, emulator.site(runtime_lock), path, inputs, folder / "counts")
+        _count(emulator, emulator.site(runtime.arm64), path, inputs, folder / "counts")
 
-    runtime_lock = runtime.arm64
     folder = made(_folder(contender) / "instructions", f"{CPU} {recipe}", make)
     marks = [int(line) for line in (folder / "counts").read_text().splitlines()]
     return [after - before for before, after in pairwise(marks)][::2]

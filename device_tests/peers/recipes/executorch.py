@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from device_tests.peers.recipes.common import calibration, main, torch_model
+from device_tests.peers.recipes.common import Recipe, calibration, main, torch_model
 
 if TYPE_CHECKING:
     import torch
@@ -50,11 +50,11 @@ def _lower(model: torch.nn.Module, example: tuple[torch.Tensor], out: Path) -> N
     (out / "model.pte").write_bytes(program.buffer)
 
 
+RECIPES: dict[str, Recipe] = {
+    "float": floating,
+    "dynamic": partial(quantized, True),
+    "static": partial(quantized, False),
+}
+
 if __name__ == "__main__":
-    main(
-        {
-            "float": floating,
-            "dynamic": partial(quantized, True),
-            "static": partial(quantized, False),
-        }
-    )
+    main(RECIPES)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from device_tests.peers.recipes.common import calibration, main, torch_model
+from device_tests.peers.recipes.common import Recipe, calibration, main, torch_model
 
 
 def dynamic(given: Path, out: Path) -> None:
@@ -43,5 +43,7 @@ def _converted(given: Path, out: Path) -> Path:
     return path
 
 
+RECIPES: dict[str, Recipe] = {"dynamic": dynamic, "static": static}
+
 if __name__ == "__main__":
-    main({"dynamic": dynamic, "static": static})
+    main(RECIPES)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from device_tests.peers.recipes.common import calibration, main
+from device_tests.peers.recipes.common import Recipe, calibration, main
 
 
 def dynamic(given: Path, out: Path) -> None:
@@ -43,5 +43,7 @@ def _preprocessed(given: Path, out: Path) -> Path:
     return path
 
 
+RECIPES: dict[str, Recipe] = {"dynamic": dynamic, "static": static}
+
 if __name__ == "__main__":
-    main({"dynamic": dynamic, "static": static})
+    main(RECIPES)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from device_tests.peers.recipes.common import calibration, main
+from device_tests.peers.recipes.common import Recipe, calibration, main
 
 
 def transformer(given: Path, out: Path) -> None:
@@ -26,5 +26,7 @@ def transformer(given: Path, out: Path) -> None:
     openvino.save_model(quantized, out / "model.xml")
 
 
+RECIPES: dict[str, Recipe] = {"transformer": transformer}
+
 if __name__ == "__main__":
-    main({"transformer": transformer})
+    main(RECIPES)

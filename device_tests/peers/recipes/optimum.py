@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-from device_tests.peers.recipes.common import calibration, main
+from device_tests.peers.recipes.common import Recipe, calibration, main
 
 PRESETS = ("arm64", "avx512_vnni")
 
@@ -20,33 +21,34 @@ def quantize(preset: str, is_static: bool, given: Path, out: Path) -> None:
 
     config = getattr(AutoQuantizationConfig, preset)(is_static=is_static)
     quantizer = ORTQuantizer.from_pretrained(given, file_name="model.onnx")
-    ranges = _ranges(quantizer, config, given, out) if is_static else None
-    quantizer.quantize(config, save_dir=out, calibration_tensors_range=ranges)
-    for path in [*out.glob("*.json"), *out.glob("augmented*")]:
-        path.unlink()  # optimum's own records, which no device needs
+    with TemporaryDirectory() as scratch:
+        ranges = _ranges(quantizer, config, given, Path(scratch)) if is_static else None
+        quantizer.quantize(config, save_dir=out, calibration_tensors_range=ranges)
+    for path in out.glob("*.json"):
+        path.unlink()  # optimum's own record, which no device needs
 
 
-def _ranges(quantizer: Any, config: Any, given: Path, out: Path) -> Any:
+def _ranges(quantizer: Any, config: Any, given: Path, scratch: Path) -> Any:
     from datasets import Dataset
     from optimum.onnxruntime.configuration import AutoCalibrationConfig
 
     images = calibration(given)
     dataset = Dataset.from_generator(
-        lambda: ({"input": image} for image in images), cache_dir=str(out / "augmented.cache")
+        lambda: ({"input": image} for image in images), cache_dir=str(scratch)
     )
     return quantizer.fit(
         dataset=dataset,
         calibration_config=AutoCalibrationConfig.minmax(dataset),
-        onnx_augmented_model_name=out / "augmented.onnx",
+        onnx_augmented_model_name=scratch / "augmented.onnx",
         operators_to_quantize=config.operators_to_quantize,
     )
 
 
+RECIPES: dict[str, Recipe] = {
+    f"{preset}_{word}": partial(quantize, preset, word == "static")
+    for preset in PRESETS
+    for word in ("dynamic", "static")
+}
+
 if __name__ == "__main__":
-    main(
-        {
-            f"{preset}_{word}": partial(quantize, preset, word == "static")
-            for preset in PRESETS
-            for word in ("dynamic", "static")
-        }
-    )
+    main(RECIPES)

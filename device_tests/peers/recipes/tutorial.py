@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from device_tests.peers.recipes.common import main, torch_model
+from device_tests.peers.recipes.common import Recipe, main, torch_model
 
 
 def dynamic(given: Path, out: Path) -> None:
@@ -26,5 +26,7 @@ def dynamic(given: Path, out: Path) -> None:
     optimized._save_for_lite_interpreter(str(out / "model.ptl"))
 
 
+RECIPES: dict[str, Recipe] = {"dynamic": dynamic}
+
 if __name__ == "__main__":
-    main({"dynamic": dynamic})
+    main(RECIPES)
