@@ -192,7 +192,7 @@ def test_every_peer_has_its_recipe_its_lock_and_a_rival_in_the_field() -> None:
         assert recipes.keys() == contestant.variants.keys()
         assert environment.versions(contestant.lock)
         assert "--hash=sha256:" in contestant.lock.read_text()
-        assert "http" not in contestant.lock.read_text()
+        assert "://" not in contestant.lock.read_text()
 
 
 def entry(key: str, rival: str, runs: list[float], **more: Any) -> dict[str, Any]:
