@@ -17,7 +17,7 @@ endif
 export PATH := $(BIN):$(PATH)
 export TORCH_WHEELS
 
-.PHONY: repro gate test device-test device-faults demo lint types bench bench-serve setup clean help
+.PHONY: repro gate test checkpoints device-test device-faults demo lint types bench bench-serve setup clean help
 
 repro: $(SETUP) ## make everything, print the verdict and the release folder
 	@# DVC runs one stage at a time, and the longest export keeps one core busy for a minute: the first
@@ -34,6 +34,9 @@ gate: $(SETUP) ## judge the evidence again, for CHANNEL (default: that of params
 
 test: $(SETUP) ## run the tests
 	@python -m pytest
+
+checkpoints: $(SETUP) ## every kind of checkpoint from `fetch` to the gate, as a table (ROWS=...: only these; hours)
+	@python -m tests.checkpoints $(ROWS)
 
 device-test: $(SETUP) ## run the files on every runtime that this machine can (TARGETS=...: only these)
 	@python -m device_tests $(TARGETS) $(if $(STRICT),--strict)

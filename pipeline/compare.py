@@ -111,7 +111,7 @@ def compare(files: Mapping[str, Path], picture: bytes, runs: int) -> dict[str, R
             latency_ms=timing.median(times[name]),
             ratio=ratio.median,
             ratio_interval=ratio.interval,
-            size_mb=path.stat().st_size / 1e6,
+            size_mb=paths.size_bytes(path) / 1e6,
         )
     return rows
 

@@ -127,28 +127,17 @@ def _own_errors(
 ) -> dict[str, tuple[float, int]]:
     """SQNR in dB of each int8 layer's output for float's input, and the bytes that float costs."""
     import torch
-    from torch.ao.nn.quantized.dynamic import Linear as QuantizedLinear
     from tqdm import tqdm
 
-    from pipeline.support.quantized import load_model
+    from pipeline.support.int8_layers import pairs
     from pipeline.support.torchscript import use_qnnpack
 
     use_qnnpack()
     torch.set_num_threads(1)
-    quantized, contract = load_model(quantized_file)
-    layers = {
-        name: module
-        for name, module in quantized.named_modules()
-        if isinstance(module, QuantizedLinear) and fnmatchcase(name, pattern)
-    }
-    if isinstance(quantized, torch.fx.GraphModule):
-        raise InputError(
-            f"{quantized_file} is quantized statically, and diagnose reads dynamic quantization; "
-            "set quantize.scheme: per_channel, or try layers in quantize.keep_float"
-        )
+    both = pairs(float_file, quantized_file)
+    layers = {name: run for name, run in both.layers.items() if fnmatchcase(name, pattern)}
     if not layers:
         raise InputError(f"{pattern!r} names no quantized layer of {quantized_file}")
-    model, _ = load_model(float_file, fused_attention=False)
     power = {name: [0.0, 0.0] for name in layers}  # of the signal, of the error
 
     def hold(name: str) -> Any:
@@ -159,14 +148,14 @@ def _own_errors(
 
         return hook
 
-    modules = dict(model.named_modules())
-    for name in layers:
-        modules[name].register_forward_hook(hold(name))
+    hooks = [both.model.get_submodule(name).register_forward_hook(hold(name)) for name in layers]
     with torch.inference_mode():
         for number in tqdm(range(count), desc="each layer alone", unit="image"):
-            image = normalize(samples.images[number : number + 1], contract.preprocessing)
-            model(torch.from_numpy(image))
-    return {name: (_decibels(*power[name]), _bytes_more(layers[name].weight())) for name in layers}
+            image = normalize(samples.images[number : number + 1], both.contract.preprocessing)
+            both.model(torch.from_numpy(image))
+    for hook in hooks:
+        hook.remove()  # the float model may be a cached one
+    return {name: (_decibels(*power[name]), _bytes_more(both.weights[name])) for name in layers}
 
 
 def _decibels(signal: float, error: float) -> float:

@@ -6,12 +6,12 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.core.contract import METADATA_KEY, Artefact, Contract
+from pipeline.core.contract import DATA_KEY, METADATA_KEY, Artefact, Contract
 from pipeline.core.errors import exit_on_error
 from pipeline.core.params import Quantize, load_params
 from pipeline.support import paths
 from pipeline.support.contracts import MODEL_FILE
-from pipeline.support.files import atomic, write_bytes
+from pipeline.support.files import atomic, sha256_file, write_bytes
 from pipeline.support.images import calibration_input
 from pipeline.support.quiet import quiet
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 OPSET = 18  # has LayerNormalization; ONNX Runtime 1.14 and later load it
 OLDEST_RUNTIME = "ONNX Runtime 1.20.1"  # the oldest that device_tests runs the files on
 QUANTIZED_OPERATORS = ["MatMul", "Gemm"]
+MAX_FILE_BYTES = 2_000_000_000  # protobuf holds less than 2 GiB
 
 
 def export_onnx(
@@ -29,6 +30,7 @@ def export_onnx(
     """Write folder ``float_out`` with the float file and ``int8_out`` with the int8 one.
 
     Both take a batch of any size, are checked by onnx and carry the contract in their metadata.
+    Weights that are too large for one file lie beside it, in ``NAME.onnx.data``.
     Folder ``samples`` has the calibration images of scheme ``static``.
     """
     import onnx
@@ -128,9 +130,21 @@ def _save(
             operators=tuple(operators),
         )
     )
-    onnx.helper.set_model_props(model, {METADATA_KEY: final.to_json()})
-    onnx.checker.check_model(model, full_check=True)
+    about = {METADATA_KEY: final.to_json()}
+    if model.ByteSize() > MAX_FILE_BYTES:
+        about[DATA_KEY] = _move_weights(model, paths.data_file(path))
+    onnx.helper.set_model_props(model, about)
     write_bytes(path, model.SerializeToString(deterministic=True))
+    onnx.checker.check_model(path, full_check=True)  # a file, which may have others beside it
+
+
+def _move_weights(model: onnx.ModelProto, path: Path) -> str:
+    """Write the weights of ``model`` to a file beside it, refer to them; return its SHA-256."""
+    import onnx
+
+    onnx.external_data_helper.convert_model_to_external_data(model, location=path.name)
+    onnx.external_data_helper.write_external_data_tensors(model, str(path.parent))
+    return sha256_file(path)
 
 
 def main() -> None:

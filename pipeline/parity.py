@@ -80,7 +80,7 @@ def parity(params: Parity, artifacts: Path, out: Path) -> None:
             key: {
                 "file": path.name,
                 "sha256": hashes[key],
-                "size_bytes": path.stat().st_size,
+                "size_bytes": paths.size_bytes(path),
                 **against_float(reference, logits[key], samples.labels, floor),
             }
             for key, path in whole.items()

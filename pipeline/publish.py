@@ -86,8 +86,7 @@ def _fill(
     (folder / "evidence").mkdir(parents=True)
     for path in paths.delivered_files(artifacts).values():
         shutil.copyfile(path, folder / path.name)
-        beside = path.with_name(path.name + paths.CONTRACT_SUFFIX)
-        if beside.is_file():
+        for beside in paths.companions(path):
             shutil.copyfile(beside, folder / beside.name)
     for kind in ("parity", "latency"):
         shutil.copyfile(artifacts / kind / EVIDENCE_FILE, folder / "evidence" / f"{kind}.json")

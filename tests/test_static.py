@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import onnx
 import pytest
@@ -9,14 +11,17 @@ import timm
 import torch
 from safetensors.numpy import load_file
 
-from pipeline.core.errors import InputError, ParamsError
+from pipeline.core.errors import ParamsError
 from pipeline.core.measures import weight_error_steps
 from pipeline.core.params import Params, Quantize
+from pipeline.diagnose import diagnose
 from pipeline.quantize import quantize
 from pipeline.runtimes import load
 from pipeline.support import static, tracing
+from pipeline.support.files import read_json
 from pipeline.support.quantized import float_arrays, load_fused, load_model, with_float_layers
 from tests.conftest import ROOT, run_stages
+from tests.test_faults import change_quantized
 
 MODEL = "model.safetensors"
 STAGES = ("fetch", "samples", "quantize", "script", "optimize", "lite", "export_onnx")
@@ -158,13 +163,17 @@ def test_static_without_calibration_images_says_what_to_raise(run, tmp_path):
         quantize(Quantize(scheme="static"), run / "checkpoint", samples, tmp_path / "q")
 
 
-def test_diagnose_refuses_what_it_cannot_read(run):
-    from pipeline.diagnose import _own_errors
-    from pipeline.support.images import SampleSet
-
-    files = (run / "checkpoint" / MODEL, run / "quantized" / MODEL)
-    with pytest.raises(InputError, match="quantized statically"):
-        _own_errors(*files, SampleSet.load(run / "samples"), 1, "*")
+def test_diagnose_finds_a_convolution_that_was_broken(params, run, tmp_path):
+    bad, name = tmp_path / "artifacts", "stages.1.0.conv1_1x1.conv"
+    shutil.copytree(run, bad)
+    run_stages(params, bad, "reference")
+    scale = load_file(bad / "quantized" / MODEL)[f"{name}.scale"]
+    change_quantized(bad, {f"{name}.scale": 2 * scale})
+    text = diagnose(bad, tmp_path / "out", 2, "stages.1.0.*")
+    found = read_json(tmp_path / "out" / "layers.json")
+    assert found["layers"][0]["name"] == name
+    assert found["together"]["logit_sqnr_gain_db"] > 1
+    assert f"{name} errs far more than the other layers" in text
 
 
 def test_the_quantizer_of_the_pte_takes_every_convolution(run):

@@ -20,6 +20,7 @@ from pipeline.core.errors import IntegrityError
 SCHEMA = 1
 EXTRA_FILE = "contract.json"
 METADATA_KEY = "edge_vit.contract"
+DATA_KEY = "edge_vit.data_sha256"  # of the weights beside an ONNX file that cannot hold them
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
-from pipeline.core.contract import METADATA_KEY, Contract
+from pipeline.core.contract import DATA_KEY, METADATA_KEY, Contract
 from pipeline.core.errors import InputError, IntegrityError
 from pipeline.runtimes import FloatArray
+from pipeline.support.files import sha256_file
+from pipeline.support.paths import data_file
 
 
 class OnnxRuntime:
@@ -26,9 +28,14 @@ class OnnxRuntime:
             )
         except Exception as error:  # onnxruntime has one exception class for each protobuf status
             raise InputError(f"{path}: ONNX Runtime cannot load it: {error}") from None
-        contract = self.session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
+        about = self.session.get_modelmeta().custom_metadata_map
+        contract = about.get(METADATA_KEY)
         if contract is None:
             raise IntegrityError(f"{path} carries no contract; was it made by edge-vit?")
+        if DATA_KEY in about and sha256_file(data_file(path)) != about[DATA_KEY]:
+            raise IntegrityError(
+                f"{data_file(path)} is not what {path.name} was made with; run `dvc repro`"
+            )
         self.contract = Contract.from_json(contract)
 
     def logits(self, batch: FloatArray) -> FloatArray:

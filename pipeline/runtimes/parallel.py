@@ -112,18 +112,15 @@ def _restored(runtime: Runtime, run: Run) -> Iterator[None]:
         yield
         return
     from pipeline.runtimes.eager import EagerRuntime
+    from pipeline.support.quantized import with_float_layers
 
-    whole = _runtime(run.float_path, run.threads, False)
     assert isinstance(runtime, EagerRuntime)
-    assert isinstance(whole, EagerRuntime)
-    before = {name: runtime.module.get_submodule(name) for name in run.restored}
-    for name in before:
-        runtime.module.set_submodule(name, whole.module.get_submodule(name))
+    quantized = runtime.module
+    runtime.module = with_float_layers(run.path, run.float_path, run.restored)
     try:
         yield
     finally:
-        for name, layer in before.items():
-            runtime.module.set_submodule(name, layer)
+        runtime.module = quantized
 
 
 @functools.cache

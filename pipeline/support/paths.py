@@ -31,6 +31,7 @@ RELEASE = ARTIFACTS / "release"
 
 TORCHSCRIPT_FILE = "model.pt"
 CONTRACT_SUFFIX = ".contract.json"  # beside a .pte, which has no room for a contract
+DATA_SUFFIX = ".data"  # beside an .onnx, which has no room for more than 2 GB of weights
 
 
 @dataclass(frozen=True)
@@ -62,3 +63,20 @@ def delivered_file(artifacts: Path, key: str) -> Path:
     """The one of them that has format ``key``; errors as :func:`delivered_files`."""
     folder, suffix = DELIVERED[key]
     return sole_file(artifacts / folder, suffix)
+
+
+def data_file(path: Path) -> Path:
+    """Where the weights of an ONNX file are if it is too large for one."""
+    return path.with_name(path.name + DATA_SUFFIX)
+
+
+def companions(path: Path) -> list[Path]:
+    """The files that a delivered file needs beside it."""
+    names = (path.name + suffix for suffix in (CONTRACT_SUFFIX, DATA_SUFFIX))
+    return [beside for name in names if (beside := path.with_name(name)).is_file()]
+
+
+def size_bytes(path: Path) -> int:
+    """Size of a delivered file with all its weights."""
+    data = data_file(path)
+    return path.stat().st_size + (data.stat().st_size if data.is_file() else 0)

@@ -84,11 +84,21 @@ def float_arrays(path: Path, quantized: Path) -> Arrays:
 
 
 def with_float_layers(path: Path, float_path: Path, names: Iterable[str]) -> nn.Module:
-    """Load a statically quantized model with the layers ``names`` left in float, as it would have
-    been with them in ``quantize.keep_float``."""
+    """Load a quantized model with the layers ``names`` left in float, as it would have been with
+    them in ``quantize.keep_float``."""
     state, about = _read(path)
-    kept = {*about["keep_float"], *names}
-    return _converted(load_fused(float_path), state, about, kept)
+    if "ranges" in about:
+        return _converted(load_fused(float_path), state, about, {*about["keep_float"], *names})
+    model, _ = load_model(path)
+    floats, _ = load_model(float_path)
+    for name in names:
+        model.set_submodule(name, floats.get_submodule(name))
+    return model
+
+
+def ranges_of(path: Path) -> dict[str, Range]:
+    """The ranges that a statically quantized file has, by the name of the value."""
+    return {name: Range(*values) for name, values in _read(path)[1]["ranges"].items()}
 
 
 def _read(path: Path) -> tuple[Arrays, dict[str, Any]]:

@@ -21,6 +21,7 @@ from tests.checkpoints.sources import (
 from tests.conftest import run_stages
 
 SAMPLES = 48
+SAMPLES_LARGE = 16  # of models of which one image takes seconds
 # What static int8 is held to: its ranges are fixed, so it errs more than dynamic int8 does.
 STATIC = {"sqnr_min_db": 18.0, "size_ratio_max": 1 / 3}
 
@@ -34,6 +35,7 @@ class Row:
     source: Source
     static: bool = False  # quantization; else what params.yaml has
     slow: bool = True
+    large: bool = False
 
     @property
     def slug(self) -> str:
@@ -69,15 +71,20 @@ ROWS = (
     Row("DeiT-S distilled", "address", deit_pth("deit_small_distilled_patch16_224")),
     Row("DeiT-B", "address", deit_pth("deit_base_patch16_224", 96)),
     Row("DeiT-B distilled", "address", deit_pth("deit_base_distilled_patch16_224", 96)),
-    Row("DeiT-B 384", "address", deit_pth("deit_base_patch16_384", 24)),
-    Row("DeiT-B distilled 384", "address", deit_pth("deit_base_distilled_patch16_384", 24)),
+    Row("DeiT-B 384", "address", deit_pth("deit_base_patch16_384", 24), large=True),
+    Row(
+        "DeiT-B distilled 384",
+        "address",
+        deit_pth("deit_base_distilled_patch16_384", 24),
+        large=True,
+    ),
     Row("ViT-Ti/16", "Google's .npz", google("vit_tiny_patch16_224"), slow=False),
     Row("ViT-B/32", "Google's .npz", google("vit_base_patch32_224", 96)),
     Row("ViT-B/16", "Google's .npz", google("vit_base_patch16_224", 96)),
     Row("R50+ViT-B/16", "Google's .npz", google("vit_base_r50_s16_224", 96)),
-    Row("ViT-L/32", "Google's .npz", google("vit_large_patch32_224", 24)),
-    Row("ViT-L/16", "Google's .npz", google("vit_large_patch16_224", 24)),
-    Row("ViT-H/14", "Google's .npz", google("vit_huge_patch14_224", 24)),
+    Row("ViT-L/32", "Google's .npz", google("vit_large_patch32_224", 24), large=True),
+    Row("ViT-L/16", "Google's .npz", google("vit_large_patch16_224", 24), large=True),
+    Row("ViT-H/14", "Google's .npz", google("vit_huge_patch14_224", 24), large=True),
     Row("ViT-B/16", "transformers' folder", transformers_folder("ViT", 224, 96, **VIT)),
     Row("DeiT-B distilled", "transformers' folder", transformers_folder("DeiT", 224, 96, **VIT)),
     Row(
@@ -116,9 +123,13 @@ def _params(row: Row, model: dict[str, Any]) -> Params:
     """The default parameters for a row, on few samples and with few timed runs."""
     values = load_params().model_dump()
     values["model"] = model
-    values["samples"] |= {"limit": SAMPLES, "calibration": 256 if row.static else 64}
+    values["samples"] |= {
+        "limit": SAMPLES_LARGE if row.large else SAMPLES,
+        "calibration": 256 if row.static else 64,
+    }
     values["golden"]["samples"] = 2
-    values["reference"]["noise_samples"] = values["parity"]["step_samples"] = 8
+    values["reference"]["noise_samples"] = 4 if row.large else 8
+    values["parity"]["step_samples"] = 4 if row.large else 8
     values["latency"] |= {"warmup": 1, "runs": 10, "min_seconds": 0}
     values["quantize"]["scheme"] = "static" if row.static else values["quantize"]["scheme"]
     for key, budget in values["gate"]["budgets"].items():

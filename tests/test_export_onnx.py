@@ -1,0 +1,59 @@
+"""ONNX files of models that are too large for one file, made small here by a lower limit."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from pipeline import export_onnx
+from pipeline.core.errors import IntegrityError
+from pipeline.core.params import Quantize
+from pipeline.runtimes import load
+from pipeline.support import paths
+from pipeline.support.files import sole_file
+from pipeline.support.images import SampleSet, normalize
+
+
+@pytest.fixture(scope="module")
+def split(healthy, tmp_path_factory):
+    """The float file with its weights beside it, and the int8 file, which fits."""
+    folder = tmp_path_factory.mktemp("split")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(export_onnx, "MAX_FILE_BYTES", 10_000_000)
+        export_onnx.export_onnx(
+            Quantize(), healthy / "checkpoint", healthy / "samples", folder / "f", folder / "q"
+        )
+    return sole_file(folder / "f", ".onnx"), sole_file(folder / "q", ".int8.onnx")
+
+
+def answers(path, healthy):
+    runtime = load(path)
+    images = SampleSet.load(healthy / "samples").images[:4]
+    return runtime.logits(normalize(images, runtime.contract.preprocessing))
+
+
+def test_weights_beside_the_file_give_the_same_answers(split, healthy):
+    for path, whole in zip(split, ("onnx", "int8_onnx"), strict=True):
+        assert np.array_equal(
+            answers(path, healthy), answers(paths.delivered_file(healthy, whole), healthy)
+        )
+
+
+def test_only_the_file_that_is_too_large_is_split_and_its_size_counts_both(split, healthy):
+    large, small = split
+    assert paths.companions(large) == [paths.data_file(large)]
+    assert paths.companions(small) == []
+    whole = paths.delivered_file(healthy, "onnx").stat().st_size
+    assert large.stat().st_size < 1_000_000
+    assert paths.size_bytes(large) == pytest.approx(whole, rel=0.02)
+
+
+def test_other_weights_beside_the_file_are_refused(split, healthy, tmp_path):
+    for path in (split[0], paths.data_file(split[0])):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    path = tmp_path / split[0].name
+    with paths.data_file(path).open("r+b") as file:
+        file.seek(1_000_000)
+        file.write(b"\x00\x00\x00\x01")
+    with pytest.raises(IntegrityError, match=r"\.onnx\.data is not what .*\.onnx was made with"):
+        load(path)
