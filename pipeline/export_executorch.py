@@ -37,6 +37,7 @@ def export_executorch(params: Quantize, checkpoint: Path, samples: Path, out: Pa
 
     from pipeline.support.quantized import load_model
 
+    params = params.elsewhere
     # Fused attention would be decomposed with a guard for fully masked rows, whose operators
     # XNNPACK lacks: twice the latency, for a case that images never have.
     model, contract = load_model(checkpoint / MODEL_FILE, fused_attention=False)

@@ -37,6 +37,7 @@ def export_onnx(
 
     from pipeline.support.onnx_static import quantize as quantize_static
 
+    params = params.elsewhere
     model, contract = _export_float(checkpoint)
     float_name = contract.file_name("float", ".onnx")
     with atomic(float_out) as new:

@@ -56,18 +56,28 @@ class Rewrite(Section):
 
 
 class Quantize(Section):
-    scheme: Literal["per_tensor", "per_channel", "static"] = "per_channel"
+    scheme: Literal["per_tensor", "per_channel", "static", "static_symmetric"] = "per_channel"
     keep_float: tuple[str, ...] = ()
+    keep_dynamic: tuple[str, ...] = ()
     fused_attention: bool = False
 
     @property
     def static(self) -> bool:
         return self.scheme == "static"
 
+    @property
+    def elsewhere(self) -> Quantize:
+        """The same for runtimes other than PyTorch Lite, for which static_symmetric is made."""
+        if self.scheme != "static_symmetric":
+            return self
+        return self.model_copy(update={"scheme": "per_channel", "keep_dynamic": ()})
+
     def words(self, weights: str | None = None) -> str:
         """What a contract says of a file; ``weights`` where its engine has but one scheme."""
         if self.static:
             return "static int8, per_channel weights"
+        if self.scheme == "static_symmetric":
+            return "static int8, per_tensor weights"
         return f"dynamic int8, {weights or self.scheme} weights"
 
 

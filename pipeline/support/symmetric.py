@@ -9,7 +9,9 @@ last block computes only the tokens that the head reads.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import copy
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,14 +20,34 @@ from timm.models.deit import VisionTransformerDistilled
 from torch import nn
 from torch.ao.nn.quantized import Linear as QuantizedLinear
 
-from pipeline.support.ranges import Range
+from pipeline.support.ranges import JUDGED, Range, Values, choose
 from pipeline.support.rewrites import blocks
+from pipeline.support.torchscript import use_qnnpack
 
 PATCHES = "patch_embed.proj"
 PARTS = {"qkv": 3}  # of a layer's outputs that have a range each; others have one
-SQUARINGS = 6
 LEVELS = 256
 LOWEST = -128  # of int8; ranges are uint8
+
+
+@dataclass(frozen=True)
+class Arrays:
+    """A static layer's: int8 weight [out, in], its scale [parts], float32 bias [out] or None."""
+
+    weight: torch.Tensor
+    scale: torch.Tensor
+    bias: torch.Tensor | None
+
+    @classmethod
+    def of(cls, layer: nn.Linear, parts: int) -> Arrays:
+        """Of a float layer: the largest weight of each of ``parts`` equal parts of rows is 127."""
+        scales, whole = [], []
+        for part in layer.weight.detach().double().chunk(parts):
+            scale = part.abs().max().clamp(min=torch.finfo(torch.float32).eps) / 127
+            scales.append(scale)
+            whole.append((part / scale).round().to(torch.int8))
+        bias = None if layer.bias is None else layer.bias.detach()
+        return cls(torch.cat(whole), torch.stack(scales), bias)
 
 
 class StaticLinear(nn.Module):
@@ -102,16 +124,17 @@ class CheapAttention(nn.Module):
         return answer
 
 
-def soft_weights(scores: torch.Tensor, scale: float) -> torch.Tensor:
-    """In place, exp of scores times ``scale``, but for a factor that each row has; [..., n].
+def soft_weights(scores: torch.Tensor, scale: float, squarings: int = 6) -> torch.Tensor:
+    """In place, exp of scores [..., n] times ``scale``, but for a factor that is its row's.
 
-    exp(x) = exp(x / m)^m, with m = 2^6 and the second-order series: 1 + y + y^2 / 2 =
-    ((1 + y)^2 + 1) / 2. For y below -1 it is held at 2^-64 of the largest.
+    exp(x) = exp(y)^m with y = x / m, m a power of two, and the series of second order for exp(y):
+    1 + y + y^2 / 2 = ((1 + y)^2 + 1) / 2. It is relatively wrong by x^3 / (6 m^2), and held at
+    2^-m of the largest, which is 0 here, for x below -m. The half cancels with the row's sum.
     """
     x = scores.sub_(scores.amax(-1, keepdim=True))
-    x = x.mul_(scale / 64).add_(1.0).clamp_(min=0.0)
-    x = x.mul_(x).add_(1.0).mul_(0.5)
-    for _ in range(6):
+    x = x.mul_(scale / 2.0**squarings).add_(1.0).clamp_(min=0.0)
+    x = x.mul_(x).add_(1.0)
+    for _ in range(squarings):
         x = x.mul_(x)
     return x
 
@@ -208,75 +231,121 @@ def sites(layer: str) -> tuple[str, list[str]]:
     return f"{layer}.input", [f"{layer}.output.{part}" for part in range(parts)]
 
 
-def per_tensor(weight: torch.Tensor, parts: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Int8 of a weight [out, ...], and the scale of each of ``parts`` equal parts of its rows."""
-    scales, whole = [], []
-    for part in weight.double().chunk(parts):
-        scale = part.abs().max().clamp(min=torch.finfo(torch.float32).eps) / 127
-        scales.append(scale)
-        whole.append((part / scale).round().to(torch.int8))
-    return torch.cat(whole), torch.stack(scales)
-
-
 def install(
-    model: nn.Module,
-    arrays: Mapping[str, tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]],
-    ranges: Mapping[str, Range],
+    model: nn.Module, arrays: Mapping[str, Arrays], ranges: Mapping[str, Range]
 ) -> nn.Module:
-    """Put static layers into a shaped model, in place.
-
-    ``arrays`` has int8 weight [out, in], scale [parts] and bias [out] or None of each layer that
-    is to be static.
-    """
-    for layer, (weight, scale, bias) in arrays.items():
-        given, answered = (sites(layer)[0], sites(layer)[1])
-        found = [ranges[name] for name in answered]
-        model.set_submodule(layer, _static(weight, scale, bias, ranges[given], found))
+    """Put the layers that have ``arrays`` into a shaped model, in place."""
+    use_qnnpack()
     for name, module in list(model.named_modules()):
-        if type(module) is Mlp and {f"{name}.fc1", f"{name}.fc2"} <= arrays.keys():
-            if isinstance(module.norm, nn.Identity):
-                model.set_submodule(name, _table_mlp(module, name, arrays, ranges))
+        if _takes_table(module) and {f"{name}.fc1", f"{name}.fc2"} <= arrays.keys():
+            model.set_submodule(name, _table_mlp(module, name, arrays, ranges))
+    for layer, its in arrays.items():
+        if not isinstance(model.get_submodule(layer), StaticLinear):
+            model.set_submodule(layer, static_linear(layer, its, ranges))
     return model
 
 
-def _static(
-    weight: torch.Tensor,
-    scale: torch.Tensor,
-    bias: torch.Tensor | None,
-    given: Range,
-    answered: list[Range],
-    units: Callable[[Range], Range] = lambda found: found,
-) -> StaticLinear:
-    """``units`` changes the unit of the outputs: numbers of another range, the same codes."""
-    count = len(scale)
-    biases = [None] * count if bias is None else list(bias.chunk(count))
+def _takes_table(module: nn.Module) -> bool:
+    return type(module) is Mlp and isinstance(module.norm, nn.Identity)
+
+
+def static_linear(layer: str, arrays: Arrays, ranges: Mapping[str, Range]) -> StaticLinear:
+    """One layer, its outputs in the values' own unit."""
+    given, answered = sites(layer)
+    return _linear(arrays, ranges[given], [ranges[name] for name in answered])
+
+
+def _linear(arrays: Arrays, given: Range, answered: Sequence[Range]) -> StaticLinear:
+    count = len(arrays.scale)
+    biases = [None] * count if arrays.bias is None else list(arrays.bias.chunk(count))
     parts = []
-    for rows, step, offset, found in zip(
-        weight.chunk(count), scale, biases, answered, strict=True
+    for rows, scale, bias, found in zip(
+        arrays.weight.chunk(count), arrays.scale, biases, answered, strict=True
     ):
-        shown = units(found)
-        factor = shown.scale / found.scale
-        part = QuantizedLinear(rows.shape[1], len(rows), bias_=offset is not None)
-        packed = torch._make_per_tensor_quantized_tensor(rows, float(step) * factor, 0)
-        part.set_weight_bias(packed, None if offset is None else (offset * factor).float())
-        part.scale, part.zero_point = shown.scale, shown.zero_point + LOWEST
+        part = QuantizedLinear(rows.shape[1], len(rows), bias_=bias is not None)
+        packed = torch._make_per_tensor_quantized_tensor(rows, float(scale), 0)
+        part.set_weight_bias(packed, bias)
+        part.scale, part.zero_point = found.scale, found.zero_point + LOWEST
         parts.append(part)
     return StaticLinear(parts, given)
 
 
+def _in_codes(arrays: Arrays, answered: Range) -> Arrays:
+    """The layer whose outputs are where these outputs lie in their range: 0 to 255."""
+    bias = torch.zeros(len(arrays.weight)) if arrays.bias is None else arrays.bias
+    moved = bias.double() / answered.scale + answered.zero_point
+    return Arrays(arrays.weight, arrays.scale / answered.scale, moved.float())
+
+
 def _table_mlp(
-    mlp: Any,
-    name: str,
-    arrays: Mapping[str, tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]],
-    ranges: Mapping[str, Range],
+    mlp: Any, name: str, arrays: Mapping[str, Arrays], ranges: Mapping[str, Range]
 ) -> TableMlp:
     given, (answered,) = sites(f"{name}.fc1")
-    before = ranges[answered]
-    after = ranges[sites(f"{name}.fc2")[0]]
-    steps = torch.arange(LEVELS, dtype=torch.float64)
+    before, after = ranges[answered], ranges[sites(f"{name}.fc2")[0]]
+    where = torch.arange(LEVELS, dtype=torch.float64)
     with torch.no_grad():
-        values = mlp.act((steps - before.zero_point) * before.scale)
-    codes = (values / after.scale).round() + after.zero_point
-    table = (codes.clamp(0, LEVELS - 1) + LOWEST).to(torch.int8)
-    fc1 = _static(*arrays[f"{name}.fc1"], ranges[given], [before], lambda _: Range(1.0, 0))
-    return TableMlp(fc1, mlp.fc2, table, after.scale, after.zero_point + LOWEST)
+        values = mlp.act((where - before.zero_point) * before.scale)
+    codes = ((values / after.scale).round() + after.zero_point).clamp(0, LEVELS - 1)
+    fc1 = _linear(_in_codes(arrays[f"{name}.fc1"], before), ranges[given], [Range(1.0, 0)])
+    fc2 = static_linear(f"{name}.fc2", arrays[f"{name}.fc2"], ranges)
+    table = (codes + LOWEST).to(torch.int8)
+    return TableMlp(fc1, fc2, table, after.scale, after.zero_point + LOWEST)
+
+
+def calibrated(
+    model: nn.Module, names: Iterable[str], batches: Sequence[torch.Tensor]
+) -> dict[str, Range]:
+    """Run float images [n, 3, H, W] through a shaped model; return the ranges of layers ``names``.
+
+    Ranges are those with which the model's answers are nearest to float's when these are static.
+    """
+    names = list(names)
+    seen = {site: Values() for name in names for site in (sites(name)[0], *sites(name)[1])}
+    judged = batches[: max(1, JUDGED // len(batches[0]))]
+    with torch.inference_mode():
+        expected = [_watched(model, names, seen, Values.extend, batch) for batch in batches]
+        for batch in batches:
+            _watched(model, names, seen, Values.count, batch)
+    arrays = {name: arrays_of(model, name) for name in names}
+
+    def error(ranges: dict[str, Range]) -> float:
+        quantized = install(copy.deepcopy(model), arrays, ranges)
+        with torch.inference_mode():
+            pairs = zip(judged, expected, strict=False)
+            return sum(float((quantized(batch) - y).square().sum()) for batch, y in pairs)
+
+    return choose(seen, error)
+
+
+def arrays_of(model: nn.Module, name: str) -> Arrays:
+    """Quantize one float layer of a shaped model."""
+    layer = model.get_submodule(name)
+    assert isinstance(layer, nn.Linear)
+    return Arrays.of(layer, len(sites(name)[1]))
+
+
+def _watched(
+    model: nn.Module,
+    names: Iterable[str],
+    seen: Mapping[str, Values],
+    see: Any,
+    batch: torch.Tensor,
+) -> torch.Tensor:
+    """The answer to a batch, while ``see`` is shown what the layers are given and answer."""
+
+    def hold(name: str) -> Any:
+        def hook(_: nn.Module, given: tuple[torch.Tensor, ...], answer: torch.Tensor) -> None:
+            before, after = sites(name)
+            see(seen[before], given[0])
+            for site, part in zip(after, answer.chunk(len(after), -1), strict=True):
+                see(seen[site], part)
+
+        return hook
+
+    hooks = [model.get_submodule(name).register_forward_hook(hold(name)) for name in names]
+    try:
+        answer: torch.Tensor = model(batch)
+        return answer
+    finally:
+        for hook in hooks:
+            hook.remove()
