@@ -92,7 +92,7 @@ def _quantize_static(params: Quantize, checkpoint: Path, samples: Path, out: Pat
 def _quantize_symmetric(params: Quantize, checkpoint: Path, samples: Path, out: Path) -> None:
     import torch
 
-    from pipeline.support import symmetric
+    from pipeline.support import forms, symmetric
     from pipeline.support.images import calibration_input
     from pipeline.support.quantized import (
         load_shaped,
@@ -105,9 +105,12 @@ def _quantize_symmetric(params: Quantize, checkpoint: Path, samples: Path, out: 
     every = weighted_layers(model)
     others = matching(every, params.keep_float)
     others |= matching(every, params.keep_dynamic, "keep_dynamic")
-    names = [name for name in symmetric.layers(model) if name not in others]
-    images = calibration_input(samples, contract.preprocessing, f"quantize.scheme: {params.scheme}")
-    ranges = symmetric.calibrated(model, names, torch.from_numpy(images).split(BATCH))
+    names = [name for name in forms.layers(model) if name not in others]
+    ranges = {}
+    if names:
+        asking = f"quantize.scheme: {params.scheme}"
+        images = calibration_input(samples, contract.preprocessing, asking)
+        ranges = symmetric.calibrated(model, names, torch.from_numpy(images).split(BATCH))
     arrays = {name: symmetric.arrays_of(model, name) for name in names}
     dynamic = quantize_linears(model, "per_channel", (*params.keep_float, *names))
     save_symmetric(out, dynamic, arrays, ranges, contract)

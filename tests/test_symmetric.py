@@ -16,7 +16,7 @@ from pipeline.core.measures import weight_error_steps
 from pipeline.core.params import Params, Quantize
 from pipeline.quantize import quantize
 from pipeline.runtimes import load
-from pipeline.support import symmetric
+from pipeline.support import forms, symmetric
 from pipeline.support.ranges import Range
 from tests.conftest import ROOT, run_stages
 
@@ -68,9 +68,9 @@ def test_the_form_answers_as_the_model_does_and_int8_nearly(kind):
     model = made(kind)
     with torch.inference_mode():
         expected = model(IMAGES)
-        shaped = symmetric.shaped(copy.deepcopy(model))
+        shaped = forms.shaped(copy.deepcopy(model))
         assert sqnr_db(expected, shaped(IMAGES)) > 70
-        names = symmetric.layers(shaped)
+        names = forms.layers(shaped)
         assert len(names) == KINDS[kind][2]
         ranges = symmetric.calibrated(shaped, names, [IMAGES])
         arrays = {name: symmetric.arrays_of(shaped, name) for name in names}
@@ -81,14 +81,14 @@ def test_the_form_answers_as_the_model_does_and_int8_nearly(kind):
 def test_soft_weights_are_a_softmax_but_for_the_rows_factor(largest):
     scores = largest * torch.randn(3, 50, 50, generator=torch.Generator().manual_seed(0))
     expected = (0.125 * scores).softmax(-1)
-    found = symmetric.soft_weights(scores.clone(), 0.125)
+    found = forms.soft_weights(scores.clone(), 0.125)
     found = found / found.sum(-1, keepdim=True)
     assert sqnr_db(expected, found) > 60
     assert (found - expected).abs().max() < 1e-3
 
 
 def test_soft_weights_of_scores_far_apart_are_finite_and_not_negative():
-    found = symmetric.soft_weights(torch.tensor([[0.0, -1e6, -800.0]]), 1.0)
+    found = forms.soft_weights(torch.tensor([[0.0, -1e6, -800.0]]), 1.0)
     assert torch.isfinite(found).all()
     assert found[0, 1] <= found[0, 0] * 2.0**-60
 
@@ -122,7 +122,7 @@ def test_the_table_is_the_activation_of_every_code(bias):
     mlp = model.blocks[0].mlp
     if not bias:
         mlp.fc1.bias = None
-    shaped = symmetric.shaped(model)
+    shaped = forms.shaped(model)
     names = ["blocks.0.mlp.fc1", "blocks.0.mlp.fc2"]
     arrays = {name: symmetric.arrays_of(shaped, name) for name in names}
     ranges = {
@@ -182,10 +182,10 @@ def test_the_file_is_smaller_than_the_dynamic_one_and_agrees_with_float(healthy,
 
 def test_the_last_block_answers_for_the_tokens_that_are_read():
     for kind, tokens in (("deit", 1), ("distilled", 2)):
-        model = symmetric.shaped(made(kind))
+        model = forms.shaped(made(kind))
         with torch.inference_mode():
             assert model.forward_features(IMAGES).shape == (2, tokens, 192)
-    averaged = symmetric.shaped(made("average"))
+    averaged = forms.shaped(made("average"))
     with torch.inference_mode():
         assert averaged.forward_features(IMAGES).shape[1] == 17
 

@@ -26,7 +26,7 @@ from torch.ao.nn.quantized.dynamic import Linear as DynamicLinear
 
 from pipeline.core.contract import Contract
 from pipeline.core.errors import ParamsError
-from pipeline.support import static, symmetric, tracing
+from pipeline.support import forms, static, symmetric, tracing
 from pipeline.support.contracts import CONTRACT_FILE, MODEL_FILE, load_contract
 from pipeline.support.files import atomic, write_bytes, write_text
 from pipeline.support.models import create, load_weights
@@ -55,7 +55,7 @@ def load_model(path: Path, *, fused_attention: bool | None = None) -> tuple[nn.M
 def _dynamic(model: nn.Module, state: Arrays, about: Mapping[str, Any], source: str) -> nn.Module:
     """Give a float model its weights, and put the layers that are int8 into it."""
     if "symmetric" in about:
-        model = symmetric.shaped(model)
+        model = forms.shaped(model)
         _flat_patches(state)
     fixed = {name: _take_arrays(state, name) for name in about.get("static", [])}
     quantized = {name: _take_layer(state, name) for name in about.get("layers", [])}
@@ -116,7 +116,7 @@ def with_float_layers(path: Path, float_path: Path, names: Iterable[str]) -> nn.
 def load_shaped(path: Path) -> tuple[nn.Module, Contract]:
     """Load a float ``model.safetensors`` in the form that scheme ``static_symmetric`` quantizes."""
     model, contract = load_model(path, fused_attention=False)
-    return symmetric.shaped(model), contract
+    return forms.shaped(model), contract
 
 
 def symmetric_layers(
@@ -330,14 +330,14 @@ def _take_arrays(state: Arrays, name: str) -> symmetric.Arrays:
 
 def _flat_patches(state: Arrays) -> None:
     """A patch embedding's weight as a linear layer has it, [out, in]."""
-    key = f"{symmetric.PATCHES}.weight"
+    key = f"{forms.PATCHES}.weight"
     if key in state:
         state[key] = state[key].flatten(1)
 
 
 def _square_patches(state: Arrays, contract: Contract) -> None:
     """The reverse: as the checkpoint has it, [out, 3, height, width]."""
-    key = f"{symmetric.PATCHES}.weight"
+    key = f"{forms.PATCHES}.weight"
     if key in state and state[key].ndim == 2:
         side = round((state[key].shape[1] // contract.input_shape[1]) ** 0.5)
         state[key] = state[key].reshape(len(state[key]), -1, side, side)
