@@ -113,13 +113,19 @@ def shaped(model: Any) -> nn.Module:
 
 
 def _is_grid(embed: nn.Module) -> bool:
-    """Whether an embedding cuts the image into squares and takes each by itself."""
-    return (
-        type(embed) is PatchEmbed
-        and embed.flatten
-        and not embed.dynamic_img_pad
-        and embed.patch_size[0] == embed.patch_size[1]
-    )
+    """Whether an embedding cuts the image into patches and takes each by itself."""
+    return type(embed) is PatchEmbed and embed.flatten and not embed.dynamic_img_pad
+
+
+def cuts_patches(model: Any) -> bool:
+    """Whether a shaped model has its patch embedding as a linear layer."""
+    return isinstance(getattr(model, "patch_embed", None), PatchLinear)
+
+
+def patch_shape(model: Any) -> tuple[int, ...]:
+    """Of the patch embedding's weight as the checkpoint has it: [out, 3, height, width]."""
+    embed = model.patch_embed
+    return (-1, 3, embed.height, embed.width)
 
 
 def _as_linear(conv: nn.Conv2d) -> nn.Linear:
@@ -147,7 +153,7 @@ def _tokens_read(model: Any) -> int:
 
 def layers(model: nn.Module) -> list[str]:
     """Names of the linear layers of a shaped model that can be static, in the model's order."""
-    inside = [PATCHES] if isinstance(getattr(model, "patch_embed", None), PatchLinear) else []
+    inside = [PATCHES] if cuts_patches(model) else []
     for name, module in model.named_modules():
         if isinstance(module, CheapAttention):
             inside += [f"{name}.qkv", f"{name}.proj"]

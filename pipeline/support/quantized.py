@@ -56,7 +56,8 @@ def _dynamic(model: nn.Module, state: Arrays, about: Mapping[str, Any], source: 
     """Give a float model its weights, and put the layers that are int8 into it."""
     if "symmetric" in about:
         model = forms.shaped(model)
-        _flat_patches(state)
+        if forms.cuts_patches(model):
+            _flatten_patches(state)
     fixed = {name: _take_arrays(state, name) for name in about.get("static", [])}
     quantized = {name: _take_layer(state, name) for name in about.get("layers", [])}
     for name in (*fixed, *quantized):
@@ -127,7 +128,8 @@ def symmetric_layers(
     state, about = _read(path)
     if "symmetric" not in about:
         return None
-    _flat_patches(state)
+    if forms.PATCHES in about["static"]:
+        _flatten_patches(state)
     ranges = _ranges(about)
     found = {}
     for name in about["static"]:
@@ -217,7 +219,16 @@ def save_symmetric(
         rows = len(its.weight) // len(its.scale)
         scale = its.scale.repeat_interleave(rows) if len(its.scale) > 1 else its.scale
         whole[name] = (_packed(its.weight, scale), its.bias)
-    _save(folder, whole, model.state_dict(), about, contract)
+    floats = model.state_dict()
+    if forms.cuts_patches(model):
+        shape = forms.patch_shape(model)
+        if forms.PATCHES in whole:
+            weight, bias = whole[forms.PATCHES]
+            squares = weight.int_repr().view(shape)
+            whole[forms.PATCHES] = (_packed(squares, _scale(weight)), bias)
+        else:
+            floats[f"{forms.PATCHES}.weight"] = floats[f"{forms.PATCHES}.weight"].view(shape)
+    _save(folder, whole, floats, about, contract)
 
 
 def save_static(
@@ -259,7 +270,6 @@ def _save(
             arrays[f"{name}.bias"] = bias.detach()
     inside = tuple(f"{name}." for name in packed)
     arrays |= {key: value for key, value in floats.items() if not key.startswith(inside)}
-    _square_patches(arrays, contract)
     with atomic(folder) as new:
         new.mkdir()
         whole = {key: value.contiguous() for key, value in arrays.items()}
@@ -328,16 +338,7 @@ def _take_arrays(state: Arrays, name: str) -> symmetric.Arrays:
     )
 
 
-def _flat_patches(state: Arrays) -> None:
+def _flatten_patches(state: Arrays) -> None:
     """A patch embedding's weight as a linear layer has it, [out, in]."""
     key = f"{forms.PATCHES}.weight"
-    if key in state:
-        state[key] = state[key].flatten(1)
-
-
-def _square_patches(state: Arrays, contract: Contract) -> None:
-    """The reverse: as the checkpoint has it, [out, 3, height, width]."""
-    key = f"{forms.PATCHES}.weight"
-    if key in state and state[key].ndim == 2:
-        side = round((state[key].shape[1] // contract.input_shape[1]) ** 0.5)
-        state[key] = state[key].reshape(len(state[key]), -1, side, side)
+    state[key] = state[key].flatten(1)

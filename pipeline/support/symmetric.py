@@ -77,6 +77,8 @@ class TableMlp(nn.Module):
     the int8 input of ``fc2``.
     """
 
+    table: torch.Tensor
+
     def __init__(
         self, fc1: StaticLinear, fc2: StaticLinear, table: torch.Tensor, scale: float, zero: int
     ) -> None:
