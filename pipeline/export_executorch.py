@@ -38,6 +38,7 @@ def export_executorch(params: Quantize, checkpoint: Path, samples: Path, out: Pa
 
     from pipeline.support.quantized import load_model
 
+    params = params.elsewhere
     # Fused attention would be decomposed with a guard for fully masked rows, whose operators
     # XNNPACK lacks: twice the latency, for a case that images never have.
     model, contract = load_model(checkpoint / MODEL_FILE, fused_attention=False)
@@ -135,7 +136,7 @@ def _operators(program: Any) -> set[str]:
 def main() -> None:
     with exit_on_error():
         params = load_params().quantize
-        export_executorch(params, paths.CHECKPOINT, paths.SAMPLES, paths.EXECUTORCH)
+        export_executorch(params, paths.REWRITTEN, paths.SAMPLES, paths.EXECUTORCH)
 
 
 if __name__ == "__main__":

@@ -37,6 +37,7 @@ def export_onnx(
 
     from pipeline.support.onnx_static import quantize as quantize_static
 
+    params = params.elsewhere
     model, contract = _export_float(checkpoint)
     float_name = contract.file_name("float", ".onnx")
     with atomic(float_out) as new:
@@ -150,7 +151,7 @@ def _move_weights(model: onnx.ModelProto, path: Path) -> str:
 def main() -> None:
     with exit_on_error():
         params = load_params().quantize
-        export_onnx(params, paths.CHECKPOINT, paths.SAMPLES, paths.ONNX, paths.ONNX_INT8)
+        export_onnx(params, paths.REWRITTEN, paths.SAMPLES, paths.ONNX, paths.ONNX_INT8)
 
 
 if __name__ == "__main__":

@@ -47,6 +47,7 @@ def parity(params: Parity, artifacts: Path, out: Path) -> None:
     steps = min(params.step_samples, len(samples))
     whole = paths.delivered_files(artifacts)
     partial = {
+        "rewritten": artifacts / "rewritten" / "model.safetensors",
         "quantized": artifacts / "quantized" / "model.safetensors",
         "scripted": artifacts / "scripted" / paths.TORCHSCRIPT_FILE,
         "optimized": artifacts / "optimized" / paths.TORCHSCRIPT_FILE,
@@ -132,12 +133,18 @@ def _steps(
         for step, after in chain.items()
     }
     return steps | {
+        "rewrite": {
+            "before": "reference",
+            "after": "rewritten",
+            "after_sha256": hashes["rewritten"],
+            **between_steps(reference[:count], logits["rewritten"]),
+        },
         "export_onnx": {
             "before": "reference",
             "after": "onnx",
             "after_sha256": hashes["onnx"],
             **between_steps(reference, logits["onnx"]),
-        }
+        },
     }
 
 
@@ -147,9 +154,9 @@ def _weights(artifacts: Path) -> dict[str, Any]:
 
     from pipeline.support.quantized import float_arrays
 
-    checkpoint = artifacts / "checkpoint" / "model.safetensors"
+    rewritten = artifacts / "rewritten" / "model.safetensors"
     quantized = artifacts / "quantized" / "model.safetensors"
-    floats = {key: value.numpy() for key, value in float_arrays(checkpoint, quantized).items()}
+    floats = {key: value.numpy() for key, value in float_arrays(rewritten, quantized).items()}
     arrays = load_file(quantized)
     errors = {
         key.removesuffix(".scale"): weight_error_steps(

@@ -26,27 +26,29 @@ def run_stages(params: Params, artifacts: Path, *stages: str) -> None:
     from pipeline.parity import parity
     from pipeline.quantize import quantize
     from pipeline.reference import reference
+    from pipeline.rewrite import rewrite
     from pipeline.samples import samples
     from pipeline.script import script
     from pipeline.support.contracts import load_contract
 
     a = artifacts
-    checkpoint = a / "checkpoint"
+    checkpoint, rewritten = a / "checkpoint", a / "rewritten"
     run: dict[str, Callable[[], object]] = {
         "fetch": lambda: fetch(params, checkpoint),
         "samples": lambda: samples(params.samples, load_contract(checkpoint), a / "samples"),
         "reference": lambda: reference(
             params.reference, checkpoint, a / "samples", a / "reference"
         ),
-        "quantize": lambda: quantize(params.quantize, checkpoint, a / "samples", a / "quantized"),
+        "rewrite": lambda: rewrite(params.rewrite, checkpoint, a / "samples", rewritten),
+        "quantize": lambda: quantize(params.quantize, rewritten, a / "samples", a / "quantized"),
         "script": lambda: script(a / "quantized", a / "scripted"),
         "optimize": lambda: optimize(a / "scripted", a / "optimized"),
         "lite": lambda: lite(params.quantize, a / "optimized", a / "lite"),
         "export_onnx": lambda: export_onnx(
-            params.quantize, checkpoint, a / "samples", a / "onnx", a / "onnx_int8"
+            params.quantize, rewritten, a / "samples", a / "onnx", a / "onnx_int8"
         ),
         "export_executorch": lambda: export_executorch(
-            params.quantize, checkpoint, a / "samples", a / "executorch"
+            params.quantize, rewritten, a / "samples", a / "executorch"
         ),
         "golden": lambda: golden(params, a, a / "golden"),
         "parity": lambda: parity(params.parity, a, a / "parity"),
@@ -84,7 +86,7 @@ def healthy(params: Params, tmp_path_factory: pytest.TempPathFactory) -> Path:
         run_stages(
             params,
             artifacts,
-            *("fetch", "samples", "reference", "quantize", "script", "optimize", "lite"),
+            *("fetch", "samples", "reference", "rewrite", "quantize", "script", "optimize", "lite"),
             *("export_onnx", "export_executorch", "golden", "parity", "latency"),
         )
     return artifacts

@@ -26,7 +26,7 @@ from torch.ao.nn.quantized.dynamic import Linear as DynamicLinear
 
 from pipeline.core.contract import Contract
 from pipeline.core.errors import ParamsError
-from pipeline.support import static, tracing
+from pipeline.support import forms, static, symmetric, tracing
 from pipeline.support.contracts import CONTRACT_FILE, MODEL_FILE, load_contract
 from pipeline.support.files import atomic, write_bytes, write_text
 from pipeline.support.models import create, load_weights
@@ -49,13 +49,27 @@ def load_model(path: Path, *, fused_attention: bool | None = None) -> tuple[nn.M
     model = empty_model(contract, fused_attention=fused_attention is not False)
     if "ranges" in about:
         return _static(model, contract, state, about), contract
+    return _dynamic(model, state, about, str(path)), contract
+
+
+def _dynamic(model: nn.Module, state: Arrays, about: Mapping[str, Any], source: str) -> nn.Module:
+    """Give a float model its weights, and put the layers that are int8 into it."""
+    if "symmetric" in about:
+        model = forms.shaped(model)
+        if forms.cuts_patches(model):
+            _flatten_patches(state)
+    fixed = {name: _take_arrays(state, name) for name in about.get("static", [])}
     quantized = {name: _take_layer(state, name) for name in about.get("layers", [])}
-    for name in quantized:
+    for name in (*fixed, *quantized):
         model.set_submodule(name, nn.Identity())
-    load_weights(model, state, str(path))
+    load_weights(model, state, source)
     for name, layer in quantized.items():
         model.set_submodule(name, layer)
-    return model.eval(), contract
+    return symmetric.install(model, fixed, _ranges(about)).eval()
+
+
+def _ranges(about: Mapping[str, Any]) -> dict[str, Range]:
+    return {name: Range(*values) for name, values in about.get("symmetric", {}).items()}
 
 
 def empty_model(contract: Contract, *, fused_attention: bool) -> nn.Module:
@@ -89,11 +103,40 @@ def with_float_layers(path: Path, float_path: Path, names: Iterable[str]) -> nn.
     state, about = _read(path)
     if "ranges" in about:
         return _converted(load_fused(float_path), state, about, {*about["keep_float"], *names})
-    model, _ = load_model(path)
-    floats, _ = load_model(float_path)
+    floats, _ = _read(float_path)
+    names = set(names)
     for name in names:
-        model.set_submodule(name, floats.get_submodule(name))
-    return model
+        state |= {key: floats[key] for key in floats if key.rpartition(".")[0] == name}
+        state.pop(f"{name}.scale", None)
+    for kind in ("layers", "static"):
+        about[kind] = [name for name in about.get(kind, []) if name not in names]
+    model = empty_model(load_contract(path.parent), fused_attention=about["fused_attention"])
+    return _dynamic(model, state, about, str(path))
+
+
+def load_shaped(path: Path) -> tuple[nn.Module, Contract]:
+    """Load a float ``model.safetensors`` in the form that scheme ``static_symmetric`` quantizes."""
+    model, contract = load_model(path, fused_attention=False)
+    return forms.shaped(model), contract
+
+
+def symmetric_layers(
+    path: Path,
+) -> dict[str, tuple[symmetric.StaticLinear, torch.Tensor]] | None:
+    """The static layers of a file of scheme ``static_symmetric``, each alone, and their quantized
+    weights; None for a file of another scheme."""
+    state, about = _read(path)
+    if "symmetric" not in about:
+        return None
+    if forms.PATCHES in about["static"]:
+        _flatten_patches(state)
+    ranges = _ranges(about)
+    found = {}
+    for name in about["static"]:
+        weight = _packed(state[f"{name}.weight"], state[f"{name}.scale"])
+        arrays = _take_arrays(state, name)
+        found[name] = (symmetric.static_linear(name, arrays, ranges), weight)
+    return found
 
 
 def ranges_of(path: Path) -> dict[str, Range]:
@@ -152,6 +195,42 @@ def save_dynamic(
     _save(folder, packed, model.state_dict(), about, contract)
 
 
+def save_symmetric(
+    folder: Path,
+    model: nn.Module,
+    arrays: Mapping[str, symmetric.Arrays],
+    ranges: Mapping[str, Range],
+    contract: Contract,
+) -> None:
+    """Write a shaped model whose layers are dynamic int8 but for those that have ``arrays``."""
+    packed = {
+        name: module._weight_bias()
+        for name, module in model.named_modules()
+        if isinstance(module, DynamicLinear)
+    }
+    about = {
+        "layers": list(packed),
+        "static": list(arrays),
+        "fused_attention": False,
+        "symmetric": {name: [known.scale, known.zero_point] for name, known in ranges.items()},
+    }
+    whole = dict(packed)
+    for name, its in arrays.items():
+        rows = len(its.weight) // len(its.scale)
+        scale = its.scale.repeat_interleave(rows) if len(its.scale) > 1 else its.scale
+        whole[name] = (_packed(its.weight, scale), its.bias)
+    floats = model.state_dict()
+    if forms.cuts_patches(model):
+        shape = forms.patch_shape(model)
+        if forms.PATCHES in whole:
+            weight, bias = whole[forms.PATCHES]
+            squares = weight.int_repr().view(shape)
+            whole[forms.PATCHES] = (_packed(squares, _scale(weight)), bias)
+        else:
+            floats[f"{forms.PATCHES}.weight"] = floats[f"{forms.PATCHES}.weight"].view(shape)
+    _save(folder, whole, floats, about, contract)
+
+
 def save_static(
     folder: Path,
     fused: fx.GraphModule,
@@ -201,8 +280,10 @@ def _save(
         write_text(new / CONTRACT_FILE, contract.to_json())
 
 
-def matching(names: Iterable[str], patterns: tuple[str, ...]) -> set[str]:
-    """The layers that the patterns of ``quantize.keep_float`` name.
+def matching(
+    names: Iterable[str], patterns: tuple[str, ...], parameter: str = "keep_float"
+) -> set[str]:
+    """The layers that the patterns of a parameter of ``quantize`` name.
 
     Raises:
         ParamsError: a pattern names no layer that is quantized.
@@ -213,7 +294,7 @@ def matching(names: Iterable[str], patterns: tuple[str, ...]) -> set[str]:
         some = {name for name in names if fnmatchcase(name, pattern)}
         if not some:
             raise ParamsError(
-                f"params.yaml: quantize.keep_float: {pattern!r} names no layer that is quantized; "
+                f"params.yaml: quantize.{parameter}: {pattern!r} names no layer that is quantized; "
                 f"there are e.g. {', '.join(names[:5])}"
             )
         found |= some
@@ -246,3 +327,18 @@ def _take_layer(state: Arrays, name: str) -> DynamicLinear:
     layer = DynamicLinear(integers.shape[1], integers.shape[0], bias_=bias is not None)
     layer.set_weight_bias(_packed(integers, scale), bias)
     return layer
+
+
+def _take_arrays(state: Arrays, name: str) -> symmetric.Arrays:
+    """What a static layer is made of, taken out of ``state``."""
+    weight, scale = state.pop(f"{name}.weight"), state.pop(f"{name}.scale")
+    parts = len(symmetric.sites(name)[1])
+    return symmetric.Arrays(
+        weight, scale[:: max(1, len(scale) // parts)], state.pop(f"{name}.bias", None)
+    )
+
+
+def _flatten_patches(state: Arrays) -> None:
+    """A patch embedding's weight as a linear layer has it, [out, in]."""
+    key = f"{forms.PATCHES}.weight"
+    state[key] = state[key].flatten(1)

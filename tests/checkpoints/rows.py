@@ -110,7 +110,7 @@ def run(row: Row, folder: Path) -> Result:
     run_stages(
         params,
         artifacts,
-        *("samples", "reference", "quantize", "script", "optimize", "lite"),
+        *("samples", "reference", "rewrite", "quantize", "script", "optimize", "lite"),
         *("export_onnx", "export_executorch", "golden", "parity", "latency"),
     )
     nothing = Recorded(baselines=folder / "none", devices=folder / "none")
