@@ -57,9 +57,7 @@ class _Taken:
     duplicates: list[str] = field(default_factory=list)
 
 
-def samples(
-    params: Samples, contract: Contract, out: Path, apart_from: Path | None = None
-) -> None:
+def samples(params: Samples, contract: Contract, out: Path, apart_from: Path | None = None) -> None:
     """Write folder ``out``: ``images.npy``, ``calibration.npy`` and ``samples.json``.
 
     No image of folder ``apart_from``, of evaluation or calibration, is taken again: neither its

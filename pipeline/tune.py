@@ -43,7 +43,7 @@ from pipeline.core.tuning import (
 )
 from pipeline.support import paths
 from pipeline.support.contracts import MODEL_FILE
-from pipeline.support.files import beside, read_json, write_text
+from pipeline.support.files import atomic, read_json
 from pipeline.support.machine import fingerprint
 
 if TYPE_CHECKING:
@@ -314,7 +314,7 @@ def _plot(found: list[Result], front: list[Result], best: Result | None, path: P
     matplotlib.use("svg")
     from matplotlib import pyplot
 
-    with matplotlib.rc_context({"svg.hashsalt": "edge-vit", "font.size": 8}), beside(path) as new:
+    with matplotlib.rc_context({"svg.hashsalt": "edge-vit", "font.size": 8}), atomic(path) as new:
         figure, axes = pyplot.subplots(figsize=(7, 4.5))
         for fit, marker, label in ((True, "o", "keeps all limits"), (False, "x", "does not")):
             some = [r for r in found if (r.violation == 0) is fit]
