@@ -88,7 +88,7 @@ class Tuner:
             return self._of(trial, path)
 
     def recipe(self, trial: optuna.Trial) -> Recipe:
-        if trial.number == 0:  # what the user has, which need not lie in the space
+        if trial.user_attrs.get("from") == OWN:  # need not lie in the space
             return Recipe(self.params.rewrite, self.params.quantize)
         return self.space.suggest(trial)
 
@@ -219,12 +219,10 @@ def _go_on(optuna: Any, study: Any, first: list[dict[str, Any]]) -> None:
     states = optuna.trial.TrialState
     for trial in study.get_trials(deepcopy=False, states=[states.RUNNING]):
         study.tell(trial.number, state=states.FAIL)
-    if not study.trials:
+    kept = study.get_trials(states=[states.COMPLETE, states.PRUNED, states.WAITING])
+    if not any(trial.user_attrs.get("from") == OWN for trial in kept):
         study.enqueue_trial({}, user_attrs={"from": OWN})
-    done = [
-        trial.system_attrs.get("fixed_params")
-        for trial in study.get_trials(states=[states.COMPLETE, states.PRUNED, states.WAITING])
-    ]
+    done = [trial.system_attrs.get("fixed_params") for trial in kept]
     for fixed in first:
         if fixed not in done:
             study.enqueue_trial(fixed)
