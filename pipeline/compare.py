@@ -130,18 +130,13 @@ def table(rows: Mapping[str, Row]) -> str:
             "" if name == FLOAT else "yes" if row.agrees else "NO",
             "" if name == FLOAT else "equal" if row.sqnr_db is None else f"{row.sqnr_db:.1f}",
             f"{row.latency_ms:.1f}",
-            "1" if name == FLOAT else _ratio(row),
+            "1" if name == FLOAT else f"{row.ratio:.2f} {row.ratio_interval:.2f}",
             f"{row.size_mb:.2f}",
         ]
         for name, row in rows.items()
     ]
     heads = ["file", "answer", "score", "as float", "SQNR dB", "median ms", "time of float", "MB"]
     return tabulate(shown, heads, tablefmt="github", disable_numparse=True)
-
-
-def _ratio(row: Row) -> str:
-    interval = row.ratio_interval
-    return f"{row.ratio:.2f} [{interval.low:.2f}, {interval.high:.2f}]"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

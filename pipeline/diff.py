@@ -19,7 +19,6 @@ from pipeline.core import changes
 from pipeline.core.changes import Change, Operators
 from pipeline.core.criterion import FORMATS, NAMES
 from pipeline.core.errors import IntegrityError, exit_on_error
-from pipeline.core.statistics import Interval
 from pipeline.releasing import differences
 from pipeline.releasing.differences import KEYS, Accuracy, Agreement, Cost, Opened, Share
 
@@ -93,7 +92,7 @@ def _files(found: Difference) -> str:
             (
                 NAMES.get(key, "float (PyTorch)"),
                 *(_share(getattr(accuracy, side)) for side in SIDES),
-                f"{accuracy.drop.drop_pp:+.2f} {_range(accuracy.drop.interval_pp, '+.2f')}"
+                f"{accuracy.drop.drop_pp:+.2f} {accuracy.drop.interval_pp:+.2f}"
                 if accuracy.drop
                 else "",
                 *_agreement(agreement),
@@ -117,7 +116,7 @@ def _cost(found: Cost) -> tuple[str, str, str]:
     sizes = [None if size is None else size / 1e6 for size in found.size_bytes]
     time = found.note
     if found.time_ratio is not None:
-        bounds = f" {_range(found.time_interval, '.2f')}" if found.time_interval else ""
+        bounds = f" {found.time_interval:.2f}" if found.time_interval else ""
         time = f"x {found.time_ratio:.2f}{bounds} ({found.note})"
     return _pair(sizes, ".2f"), time, _pair(list(found.instructions_m), ".1f")
 
@@ -145,12 +144,7 @@ def _operators(found: dict[str, Operators]) -> list[str]:
 def _share(found: Share | None) -> str:
     if found is None:
         return ""
-    hundred = Interval(100 * found.interval.low, 100 * found.interval.high)
-    return f"{100 * found.value:.2f} {_range(hundred, '.2f')}"
-
-
-def _range(interval: Interval, digits: str) -> str:
-    return f"[{interval.low:{digits}}, {interval.high:{digits}}]"
+    return f"{100 * found.value:.2f} {found.interval.percent:.2f}"
 
 
 def main(arguments: list[str] | None = None) -> None:

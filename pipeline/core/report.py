@@ -12,7 +12,6 @@ from tabulate import tabulate
 from pipeline.core import matrix, statistics, timing
 from pipeline.core.criterion import FAIL, FORMATS, NAMES, PASS, UNDECIDED, Criterion
 from pipeline.core.params import Gate
-from pipeline.core.statistics import Interval
 from pipeline.core.verdict import Evidence, Verdict
 
 WORN = 0.5  # of the margin; luck beyond it is warned of
@@ -207,7 +206,7 @@ def _file_row(
     if pairs:
         accuracy = _percent(pairs["both"] + pairs["only_edge"], count, confidence)
         lost = statistics.paired_drop(**pairs, confidence=confidence)
-        drop = f"{lost.drop_pp:+.2f} {_range(lost.interval_pp, 2)}"
+        drop = f"{lost.drop_pp:+.2f} {lost.interval_pp:.2f}"
     ratio = timing.bootstrap_ratio(
         timed["runs_ms"], latency["artefacts"]["float"]["runs_ms"], confidence
     )
@@ -219,18 +218,13 @@ def _file_row(
         _percent(measured["top1_equal"], count, confidence),
         f"{measured['sqnr_db']:.1f}",
         f"{timing.median(timed['runs_ms']):.1f}",
-        f"{ratio.median:.2f} {_range(ratio.interval, 2)}",
+        f"{ratio.median:.2f} {ratio.interval:.2f}",
     )
 
 
 def _percent(successes: int, count: int, confidence: float) -> str:
     interval = statistics.wilson(successes, count, confidence)
-    hundred = Interval(100 * interval.low, 100 * interval.high)
-    return f"{100 * successes / count:.2f} {_range(hundred, 2)}"
-
-
-def _range(interval: Interval, digits: int) -> str:
-    return f"[{interval.low:.{digits}f}, {interval.high:.{digits}f}]"
+    return f"{100 * successes / count:.2f} {interval.percent:.2f}"
 
 
 def _numbers(c: Criterion) -> str:
@@ -245,7 +239,7 @@ def _value(c: Criterion) -> str:
 
 
 def _interval(c: Criterion) -> str:
-    return f"[{c.interval.low:.4g}, {c.interval.high:.4g}]" if c.interval else ""
+    return f"{c.interval:.4g}" if c.interval else ""
 
 
 def _limit(c: Criterion) -> str:

@@ -24,6 +24,15 @@ class Interval:
     low: float
     high: float
 
+    def __format__(self, digits: str) -> str:
+        """``[low, high]``, each end formatted by ``digits``."""
+        return f"[{self.low:{digits}}, {self.high:{digits}}]"
+
+    @property
+    def percent(self) -> Interval:
+        """That of a proportion, in percent."""
+        return Interval(100 * self.low, 100 * self.high)
+
 
 @dataclass(frozen=True)
 class PairedDrop:

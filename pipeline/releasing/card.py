@@ -183,8 +183,7 @@ def _words(number: Number) -> str | None:
     interval = number.interval
     if verb is None or interval is None:
         return None
-    low, high = 100 * interval.low, 100 * interval.high
-    return f"{100 * number.value:.2f}% [{low:.2f}, {high:.2f}] {verb}"
+    return f"{100 * number.value:.2f}% {interval.percent:.2f} {verb}"
 
 
 def plain(text: object) -> str:

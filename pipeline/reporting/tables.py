@@ -183,7 +183,7 @@ def number_line(c: Criterion) -> NumberLine | None:
         limits=tuple(place(limit) for limit in limits),
         interval=Interval(place(interval.low), place(interval.high)) if c.interval else None,
         value=place(c.value),
-        words=f"{c.value:.4g} {_range(c.interval) if c.interval else ''} on a line where "
+        words=f"{c.value:.4g} {format(c.interval, '.4g') if c.interval else ''} on a line where "
         f"{words}{c.limit:.4g} is allowed",
     )
 
@@ -246,7 +246,7 @@ def _nearness(measured: Mapping[str, Any], confidence: float) -> tuple[Cell, ...
     if pairs:
         accuracy = _percent(pairs["both"] + pairs["only_edge"], count, confidence)
         lost = statistics.paired_drop(**pairs, confidence=confidence)
-        drop = Cell(f"{lost.drop_pp:+.2f}", _range(lost.interval_pp, "+.2f"))
+        drop = Cell(f"{lost.drop_pp:+.2f}", f"{lost.interval_pp:+.2f}")
     return (
         accuracy,
         drop,
@@ -263,7 +263,7 @@ def _timing(
     ratio = Cell("1")
     if runs is not base:
         found = timing.bootstrap_ratio(runs, base, confidence)
-        ratio = Cell(f"{found.median:.2f}", _range(found.interval, ".2f"))
+        ratio = Cell(f"{found.median:.2f}", f"{found.interval:.2f}")
     return (
         *(_quantile(runs, quantile) for quantile in QUANTILES),
         ratio,
@@ -292,7 +292,7 @@ def _judged(c: Criterion) -> Judged:
         name=c.name,
         outcome=c.outcome,
         value="" if c.value is None else f"{c.value:.4g} {c.unit}".strip(),
-        interval=_range(c.interval) if c.interval else "",
+        interval=f"{c.interval:.4g}" if c.interval else "",
         limit="" if c.limit is None else f"{c.limit:.4g} {c.unit}".strip(),
         line=number_line(c),
         note=c.note,
@@ -302,12 +302,7 @@ def _judged(c: Criterion) -> Judged:
 
 def _percent(successes: int, count: int, confidence: float) -> Cell:
     interval = statistics.wilson(successes, count, confidence)
-    hundred = Interval(100 * interval.low, 100 * interval.high)
-    return Cell(f"{100 * successes / count:.2f}", _range(hundred, ".2f"))
-
-
-def _range(interval: Interval, digits: str = ".4g") -> str:
-    return f"[{interval.low:{digits}}, {interval.high:{digits}}]"
+    return Cell(f"{100 * successes / count:.2f}", f"{interval.percent:.2f}")
 
 
 def _megabytes(size: float) -> str:
