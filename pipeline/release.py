@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from pipeline.core.errors import InputError, IntegrityError, exit_on_error
+from pipeline.core.errors import InputError, exit_on_error
 from pipeline.core.params import load_params
 from pipeline.registry.git import Git
 from pipeline.registry.names import registry_name
@@ -18,7 +18,7 @@ from pipeline.registry.released import Releasing
 from pipeline.registry.steps import alone, carry_out
 from pipeline.registry.store import open_store
 from pipeline.releasing import hub
-from pipeline.releasing.verification import verify
+from pipeline.releasing.verification import require_whole
 from pipeline.support import paths
 from pipeline.support.contracts import load_contract
 from pipeline.support.releases import newest_release
@@ -61,9 +61,7 @@ def upload(folder: Path, to: str, yes: bool) -> None:
     """
     if not to.startswith(HUB):
         raise InputError(f"--to must be an address such as {HUB}ORG/NAME, got {to}")
-    if problems := verify(folder):
-        listed = "\n  ".join(problems)
-        raise IntegrityError(f"{folder} is not what was published:\n  {listed}")
+    require_whole(folder)
     print(f"upload {folder}" + ("" if yes else ": a dry run, nothing is changed; --yes does this:"))
     for line in hub.upload(folder, to.removeprefix(HUB), do=yes):
         print(f"  {line}")

@@ -27,7 +27,7 @@ from pipeline.registry.store import Store, Tree
 from pipeline.registry.tags import FOLDER, MODEL, SUMS, TREE, Registry, Tag, message
 from pipeline.releasing.folder import VERDICT_FILE
 from pipeline.releasing.signing import sign
-from pipeline.releasing.verification import verify
+from pipeline.releasing.verification import require_whole
 from pipeline.support.contracts import load_contract
 from pipeline.support.files import read_json, sha256_file
 
@@ -141,10 +141,7 @@ class Releasing:
         published = f"{self.contract.name}-{self.contract.version}"
         if self.folder.resolve().name != published:
             raise IntegrityError(f"{self.folder} holds {published}; publish it again")
-        problems = verify(self.folder)
-        if problems:
-            listed = "\n  ".join(problems)
-            raise IntegrityError(f"{self.folder} is not what was published:\n  {listed}")
+        require_whole(self.folder)
 
     def sign(self) -> None:
         assert self.key

@@ -79,6 +79,18 @@ def verify(folder: Path, public_key: Path | None = None) -> list[str]:
     return examine(folder, public_key).problems
 
 
+def require_whole(folder: Path) -> None:
+    """Stop where `verify` finds a problem.
+
+    Raises:
+        InputError: ``folder`` is none.
+        IntegrityError: lists every problem.
+    """
+    if problems := verify(folder):
+        listed = "\n  ".join(problems)
+        raise IntegrityError(f"{folder} is not what was published:\n  {listed}")
+
+
 def examine(folder: Path, public_key: Path | None = None) -> Examined:
     """As `verify`, with what was found to hold."""
     if not folder.is_dir():

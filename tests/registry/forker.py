@@ -17,6 +17,7 @@ from typing import NoReturn
 
 from pipeline import cli, promote, release, rollback  # noqa: F401
 from pipeline.registry import git, released, staged, steps
+from pipeline.releasing import verification
 from pipeline.support.releases import check_sums
 from tests.registry.place import PUSH
 
@@ -54,7 +55,7 @@ def child(
     os.dup2(number, 1)
     os.dup2(number, 2)
     if small:  # these have no model files; what all of `verify` refuses is tested beside it
-        released.verify = lambda folder: check_sums(folder).problems  # type: ignore[assignment]
+        verification.verify = lambda folder: check_sums(folder).problems  # type: ignore[assignment]
     if kill:
         make_deadly(kill)
     status = 0
