@@ -11,14 +11,14 @@ import base64
 import hashlib
 import json
 import re
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
+from http.server import BaseHTTPRequestHandler
 from urllib.parse import unquote, urlsplit
 
 import yaml
+
+from tests.loopback import Loopback
 
 TOKEN = "hf_of_a_test"
 LARGE = (".ptl", ".onnx", ".pte", ".npz", ".f32", ".png", ".jpg")  # as .gitattributes would say
@@ -59,7 +59,7 @@ class Refused(Exception):
         self.status, self.code = status, code
 
 
-class Hub:
+class Hub(Loopback):
     """Serves while in a ``with`` block."""
 
     def __init__(self) -> None:
@@ -105,21 +105,7 @@ class Hub:
             def log_message(self, format: str, *args: object) -> None:
                 pass
 
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.address = f"http://127.0.0.1:{self.server.server_port}"
-
-    def __enter__(self) -> Hub:
-        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.server.shutdown()
-        self.server.server_close()
+        super().__init__(Handler)
 
     def answer(self, request: BaseHTTPRequestHandler, path: str):
         method = request.command

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
+from typing import Self
 
 
 @dataclass
@@ -39,7 +40,28 @@ class Page:
         return Page(self.body[start:], 206, headers, sent=self.sent)
 
 
-class Site:
+class Loopback:
+    """A server on a free port of this machine, while in a ``with`` block."""
+
+    def __init__(self, handler: type[BaseHTTPRequestHandler]) -> None:
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self.address = f"http://127.0.0.1:{self.server.server_port}"
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+
+
+class Site(Loopback):
     """Serve ``pages`` by path while in a ``with`` block, and remember what was asked for.
 
     A list of pages is answered one after the other, the last one from then on.
@@ -90,27 +112,13 @@ class Site:
             def log_message(self, format: str, *args: object) -> None:
                 pass
 
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.address = f"http://127.0.0.1:{self.server.server_port}"
+        super().__init__(Handler)
 
     def page(self, path: str, turn: bool = True) -> Page:
         found = self.pages.get(path, Page(b"no such page", 404))
         if isinstance(found, Page):
             return found
         return found.pop(0) if turn and len(found) > 1 else found[0]
-
-    def __enter__(self) -> Site:
-        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.server.shutdown()
-        self.server.server_close()
 
 
 def hub_pages(repository: str, files: dict[str, bytes], commit: str = "c" * 40) -> dict[str, Page]:

@@ -7,13 +7,14 @@ import functools
 from pathlib import Path
 from typing import Any
 
-from pipeline.core.contract import Artefact, Checkpoint, Contract, Preprocessing
+from pipeline.core.contract import Artefact, Contract
 from pipeline.core.criterion import NAMES
 from pipeline.core.evidence import seal
 from pipeline.core.params import load_params
 from pipeline.releasing.build import Build
 from pipeline.releasing.material import File, Material
 from tests.core.made import Case, case
+from tests.releasing import made
 
 PARAMS = load_params(Path(__file__).parents[2] / "params.yaml")
 CODE: dict[str, Any] = {
@@ -43,26 +44,17 @@ def build(**code: Any) -> Build:
     )
 
 
-PREPROCESSING = Preprocessing(
-    size=(224, 224),
-    resize=256,
-    crop_pct=0.875,
-    crop_mode="center",
-    interpolation="bicubic",
-    mean=(0.485, 0.456, 0.406),
-    std=(0.229, 0.224, 0.225),
-)
-
-
 def contract(labels: tuple[str, ...] = ("cat", "dog"), licence: str | None = "MIT") -> Contract:
-    return Contract(
+    usual = made.contract()
+    return dataclasses.replace(
+        usual,
         name="some_vit",
         version="1.2.3",
-        preprocessing=PREPROCESSING,
+        preprocessing=dataclasses.replace(usual.preprocessing, resize=256, crop_pct=0.875),
         labels=labels,
-        checkpoint=Checkpoint(
+        checkpoint=dataclasses.replace(
+            usual.checkpoint,
             name="some_vit",
-            architecture="deit_tiny_patch16_224",
             source="some_vit.pth",
             source_sha256="5" * 64,
             sha256=case().files.checkpoint,

@@ -25,7 +25,7 @@ from pipeline.support.contracts import load_contract
 from pipeline.support.golden import Golden
 from pipeline.support.images import geometry, normalize
 from tests.conftest import ROOT
-from tests.releasing.materials import PREPROCESSING, contract, material
+from tests.releasing.materials import contract, material
 
 APP = ROOT / "device_tests" / "android" / "app" / "src" / "main" / "java" / "edgevit" / "app"
 STAND = Path(__file__).parent / "java"
@@ -64,7 +64,11 @@ def test_every_way_to_crop_is_timm_s(
     tmp_path: Path, mode: str, size: tuple[int, int], resize: int
 ) -> None:
     preprocessing = replace(
-        PREPROCESSING, crop_mode=mode, size=size, resize=resize, crop_pct=size[0] / resize
+        contract().preprocessing,
+        crop_mode=mode,
+        size=size,
+        resize=resize,
+        crop_pct=size[0] / resize,
     )
     _write(tmp_path, preprocessing)
     prepare, apply = prepare_of(tmp_path), geometry(preprocessing)
