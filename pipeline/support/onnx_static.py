@@ -8,7 +8,7 @@ ONNX Runtime's.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,18 +38,19 @@ def quantize(source: Path, target: Path, kept: Iterable[str], images: NDArray[np
     given, answer = model.graph.input[0].name, model.graph.output[0].name
     seen, answers = _watch(model, images)
     judged, expected = images[:JUDGED], answers[:JUDGED]
+    example = {given: images[:1]}
 
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
         tried = Path(folder) / target.name
 
         def error(ranges: dict[str, Range]) -> float:
-            _convert(source, tried, kept, ranges, images[:1])
+            _convert(source, tried, kept, ranges, example)
             session = _session(str(tried))
             found = [session.run([answer], {given: image[None]})[0] for image in judged]
             return float(np.square(np.concatenate(found) - expected).sum())
 
         ranges = choose(seen, error)
-    _convert(source, target, kept, ranges, images[:1])
+    _convert(source, target, kept, ranges, example)
 
 
 def _convert(
@@ -57,16 +58,14 @@ def _convert(
     target: Path,
     kept: list[str],
     ranges: Mapping[str, Range],
-    images: NDArray[np.float32],
+    example: dict[str, NDArray[np.float32]],
 ) -> None:
-    import onnx
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
-    given = onnx.load(source, load_external_data=False).graph.input[0].name
     quantize_static(
         source,
         target,
-        _reader(given, images),  # asks for images even if every range is given
+        _reader(example),  # is asked for even if every range is given
         quant_format=QuantFormat.QDQ,
         per_channel=True,
         activation_type=QuantType.QUInt8,
@@ -97,15 +96,19 @@ def _watch(
     )
     names = sorted({*seen, answer} - {given})
     session = _session(model.SerializeToString(), fused=False)  # fused values cannot be asked for
-    answers = []
-    for look in (Values.extend, Values.count):
+
+    def look(see: Callable[[Values, torch.Tensor], None]) -> NDArray[np.float32]:
+        answers = []
         for start in range(0, len(images), BATCH):
             batch = images[start : start + BATCH]
             values = dict(zip(names, session.run(names, {given: batch}), strict=True))
             answers.append(values[answer])
             for name, known in seen.items():
-                look(known, torch.from_numpy(values.get(name, batch)))
-    return seen, np.concatenate(answers)[: len(images)]
+                see(known, torch.from_numpy(values.get(name, batch)))
+        return np.concatenate(answers)
+
+    look(Values.extend)
+    return seen, look(Values.count)
 
 
 def _session(model: str | bytes, fused: bool = True) -> Any:
@@ -133,15 +136,14 @@ def _override(known: Range) -> dict[str, NDArray[np.generic]]:
     }
 
 
-def _reader(name: str, images: NDArray[np.float32]) -> CalibrationDataReader:
+def _reader(example: dict[str, NDArray[np.float32]]) -> CalibrationDataReader:
     from onnxruntime.quantization import CalibrationDataReader
 
-    class Images(CalibrationDataReader):  # type: ignore[misc]
+    class One(CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
-            self.rest = iter(images)
+            self.rest = iter([example])
 
         def get_next(self) -> dict[str, NDArray[np.float32]] | None:
-            image = next(self.rest, None)
-            return None if image is None else {name: image[None]}
+            return next(self.rest, None)
 
-    return Images()
+    return One()

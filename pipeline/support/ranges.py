@@ -8,8 +8,9 @@ make the rounding of single values matter. So several are tried, and judged by t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -79,6 +80,54 @@ class Values:
 
 def _cuts(side: float, other: float) -> NDArray[np.float64]:
     return CUTS if side > SIDE * other else CUTS[-1:]
+
+
+class Watching:
+    """What makes an observer, of either of PyTorch's frameworks for quantization, fill `Values`.
+
+    To be the first base of a class whose other base is the framework's observer.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.values = Values()
+        self.counting = False  # else it sees the extremes
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        (self.values.count if self.counting else self.values.extend)(x)
+        return x
+
+
+Network = Callable[[torch.Tensor], torch.Tensor]
+
+
+def search(
+    model: Network,
+    observers: Mapping[str, Watching],
+    batches: Sequence[torch.Tensor],
+    quantized: Callable[[dict[str, Range]], Network],
+) -> dict[str, Range]:
+    """Return a range for each observer in ``model``: those that bring answers nearest to float's.
+
+    Args:
+        batches: float32 images [n, 3, H, W] each; the first ones judge.
+        quantized: makes the model that has given ranges.
+    """
+    judged = batches[: max(1, JUDGED // len(batches[0]))]
+    with torch.inference_mode():
+        expected = [model(batch) for batch in batches][: len(judged)]
+        for observer in observers.values():
+            observer.counting = True
+        for batch in batches:
+            model(batch)
+
+    def error(ranges: dict[str, Range]) -> float:
+        tried = quantized(ranges)
+        with torch.inference_mode():
+            pairs = zip(judged, expected, strict=True)
+            return sum(float((tried(batch) - y).square().sum()) for batch, y in pairs)
+
+    return choose({name: observer.values for name, observer in observers.items()}, error)
 
 
 def choose(

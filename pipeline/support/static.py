@@ -22,7 +22,7 @@ from torch.ao.quantization.observer import PerChannelMinMaxObserver
 from torch.ao.quantization.quantize_fx import convert_fx, prepare_fx
 
 from pipeline.support.quiet import quiet
-from pipeline.support.ranges import JUDGED, Range, Values, choose
+from pipeline.support.ranges import Range, Watching, search
 from pipeline.support.torchscript import use_qnnpack
 
 QUANTIZED = (nn.Conv2d, nn.Linear)
@@ -70,17 +70,8 @@ def arrays(model: fx.GraphModule) -> dict[str, tuple[torch.Tensor, torch.Tensor 
     }
 
 
-class _Watch(_Observer):
-    """Sees the extremes of what passes, and then how it is spread between them."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.values = Values()
-        self.counting = False
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        (self.values.count if self.counting else self.values.extend)(x)
-        return x
+class _Watch(Watching, _Observer):
+    """Sees what passes."""
 
 
 def _mapping(activation: Any, kept: Iterable[str]) -> QConfigMapping:
@@ -126,22 +117,7 @@ def calibrated(model: fx.GraphModule, batches: Sequence[torch.Tensor]) -> dict[s
     Ranges are those with which the quantized model's answers are nearest to float's.
     """
     prepared = _prepared(model, _Watch, ())
-    observers = _observed(prepared)
-    judged = batches[: max(1, JUDGED // len(batches[0]))]
-    with torch.inference_mode():
-        expected = [prepared(batch) for batch in batches][: len(judged)]
-        for observer in observers.values():
-            observer.counting = True
-        for batch in batches:
-            prepared(batch)
-
-    def error(ranges: dict[str, Range]) -> float:
-        quantized = converted(model, ranges, ())
-        with torch.inference_mode():
-            pairs = zip(judged, expected, strict=True)
-            return sum(float((quantized(batch) - y).square().sum()) for batch, y in pairs)
-
-    return choose({name: observer.values for name, observer in observers.items()}, error)
+    return search(prepared, _observed(prepared), batches, lambda found: converted(model, found, ()))
 
 
 def converted(

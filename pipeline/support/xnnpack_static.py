@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,23 +17,15 @@ from torch import fx, nn
 from torchao.quantization.pt2e.observer import UniformQuantizationObserverBase
 from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e
 
-from pipeline.support.ranges import JUDGED, Range, Values, choose
+from pipeline.support.ranges import Range, Watching, search
 
 SMALLEST_SCALE = 2.0**-12  # that ExecuTorch's quantizer gives
 
 
-class _Observer(UniformQuantizationObserverBase):  # type: ignore[misc]
-    """Sees the extremes of what passes, then how it is spread; gives the range that it is told."""
+class _Observer(Watching, UniformQuantizationObserverBase):  # type: ignore[misc]
+    """Sees what passes, and gives the range that it is told."""
 
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
-        self.values = Values()
-        self.counting = False
-        self.known = Range(1.0, 0)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        (self.values.count if self.counting else self.values.extend)(x)
-        return x
+    known = Range(1.0, 0)
 
     def calculate_qparams(self, **_: Any) -> tuple[torch.Tensor, torch.Tensor]:
         scale = max(self.known.scale, SMALLEST_SCALE)
@@ -59,20 +52,8 @@ def calibrated(prepared: fx.GraphModule, batches: Sequence[torch.Tensor]) -> nn.
         prepared: by `prepare_pt2e` with a configuration of :func:`watching`.
         batches: float32, of the example's shape.
     """
-    observers = _observers(prepared)
-    expected = [prepared(batch) for batch in batches][:JUDGED]
-    for observer in observers.values():
-        observer.counting = True
-    for batch in batches:
-        prepared(batch)
-
-    def error(ranges: dict[str, Range]) -> float:
-        quantized = _converted(prepared, ranges)
-        pairs = zip(batches[:JUDGED], expected, strict=True)
-        return sum(float((quantized(batch) - y).square().sum()) for batch, y in pairs)
-
-    seen = {name: observer.values for name, observer in observers.items()}
-    return _converted(prepared, choose(seen, error))
+    convert = partial(_converted, prepared)
+    return convert(search(prepared, _observers(prepared), batches, convert))
 
 
 def _converted(prepared: fx.GraphModule, ranges: Mapping[str, Range]) -> nn.Module:
