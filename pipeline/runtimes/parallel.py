@@ -12,9 +12,10 @@ import os
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from tqdm import tqdm
@@ -22,6 +23,11 @@ from tqdm import tqdm
 from pipeline.runtimes import FloatArray, Runtime, load
 from pipeline.support.images import SampleSet, normalize
 from pipeline.support.machine import cores
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from pipeline.runtimes.eager import EagerRuntime
 
 CHUNK = 48  # images that a worker runs before it reports
 NUDGE = 2.0**-23  # relative; the last bit of a float32
@@ -105,22 +111,47 @@ def _run_piece(run: Run, start: int, samples: Path) -> FloatArray:
     return np.concatenate(rows)
 
 
-@contextmanager
-def _restored(runtime: Runtime, run: Run) -> Iterator[None]:
+def _restored(runtime: Runtime, run: Run) -> AbstractContextManager[None]:
     """Put layers of the float model into the quantized one, and take them out again."""
     if not run.restored or run.float_path is None:
-        yield
-        return
+        return nullcontext()
+    from torch import fx
+
     from pipeline.runtimes.eager import EagerRuntime
-    from pipeline.support.quantized import with_float_layers
 
     assert isinstance(runtime, EagerRuntime)
+    if isinstance(runtime.module, fx.GraphModule):
+        return _converted_anew(runtime, run.path, run.float_path, run.restored)
+    whole = _runtime(run.float_path, run.threads, False)
+    assert isinstance(whole, EagerRuntime)
+    return _swapped(runtime.module, whole.module, run.restored)
+
+
+@contextmanager
+def _converted_anew(
+    runtime: EagerRuntime, path: Path, float_path: Path, names: tuple[str, ...]
+) -> Iterator[None]:
+    """For static layers: what lies between them depends on which are int8."""
+    from pipeline.support.quantized import with_float_layers
+
     quantized = runtime.module
-    runtime.module = with_float_layers(run.path, run.float_path, run.restored)
+    runtime.module = with_float_layers(path, float_path, names)
     try:
         yield
     finally:
         runtime.module = quantized
+
+
+@contextmanager
+def _swapped(model: nn.Module, whole: nn.Module, names: tuple[str, ...]) -> Iterator[None]:
+    before = {name: model.get_submodule(name) for name in names}
+    for name in names:
+        model.set_submodule(name, whole.get_submodule(name))
+    try:
+        yield
+    finally:
+        for name, layer in before.items():
+            model.set_submodule(name, layer)
 
 
 @functools.cache

@@ -78,33 +78,38 @@ def load_fused(path: Path, batch: int = 1) -> fx.GraphModule:
 
 def float_arrays(path: Path, quantized: Path) -> Arrays:
     """The float weights of ``path`` under the names that the file ``quantized`` has."""
-    if "ranges" in _read(quantized)[1]:
+    if "ranges" in _about(quantized):
         return dict(load_fused(path).state_dict())
     return _read(path)[0]
 
 
 def with_float_layers(path: Path, float_path: Path, names: Iterable[str]) -> nn.Module:
-    """Load a quantized model with the layers ``names`` left in float, as it would have been with
-    them in ``quantize.keep_float``."""
+    """Load a statically quantized model with the layers ``names`` left in float, as it would have
+    been with them in ``quantize.keep_float``."""
     state, about = _read(path)
-    if "ranges" in about:
-        return _converted(load_fused(float_path), state, about, {*about["keep_float"], *names})
-    model, _ = load_model(path)
-    floats, _ = load_model(float_path)
-    for name in names:
-        model.set_submodule(name, floats.get_submodule(name))
-    return model
+    kept = {*about["keep_float"], *names}
+    return _converted(load_fused(float_path), state, about, kept)
 
 
 def ranges_of(path: Path) -> dict[str, Range]:
     """The ranges that a statically quantized file has, by the name of the value."""
-    return {name: Range(*values) for name, values in _read(path)[1]["ranges"].items()}
+    return _ranges(_about(path))
+
+
+def _ranges(about: Mapping[str, Any]) -> dict[str, Range]:
+    return {name: Range(*values) for name, values in about["ranges"].items()}
+
+
+def _about(path: Path) -> dict[str, Any]:
+    """What a file says of its quantization; nothing for a float one."""
+    with safe_open(path, framework="pt") as file:
+        about: dict[str, Any] = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
+    return about
 
 
 def _read(path: Path) -> tuple[Arrays, dict[str, Any]]:
     with safe_open(path, framework="pt") as file:
-        about = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
-        return {key: file.get_tensor(key) for key in file.keys()}, about  # noqa: SIM118
+        return {key: file.get_tensor(key) for key in file.keys()}, _about(path)  # noqa: SIM118
 
 
 def _static(
@@ -123,8 +128,7 @@ def _static(
 def _converted(
     fused: fx.GraphModule, state: Arrays, about: Mapping[str, Any], kept: Iterable[str]
 ) -> nn.Module:
-    ranges = {name: Range(*values) for name, values in about["ranges"].items()}
-    model = static.converted(fused, ranges, kept)
+    model = static.converted(fused, _ranges(about), kept)
     for name, (_, bias) in static.arrays(model).items():
         key = weight_name(fused, name)
         layer: Any = model.get_submodule(name)

@@ -4,8 +4,7 @@ import hashlib
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from pipeline.support.download import (
     trusted_sha256,
 )
 from tests.loopback import Page, Site, hub_pages
+from tests.waiting import until
 
 BODY = bytes(range(256)) * 8192  # 2 MiB: more than one chunk
 SHA256 = hashlib.sha256(BODY).hexdigest()
@@ -247,12 +247,3 @@ def test_what_a_killed_process_left_is_gone_on_with(cache: Path) -> None:
         assert download(f"{site.address}/a.pth").read_bytes() == BODY
     assert site.ranges == [None, f"bytes={half}-"]
     assert left(cache) == [cache / f"{SHA256}.pth"]
-
-
-def until(reached: Callable[[], bool]) -> None:
-    """Wait for another process."""
-    for _ in range(6000):
-        if reached():
-            return
-        time.sleep(0.01)
-    raise AssertionError("the other process did not get there within a minute")
