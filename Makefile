@@ -39,8 +39,10 @@ judge: $(SETUP) ## make everything up to the verdict; nothing is published
 gate: $(SETUP) ## judge the evidence again, for CHANNEL (default: that of params.yaml)
 	@edge-vit gate $(if $(CHANNEL),--channel $(CHANNEL))
 
-test: $(SETUP) ## run the tests
-	@python -m pytest
+# A file's tests stay together, since they share what is made for them; the files with the longest
+# tests are not kept for the end.
+test: $(SETUP) ## run the tests, two at a time
+	@python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 checkpoints: $(SETUP) ## every kind of checkpoint from `fetch` to the gate, as a table (ROWS=...: only these; hours)
 	@python -m tests.checkpoints $(ROWS)

@@ -124,8 +124,8 @@ def exchange(connection: socket.socket, request: bytes, *, go_away: bool = False
         connection.sendall(request)
         if go_away:
             connection.shutdown(socket.SHUT_WR)
-    except (BrokenPipeError, ConnectionResetError):
-        pass  # the server had heard enough
+    except OSError:
+        pass  # the server had heard enough, and the connection is closed, reset or gone
     try:
         while chunk := connection.recv(1 << 16):
             answer += chunk
