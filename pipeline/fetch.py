@@ -46,7 +46,7 @@ def fetch(params: Params, out: Path) -> None:
     state, own = read_weights(origin.path, origin.source)
     facts = origin.facts.over(own)
     model, labels, preprocessing = _build(
-        origin.to_timm(state), facts, origin.source, params.model.image_size
+        origin.to_timm(state), facts, origin.source, params.model.data
     )
     with atomic(out) as new:
         new.mkdir()
@@ -72,7 +72,7 @@ def fetch(params: Params, out: Path) -> None:
 
 
 def _build(
-    state: Mapping[str, torch.Tensor], facts: Facts, source: str, image_size: int | None
+    state: Mapping[str, torch.Tensor], facts: Facts, source: str, told: Mapping[str, Any]
 ) -> tuple[nn.Module, tuple[str, ...], Preprocessing]:
     """Make the model with its weights, and say how to feed it and what its outputs are called."""
     from pipeline.support import models
@@ -85,8 +85,7 @@ def _build(
     cfg = models.pretrained_cfg(facts.architecture)
     labels = facts.labels or ()
     classes = models.head_size(cfg, state) or len(labels) or IMAGENET_CLASSES
-    size = {} if image_size is None else {"input_size": (3, image_size, image_size)}
-    preprocessing = _preprocessing({**facts.data, **size}, cfg)
+    preprocessing = _preprocessing({**facts.data, **told}, cfg)
     model = models.create_from(
         state,
         facts.architecture,

@@ -379,6 +379,18 @@ def test_position_embeddings_are_fitted_to_the_image_size(
     assert torch.equal(written["pos_embed"][:, 0], state["pos_embed"][:, 0])
 
 
+def test_a_crop_that_is_given_counts_more_than_timms(
+    state: dict[str, torch.Tensor], labels: Path
+) -> None:
+    own = {"checkpoint": "own.pth", "architecture": TINY, "labels": labels}
+    own["sha256"] = save("own.pth", state)
+    usual, _ = run(**own)
+    contract, _ = run(**own, crop_pct=0.5)
+    assert usual.preprocessing.crop_pct != 0.5
+    assert contract.preprocessing.crop_pct == 0.5
+    assert contract.preprocessing.resize == 2 * contract.preprocessing.size[0]
+
+
 # Wrong input
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -30,6 +30,14 @@ class Model(Section):
     sha256: str | None = Field(default=None, pattern=HASH_OR_TRUST)
     labels: Path | None = None
     image_size: Annotated[int, Field(ge=16, le=1024)] | None = None
+    crop_pct: Annotated[float, Field(gt=0, le=1)] | None = None
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """What it says of the images, as timm's data configuration has it."""
+        size = self.image_size
+        told = {"input_size": size and (3, size, size), "crop_pct": self.crop_pct}
+        return {key: value for key, value in told.items() if value is not None}
 
 
 class Samples(Section):

@@ -104,7 +104,7 @@ ROWS = (
     Row(
         "MobileViTv2-0.5",
         "timm's weights",
-        timm_state("mobilevitv2_050", 128, MOBILE),
+        timm_state("mobilevitv2_050", MOBILE, image_size=128, crop_pct=1.0),
         WHOLE,
         static=True,
     ),

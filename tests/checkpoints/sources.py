@@ -59,18 +59,16 @@ def deit_pth(architecture: str) -> Source:
     return source
 
 
-def timm_state(
-    architecture: str, image_size: int | None = None, weights: Path | None = None
-) -> Source:
-    """A user's own timm weights, with class names from a file."""
+def timm_state(architecture: str, weights: Path | None = None, **options: Any) -> Source:
+    """A user's own timm weights, with class names from a file; ``options`` are of `model`."""
 
     def source(folder: Path, count: int) -> Named:
         path = folder / f"{architecture}.safetensors"
         own = trained(architecture, weights) if weights else classifier(architecture, count)
         save_file(own.state_dict(), path)
-        model = {"checkpoint": str(path), "architecture": architecture, "image_size": image_size}
+        model = {"checkpoint": str(path), "architecture": architecture}
         about = {"sha256": sha256_file(path), "labels": str(_labels(folder))}
-        return contextlib.nullcontext(model | about)
+        return contextlib.nullcontext(model | about | options)
 
     return source
 
