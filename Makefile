@@ -17,7 +17,7 @@ endif
 export PATH := $(BIN):$(PATH)
 export TORCH_WHEELS
 
-.PHONY: repro judge gate test checkpoints device-test device-faults demo lint types bench bench-serve setup clean help
+.PHONY: repro judge gate test checkpoints device-test device-faults demo lint types bench bench-serve bench-peers setup clean help
 
 # DVC runs one stage at a time, and the longest export keeps one core busy for a minute: the first
 # time it runs beside the others, and `dvc commit` records it. Should it fail, `dvc repro` says why.
@@ -67,6 +67,9 @@ bench: $(SETUP) ## wall time and peak memory of each stage, for three sizes of D
 
 bench-serve: $(SETUP) ## what `edge-vit serve` carries here: requests a second, p99, lost ones
 	@python -m pipeline.bench_serve
+
+bench-peers: $(SETUP) ## our files beside what other tools make of the same weights (PEERS=...: only these)
+	@python -m device_tests.peers $(PEERS) $(if $(ROUNDS),--rounds $(ROUNDS))
 
 setup:
 	@$(BOOTSTRAP_PYTHON) scripts/bootstrap.py $(VENV)

@@ -26,7 +26,9 @@ import numpy as np
 
 MARKER = 0x45564954  # see arm64/count.c; the kernel refuses it without effect elsewhere
 PRIO = 0
+CONTRACT = "edge_vit.contract"  # the key in an ONNX file's metadata
 Run = Callable[[Any], Any]  # float32 [1, 3, height, width] -> [1, classes]
+Loader = Callable[[Path], tuple[Run, dict[str, Any]]]  # and the contract; {} if there is none
 
 
 def lite(path: Path) -> tuple[Run, dict[str, Any]]:
@@ -41,7 +43,7 @@ def lite(path: Path) -> tuple[Run, dict[str, Any]]:
     model = _load_for_lite_interpreter(str(path))
     with zipfile.ZipFile(path) as archive:
         inside = [name for name in archive.namelist() if name.endswith("/extra/contract.json")]
-        contract = json.loads(archive.read(inside[0]))
+        contract = json.loads(archive.read(inside[0])) if inside else {}
     return lambda image: model(torch.from_numpy(image)).numpy(), contract
 
 
@@ -52,9 +54,9 @@ def onnx(path: Path) -> tuple[Run, dict[str, Any]]:
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(str(path), options, ["CPUExecutionProvider"])
-    contract = json.loads(session.get_modelmeta().custom_metadata_map["edge_vit.contract"])
-    names = [contract["output_name"]], contract["input_name"]
-    return lambda image: session.run(names[0], {names[1]: image})[0], contract
+    contract = json.loads(session.get_modelmeta().custom_metadata_map.get(CONTRACT, "{}"))
+    name = session.get_inputs()[0].name
+    return lambda image: session.run(None, {name: image})[0], contract
 
 
 def executorch(path: Path) -> tuple[Run, dict[str, Any]]:
@@ -65,11 +67,12 @@ def executorch(path: Path) -> tuple[Run, dict[str, Any]]:
 
     _portable_lib._unsafe_reset_threadpool(1)  # others would be counted, and not exactly
     module = _portable_lib._load_for_executorch(str(path))
-    contract = json.loads(Path(f"{path}.contract.json").read_text())
+    beside = Path(f"{path}.contract.json")
+    contract = json.loads(beside.read_text()) if beside.is_file() else {}
     return lambda image: module.forward([torch.from_numpy(image)])[0].numpy(), contract
 
 
-LOADERS = {".ptl": lite, ".onnx": onnx, ".pte": executorch}
+LOADERS: dict[str, Loader] = {".ptl": lite, ".onnx": onnx, ".pte": executorch}
 
 
 def answer_all(

@@ -26,6 +26,7 @@ PYTHON = (
 )
 LIBRARIES = ("usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu")
 CC = ("cc", "-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-fvisibility=hidden")
+PLATFORM = "aarch64-manylinux_2_35"  # Debian 12 has glibc 2.36
 UV = (sys.executable, "-m", "uv")
 
 
@@ -46,7 +47,7 @@ class Emulator:
         """The folder with the ARM64 wheels of a lock file, installed unless it is there."""
 
         def install(folder: Path) -> None:
-            platform = ["--python-platform", "aarch64-manylinux_2_28", "--python-version", "3.11"]
+            platform = ["--python-platform", PLATFORM, "--python-version", "3.11"]
             checked = ["--no-deps", "--require-hashes", "--only-binary", ":all:"]
             where: list[str | Path] = ["--target", folder, "--requirements", lock]
             call([*UV, "pip", "install", "--quiet", *platform, *checked, *where])

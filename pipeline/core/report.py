@@ -188,7 +188,7 @@ def _float_row(
     parity: Mapping[str, Any], latency: Mapping[str, Any], confidence: float
 ) -> tuple[str, ...]:
     right = parity["reference_accuracy"]
-    accuracy = _percent(right["right"], right["count"], confidence) if right else "no labels"
+    accuracy = percent(right["right"], right["count"], confidence) if right else "no labels"
     p50 = timing.median(latency["artefacts"]["float"]["runs_ms"])
     size = f"{parity['float_size_bytes'] / 1e6:.2f}"
     return ("float (PyTorch)", size, accuracy, "", "", "", f"{p50:.1f}", "1")
@@ -204,7 +204,7 @@ def _file_row(
     count, pairs = measured["count"], measured["accuracy"]
     accuracy = drop = "no labels"
     if pairs:
-        accuracy = _percent(pairs["both"] + pairs["only_edge"], count, confidence)
+        accuracy = percent(pairs["both"] + pairs["only_edge"], count, confidence)
         lost = statistics.paired_drop(**pairs, confidence=confidence)
         drop = f"{lost.drop_pp:+.2f} {lost.interval_pp:.2f}"
     ratio = timing.bootstrap_ratio(
@@ -215,14 +215,14 @@ def _file_row(
         f"{measured['size_bytes'] / 1e6:.2f}",
         accuracy,
         drop,
-        _percent(measured["top1_equal"], count, confidence),
+        percent(measured["top1_equal"], count, confidence),
         f"{measured['sqnr_db']:.1f}",
         f"{timing.median(timed['runs_ms']):.1f}",
         f"{ratio.median:.2f} {ratio.interval:.2f}",
     )
 
 
-def _percent(successes: int, count: int, confidence: float) -> str:
+def percent(successes: int, count: int, confidence: float) -> str:
     interval = statistics.wilson(successes, count, confidence)
     return f"{100 * successes / count:.2f} {interval.percent:.2f}"
 
