@@ -147,7 +147,8 @@ def _params(row: Row, model: dict[str, Any], source: Path) -> Params:
         "calibration": min(256, row.images - limit),
     }
     values["golden"] = {"samples": 2, "photographs": one_photograph(source)}
-    values["reference"]["noise_samples"] = values["parity"]["step_samples"] = limit // 6
+    few = max(4, limit // 6)  # the floor of one image alone would be chance
+    values["reference"]["noise_samples"] = values["parity"]["step_samples"] = few
     values["latency"] |= {"warmup": 1, "runs": 10, "min_seconds": 0}
     values["quantize"]["scheme"] = "static" if row.static else values["quantize"]["scheme"]
     for key, budget in values["gate"]["budgets"].items():
