@@ -21,7 +21,7 @@ def fused(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same model exported with fused attention."""
     folder = tmp_path_factory.mktemp("fused")
     params = Quantize(fused_attention=True)
-    quantize(params, artifacts / "checkpoint", artifacts / "samples", folder / "quantized")
+    quantize(params, artifacts / "rewritten", artifacts / "samples", folder / "quantized")
     script(folder / "quantized", folder / "scripted")
     optimize(folder / "scripted", folder / "optimized")
     return lite(params, folder / "optimized", folder / "lite")
