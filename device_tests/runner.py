@@ -55,8 +55,10 @@ def onnx(path: Path) -> tuple[Run, dict[str, Any]]:
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(str(path), options, ["CPUExecutionProvider"])
     contract = json.loads(session.get_modelmeta().custom_metadata_map.get(CONTRACT, "{}"))
-    name = session.get_inputs()[0].name
-    return lambda image: session.run(None, {name: image})[0], contract
+    name, outputs = session.get_inputs()[0].name, None
+    if contract:
+        name, outputs = contract["input_name"], [contract["output_name"]]
+    return lambda image: session.run(outputs, {name: image})[0], contract
 
 
 def executorch(path: Path) -> tuple[Run, dict[str, Any]]:
@@ -81,6 +83,8 @@ def answer_all(
     """Fill ``answer`` as far as the file goes."""
     started = time.perf_counter()
     run, contract = LOADERS[path.suffix](path)
+    if not contract:
+        raise ValueError(f"{path.name} has no contract")
     answer["load_ms"] = ms_since(started)
     answer["loads"] = True
     images = np.fromfile(inputs, "<f4").reshape(-1, *contract["input_shape"])

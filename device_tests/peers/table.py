@@ -8,9 +8,9 @@ from typing import Any
 
 from tabulate import tabulate
 
-from pipeline.core import statistics, timing
+from pipeline.core import timing
 from pipeline.core.criterion import NAMES
-from pipeline.core.report import percent
+from pipeline.core.report import nearness
 
 HEADER = (
     *("file", "size MB", "of float", "ARM64 M instr.", "x86 p50 ms", "time of ours"),
@@ -38,13 +38,15 @@ def _row(
     entry: Mapping[str, Any], evidence: Mapping[str, Any], confidence: float
 ) -> tuple[str, ...]:
     size = entry["size_bytes"]
+    if not entry["error"]:
+        accuracy, drop, agreement, sqnr = nearness(entry["measured"], confidence)
     return (
         _name(entry),
         f"{size / 1e6:.2f}" if size else NONE,
         f"{size / evidence['float_size_bytes']:.3f}" if size else NONE,
         f"{median(entry['instructions']) / 1e6:.1f}" if entry["instructions"] else NONE,
         *_times(entry, evidence["entries"], confidence),
-        *(("failed", *[NONE] * 3) if entry["error"] else _answers(entry["measured"], confidence)),
+        *(("failed", *[NONE] * 3) if entry["error"] else (agreement, sqnr, accuracy, drop)),
     )
 
 
@@ -66,21 +68,6 @@ def _times(
         return middle, NONE
     ratio = timing.bootstrap_ratio(runs, ours, confidence)
     return middle, f"{ratio.median:.2f} {ratio.interval:.2f}"
-
-
-def _answers(measured: Mapping[str, Any], confidence: float) -> tuple[str, ...]:
-    count, pairs = measured["count"], measured["accuracy"]
-    accuracy = drop = "no labels"
-    if pairs:
-        accuracy = percent(pairs["both"] + pairs["only_edge"], count, confidence)
-        lost = statistics.paired_drop(**pairs, confidence=confidence)
-        drop = f"{lost.drop_pp:+.2f} {lost.interval_pp:.2f}"
-    return (
-        percent(measured["top1_equal"], count, confidence),
-        f"{measured['sqnr_db']:.1f}",
-        accuracy,
-        drop,
-    )
 
 
 def _short(reason: str) -> str:

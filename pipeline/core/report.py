@@ -188,7 +188,7 @@ def _float_row(
     parity: Mapping[str, Any], latency: Mapping[str, Any], confidence: float
 ) -> tuple[str, ...]:
     right = parity["reference_accuracy"]
-    accuracy = percent(right["right"], right["count"], confidence) if right else "no labels"
+    accuracy = _percent(right["right"], right["count"], confidence) if right else "no labels"
     p50 = timing.median(latency["artefacts"]["float"]["runs_ms"])
     size = f"{parity['float_size_bytes'] / 1e6:.2f}"
     return ("float (PyTorch)", size, accuracy, "", "", "", f"{p50:.1f}", "1")
@@ -201,28 +201,34 @@ def _file_row(
     latency: Mapping[str, Any],
     confidence: float,
 ) -> tuple[str, ...]:
-    count, pairs = measured["count"], measured["accuracy"]
-    accuracy = drop = "no labels"
-    if pairs:
-        accuracy = percent(pairs["both"] + pairs["only_edge"], count, confidence)
-        lost = statistics.paired_drop(**pairs, confidence=confidence)
-        drop = f"{lost.drop_pp:+.2f} {lost.interval_pp:.2f}"
     ratio = timing.bootstrap_ratio(
         timed["runs_ms"], latency["artefacts"]["float"]["runs_ms"], confidence
     )
     return (
         NAMES[key],
         f"{measured['size_bytes'] / 1e6:.2f}",
-        accuracy,
-        drop,
-        percent(measured["top1_equal"], count, confidence),
-        f"{measured['sqnr_db']:.1f}",
+        *nearness(measured, confidence),
         f"{timing.median(timed['runs_ms']):.1f}",
         f"{ratio.median:.2f} {ratio.interval:.2f}",
     )
 
 
-def percent(successes: int, count: int, confidence: float) -> str:
+def nearness(measured: Mapping[str, Any], confidence: float) -> tuple[str, str, str, str]:
+    """Accuracy, drop in accuracy, agreement and SQNR of a file against float, as tables show them.
+
+    ``measured`` is what :func:`pipeline.core.measures.against_float` gives.
+    """
+    count, pairs = measured["count"], measured["accuracy"]
+    accuracy = drop = "no labels"
+    if pairs:
+        accuracy = _percent(pairs["both"] + pairs["only_edge"], count, confidence)
+        lost = statistics.paired_drop(**pairs, confidence=confidence)
+        drop = f"{lost.drop_pp:+.2f} {lost.interval_pp:.2f}"
+    agreement = _percent(measured["top1_equal"], count, confidence)
+    return accuracy, drop, agreement, f"{measured['sqnr_db']:.1f}"
+
+
+def _percent(successes: int, count: int, confidence: float) -> str:
     interval = statistics.wilson(successes, count, confidence)
     return f"{100 * successes / count:.2f} {interval.percent:.2f}"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,13 @@ from device_tests.peers.bench import KIND, bench
 from device_tests.peers.field import PEERS, Peer, contenders
 from device_tests.peers.table import table
 from device_tests.target import Missing
-from pipeline.core.contract import Checkpoint, Contract, Preprocessing
+from pipeline.core.contract import Contract
 from pipeline.core.errors import InputError, IntegrityError
 from pipeline.core.evidence import check_seal
 from pipeline.support.files import sha256_file, write_json
 from pipeline.support.images import SampleSet, normalize, samples_sha256
 from tests.device_tests.peers.recipe import CLASSES, SIZE, write_model
+from tests.releasing import made
 
 COUNT = 12
 VARIANTS = ("sound", "broken", "nan", "classes", "nothing", "truncated")
@@ -45,27 +47,13 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     artifacts = tmp_path / "artifacts"
     for name in ("checkpoint", "samples", "reference", "onnx"):
         (artifacts / name).mkdir(parents=True)
-    contract = Contract(
+    usual = made.contract().preprocessing
+    contract = made.contract(
         name="small",
-        version="1.0.0",
-        preprocessing=Preprocessing(
-            size=(SIZE, SIZE),
-            resize=SIZE,
-            crop_pct=1.0,
-            crop_mode="center",
-            interpolation="bicubic",
-            mean=(0.5, 0.5, 0.5),
-            std=(0.2, 0.2, 0.2),
+        preprocessing=replace(
+            usual, size=(SIZE, SIZE), resize=SIZE, crop_pct=1.0, mean=(0.5,) * 3, std=(0.2,) * 3
         ),
         labels=tuple(f"class {n}" for n in range(CLASSES)),
-        checkpoint=Checkpoint(
-            name="small",
-            architecture="none",
-            source="none",
-            source_sha256="0",
-            sha256="0",
-            license=None,
-        ),
     )
     (artifacts / "checkpoint" / "contract.json").write_text(contract.to_json())
     checkpoint = artifacts / "checkpoint" / "model.safetensors"
