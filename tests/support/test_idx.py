@@ -25,7 +25,7 @@ def test_images_and_labels_come_back_as_written(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("a.gz", gzip.compress(idx(np.zeros((2, 3, 4))))[:-12], "damaged"),
+        ("a.gz", gzip.compress(idx(np.zeros((2, 3, 4))), mtime=0)[:-12], "damaged"),
         ("a.gz", b"<html>not found</html>", "damaged"),
         ("a", idx(np.zeros((2, 3, 4)))[:-1], "promises 24 bytes"),
         ("a", idx(np.zeros(4)), "no IDX file"),
