@@ -82,8 +82,9 @@ class Search:
         return Recipe(self.params.rewrite, own.model_copy(update={"keep_float": keep}))
 
     def made(self, kept: Sequence[str], into: Path) -> Path:
-        samples = self.split.artifacts / "samples"
-        return trial.make(self.key, self.recipe(kept), self.split.checkpoint, samples, into)
+        split, samples = self.split, self.split.artifacts / "samples"
+        recipe = self.recipe(kept)
+        return trial.make(self.params, self.key, recipe, split.checkpoint, samples, into)
 
 
 def repair(

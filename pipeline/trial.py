@@ -145,8 +145,11 @@ def _take(params: Params, artifacts: Path, folder: Path, count: int) -> None:
     write_json(recorded, about)
 
 
-def make(key: Format, recipe: Recipe, checkpoint: Path, samples: Path, into: Path) -> Path:
-    """Make the file of format ``key`` below ``into``, by the stages; return its path.
+def make(
+    params: Params, key: Format, recipe: Recipe, checkpoint: Path, samples: Path, into: Path
+) -> Path:
+    """Make the file of format ``key`` below ``into``, by the stages; return its path. What
+    ``recipe`` leaves open is as in ``params``.
 
     Folder ``samples`` has the calibration images. A rewritten or quantized model that is there is
     taken as it is: of formats with one recipe the second is spared what they share.
@@ -175,5 +178,5 @@ def make(key: Format, recipe: Recipe, checkpoint: Path, samples: Path, into: Pat
         from pipeline.export_onnx import export_onnx
 
         onnx = (into / paths.ONNX.name, into / paths.ONNX_INT8.name)
-        export_onnx(recipe.quantize, rewritten, samples, *onnx)
+        export_onnx(recipe.quantize, rewritten, samples, *onnx, params.export_onnx)
     return paths.delivered_file(into, key)

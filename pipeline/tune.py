@@ -114,7 +114,7 @@ class Tuner:
         params, key = self.params, self.space.key
         with tempfile.TemporaryDirectory() as folder:
             path = trials.make(
-                key, recipe, self.split.checkpoint, self.split.calibration, Path(folder)
+                params, key, recipe, self.split.checkpoint, self.split.calibration, Path(folder)
             )
             few = self.split.judged(params, key, path, name, min(FEW, len(self.split.samples)))
             if len(self.split.samples) <= FEW or hopeless(few[1], SLACK_DB):
@@ -132,7 +132,9 @@ class Tuner:
         with tempfile.TemporaryDirectory() as folder, _bars_of_others_hidden():
             for key in bar:
                 try:
-                    path = trials.make(key, recipe, split.checkpoint, samples, Path(folder))
+                    path = trials.make(
+                        self.params, key, recipe, split.checkpoint, samples, Path(folder)
+                    )
                     _, criteria = split.judged(self.params, key, path, key)
                 except EdgeVitError as error:
                     total += NOTHING_KNOWN
@@ -185,6 +187,7 @@ def _study(optuna: Any, params: Params, split: trials.Split, key: Format) -> Any
         sha256_file(split.checkpoint / MODEL_FILE),
         sha256_file(split.artifacts / "samples" / "calibration.npy"),
         params.gate.model_dump(mode="json"),
+        params.export_onnx.model_dump(mode="json"),
     ]
     digest = hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:12]
     return optuna.create_study(
