@@ -35,12 +35,13 @@ def export_executorch(params: Quantize, checkpoint: Path, samples: Path, out: Pa
 
     XNNPACK quantizes dynamically only with per-channel weights, so that is what the file has for
     scheme ``per_tensor``, too; its name and contract say so. Folder ``samples`` has the calibration
-    images of scheme ``static``.
+    images of scheme ``static`` and of rounding ``gptq``.
     """
     import torch
 
     from pipeline.support.forms import lean
     from pipeline.support.quantized import load_model
+    from pipeline.support.rounding import linears, round_weights, split, watch
     from pipeline.support.tracing import plain
 
     params = params.elsewhere
@@ -54,6 +55,11 @@ def export_executorch(params: Quantize, checkpoint: Path, samples: Path, out: Pa
         # One image at a time: the exported graph has the example's batch size in it.
         images = calibration_input(samples, contract.preprocessing)
         batches = list(torch.from_numpy(images).split(1))
+    elif params.rounding == "gptq":
+        images = calibration_input(samples, contract.preprocessing, "quantize.rounding: gptq")
+        with one_thread():
+            seen = watch(model, linears(model, params.keep_float), split(images))
+            round_weights(model, seen, per_channel=True)
     with quiet():
         program = _lower(_quantize(model, batches, params), example)
     final = contract.for_artefact(

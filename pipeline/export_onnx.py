@@ -14,6 +14,7 @@ from pipeline.support.contracts import MODEL_FILE
 from pipeline.support.files import atomic, sha256_file, write_bytes
 from pipeline.support.images import calibration_input
 from pipeline.support.quiet import quiet
+from pipeline.support.threads import one_thread
 
 if TYPE_CHECKING:
     import onnx
@@ -24,6 +25,7 @@ OLDEST_RUNTIME = "ONNX Runtime 1.20.1"  # the oldest that device_tests runs the 
 QUANTIZED_OPERATORS = ["MatMul", "Gemm"]
 MAX_FILE_BYTES = 2_000_000_000  # protobuf holds less than 2 GiB
 DEFAULT = ExportOnnx()
+PLAIN = ExportOnnx(operators="standard")  # with which int8 starts from the float file
 
 
 def export_onnx(
@@ -38,7 +40,8 @@ def export_onnx(
 
     Both take a batch of any size, are checked by onnx and carry the contract in their metadata.
     Weights that are too large for one file lie beside it, in ``NAME.onnx.data``.
-    Folder ``samples`` has the calibration images of scheme ``static``.
+    Folder ``samples`` has the calibration images of scheme ``static``, of rounding ``gptq`` and of
+    ``smooth_hidden``.
     """
     import onnx
 
@@ -56,20 +59,22 @@ def export_onnx(
         new.mkdir()
         _save(model, contract, "onnx", "none", (), new / float_name)
 
-    fused = own.operators == "fused" and not params.static and forms.attends(network)
+    if not forms.attends(network):
+        own = PLAIN
+    own_graph = not params.static and (own != PLAIN or params.rounding != "nearest")
     int8_name = contract.file_name(params.scheme, ".int8.onnx")
     with quiet(), atomic(int8_out) as new:
         new.mkdir()
         source, target = float_out / float_name, new / int8_name
-        if fused:
-            source, model = _fused(network, contract, params.keep_float, target)
+        if own_graph:
+            source, model = _prepared(network, contract, params, own, samples, target)
         kept = _kept_nodes(model, params.keep_float)
         if params.static:
             images = calibration_input(samples, contract.preprocessing)
             quantize_static(source, target, kept, images)
         else:
             _quantize_dynamic(source, target, kept, params)
-        if fused:
+        if own_graph:
             source.unlink()
         quantized = onnx.load(target)
         _save(quantized, contract, "int8_onnx", params.words(), params.keep_float, target)
@@ -91,21 +96,53 @@ def _quantize_dynamic(source: Path, target: Path, kept: list[str], params: Quant
     )
 
 
-def _fused(
-    network: nn.Module, contract: Contract, kept: tuple[str, ...], target: Path
+def _prepared(
+    network: nn.Module,
+    contract: Contract,
+    params: Quantize,
+    own: ExportOnnx,
+    samples: Path,
+    target: Path,
 ) -> tuple[Path, onnx.ModelProto]:
-    """The float model in ONNX Runtime's own operators, in a file beside ``target``."""
+    """The float model as dynamic int8 is to have it, in a file beside ``target``: its weights
+    rounded already, hidden channels smoothed, in ONNX Runtime's own operators."""
     import onnx
 
     from pipeline.support.onnx_fused import DOMAIN, fused, join_norms
 
-    model = _export(fused(network, contract.preprocessing, kept), contract)
-    join_norms(model)
-    if all(known.domain != DOMAIN for known in model.opset_import):
-        model.opset_import.append(onnx.helper.make_opsetid(DOMAIN, 1))
+    fuses = own.operators == "fused"
+    _smooth_and_round(network, contract, params, own, samples)
+    if fuses:
+        network = fused(network, contract.preprocessing, params.keep_float)
+    model = _export(network, contract)
+    if fuses:
+        join_norms(model)
+        if all(known.domain != DOMAIN for known in model.opset_import):
+            model.opset_import.append(onnx.helper.make_opsetid(DOMAIN, 1))
     source = target.with_suffix(".float")
     onnx.save(model, source)
     return source, model
+
+
+def _smooth_and_round(
+    network: nn.Module, contract: Contract, params: Quantize, own: ExportOnnx, samples: Path
+) -> None:
+    from pipeline.support import rounding
+    from pipeline.support.forms import PATCHES
+
+    rounds = params.rounding == "gptq"
+    if not rounds and own.smooth_hidden is None:
+        return
+    # The fused patch embedding has steps of its own, of pixels.
+    kept = (*params.keep_float, *([PATCHES] if own.operators == "fused" else []))
+    asking = "quantize.rounding: gptq" if rounds else "export_onnx.smooth_hidden"
+    images = calibration_input(samples, contract.preprocessing, asking)
+    with one_thread():
+        seen = rounding.watch(network, rounding.linears(network, kept), rounding.split(images))
+        if own.smooth_hidden is not None:
+            rounding.divide_hidden(network, seen, own.smooth_hidden)
+        if rounds:
+            rounding.round_weights(network, seen, per_channel=params.scheme == "per_channel")
 
 
 def _export(network: nn.Module, contract: Contract) -> onnx.ModelProto:

@@ -220,6 +220,7 @@ def _tuner(params: Params, split: trials.Split, key: Format, study: Any) -> Tune
         transformer=transformer,
         ranking=tuple(study.user_attrs["ranking"]),
         fused_attention=params.quantize.fused_attention,
+        rounding=params.quantize.rounding,
     )
     return Tuner(
         params,

@@ -69,7 +69,8 @@ def params() -> Params:
     """
     values = load_params(ROOT / "params.yaml").model_dump()
     values |= {"rewrite": {}}
-    values["quantize"]["scheme"] = "per_channel"
+    values["quantize"] |= {"scheme": "per_channel", "rounding": "nearest"}
+    values["export_onnx"]["smooth_hidden"] = None
     values["samples"] |= {
         "source": ROOT / "embedded" / "fashion_mnist",
         "limit": SAMPLES,

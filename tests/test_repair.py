@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from pipeline.core.errors import GateError
 from pipeline.core.params import Params
 from pipeline.core.tuning import Recipe
 from pipeline.repair import repair
+from pipeline.trial import splitted
 from tests.test_cli import run
 from tests.test_faults import change_quantized
 
@@ -32,6 +34,20 @@ def criterion(name: str = "sqnr_min_db", subject: str = ".ptl", outcome: str = F
         unit="dB",
         note="the note",
     )
+
+
+@pytest.fixture(scope="module")
+def split(healthy: Path, params: Params, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The healthy run with a tuning split."""
+    copied = Path(shutil.copytree(healthy, tmp_path_factory.mktemp("split") / "artifacts"))
+    with splitted(params, copied, COUNT):
+        return copied
+
+
+@pytest.fixture
+def artifacts(split: Path, tmp_path: Path) -> Path:
+    """A copy of that, to plant a fault in."""
+    return Path(shutil.copytree(split, tmp_path / "artifacts"))
 
 
 def test_the_planted_bad_layer_is_what_is_left_in_float(artifacts: Path, params: Params) -> None:

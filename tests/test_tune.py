@@ -21,10 +21,11 @@ from pipeline.support.files import read_json
 from pipeline.support.images import content_hash, load_pixels
 from pipeline.trial import splitted
 from pipeline.tune import tune
+from tests.conftest import run_stages
 from tests.test_cli import run
 
 ROOT = Path(__file__).parent.parent
-COMMAND = ("-m", "pipeline.cli", "tune", "--format", "int8_onnx", "--samples", "8")
+COMMAND = ("-m", "pipeline.cli", "tune", "--format", "ptl", "--samples", "8")
 TRIALS = 3  # that of params.yaml, the same recipe by the queue, and another scheme
 
 
@@ -35,6 +36,20 @@ def work(healthy: Path, params: Params, tmp_path: Path) -> Path:
     (tmp_path / "artifacts").mkdir()
     for name in ("checkpoint", "samples"):
         (tmp_path / "artifacts" / name).symlink_to(healthy / name)
+    return tmp_path
+
+
+@pytest.fixture
+def small(params: Params, tmp_path: Path) -> Path:
+    """The same for small images, which cost little."""
+    values = params.model_dump(mode="json")
+    # Of eight images one with another answer would be the end of a recipe, and no matter here.
+    for budget in values["gate"]["budgets"].values():
+        budget |= {"top1_agreement_min": 0.5, "accuracy_drop_max_pp": 50.0}
+    values["model"]["image_size"] = 64
+    own = Params.model_validate(values)
+    run_stages(own, tmp_path / "artifacts", "fetch", "samples")
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(own.model_dump(mode="json")))
     return tmp_path
 
 
@@ -64,15 +79,11 @@ def kill_after(work: Path, words: bytes) -> None:
 
 
 def test_a_search_that_was_killed_goes_on_and_ends_with_lines_for_params_yaml(
-    work: Path, params: Params
+    small: Path,
 ) -> None:
     import optuna
 
-    # Of eight images one with another answer would be the end of a recipe, and no matter here.
-    values = params.model_dump(mode="json")
-    for budget in values["gate"]["budgets"].values():
-        budget |= {"top1_agreement_min": 0.5, "accuracy_drop_max_pp": 50.0}
-    (work / "params.yaml").write_text(yaml.safe_dump(values))
+    work = small
     kill_after(work, b"trial 0:")
     ran = run(work, *COMMAND, "--trials", str(TRIALS))
     assert ran.returncode == 0, ran.stderr
@@ -88,7 +99,7 @@ def test_a_search_that_was_killed_goes_on_and_ends_with_lines_for_params_yaml(
     assert "for params.yaml:" in ran.stdout, ran.stdout
     lines = ran.stdout.partition("for params.yaml:\n")[2].partition("then `make judge`")[0]
     assert Recipe.of(lines).lines() in [t.user_attrs["recipe"] for t in complete]
-    assert ElementTree.parse(folder / "int8_onnx.svg").getroot().tag.endswith("svg")
+    assert ElementTree.parse(folder / "ptl.svg").getroot().tag.endswith("svg")
 
 
 def test_the_tuning_split_has_no_image_of_the_gate_or_of_calibration(

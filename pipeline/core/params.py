@@ -74,6 +74,7 @@ class Rewrite(Section):
 
 class Quantize(Section):
     scheme: Literal["per_tensor", "per_channel", "static", "static_symmetric"] = "per_channel"
+    rounding: Literal["nearest", "gptq"] = "nearest"
     keep_float: tuple[str, ...] = ()
     keep_dynamic: tuple[str, ...] = ()
     fused_attention: bool = False
@@ -85,6 +86,11 @@ class Quantize(Section):
     @property
     def calibrated(self) -> bool:
         """Whether it asks calibration images."""
+        return self.fixed or self.rounding != "nearest"
+
+    @property
+    def fixed(self) -> bool:
+        """Whether ranges are found beforehand."""
         return self.scheme in ("static", "static_symmetric")
 
     @property
@@ -96,7 +102,7 @@ class Quantize(Section):
 
     def words(self, weights: str | None = None) -> str:
         """What a contract says of a file; ``weights`` where its engine has but one scheme."""
-        if self.calibrated:
+        if self.fixed:
             return "static int8, per_channel weights"
         return f"dynamic int8, {weights or self.scheme} weights"
 
@@ -105,6 +111,7 @@ class ExportOnnx(Section):
     """Of the int8 file of a vision transformer; others have standard operators in any case."""
 
     operators: Literal["fused", "standard"] = "fused"
+    smooth_hidden: Fraction | None = None
 
 
 class Golden(Section):
@@ -185,7 +192,8 @@ class Params(Section):
     @property
     def calibrated(self) -> bool:
         """Whether the files depend on calibration images."""
-        return self.rewrite.calibrated or self.quantize.calibrated
+        smoothed = self.export_onnx.smooth_hidden is not None
+        return self.rewrite.calibrated or self.quantize.calibrated or smoothed
 
 
 def load_params(path: Path = PARAMS_FILE) -> Params:

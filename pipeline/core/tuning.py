@@ -65,6 +65,7 @@ class Space:
     transformer: bool  # has what is rewritten
     ranking: tuple[str, ...]
     fused_attention: bool = False
+    rounding: str = "nearest"  # of the files that the search does not look at
 
     @property
     def schemes(self) -> tuple[str, ...]:
@@ -91,7 +92,13 @@ class Space:
             dynamic = int(trial.suggest_categorical("keep_dynamic", self.counts))
             # Those after the ones in float: a layer is one or the other.
             quantize["keep_dynamic"] = self.ranking[kept : kept + dynamic]
-        else:
+        chosen = ("nearest", "gptq")
+        quantize["rounding"] = (
+            trial.suggest_categorical("rounding", chosen)
+            if self._rounds(quantize["scheme"])
+            else self.rounding
+        )
+        if quantize["scheme"] != "static_symmetric":
             quantize["fused_attention"] = self.fused_attention and quantize["scheme"] != "static"
         return Recipe(Rewrite(**rewrite), Quantize(**quantize))
 
@@ -104,11 +111,24 @@ class Space:
             none: dict[str, Choice] = {"fold_norm": False, "centre": False}
             nothing |= none | dict.fromkeys(("smooth", "query_key", "value"))
             rewritten = {"fold_norm": True, "rotate": False, "centre": True, "query_key": 0.75}
-        plain = [
-            nothing | {"scheme": scheme} | ({"keep_dynamic": 0} if "symm" in scheme else {})
-            for scheme in self.schemes
+        plain: list[dict[str, Choice]] = [
+            nothing | {"scheme": scheme} | self._own(scheme, "nearest") for scheme in self.schemes
         ]
-        return [*plain, *(trial | rewritten for trial in plain if rewritten)]
+        more = [
+            trial | rewritten | self._own(scheme, "gptq")
+            for trial, scheme in zip(plain, self.schemes, strict=True)
+            if rewritten
+        ]
+        return [*plain, *more]
+
+    def _own(self, scheme: str, rounding: str) -> dict[str, Choice]:
+        """What is asked of a scheme alone."""
+        if scheme == "static_symmetric":
+            return {"keep_dynamic": 0}
+        return {"rounding": rounding} if self._rounds(scheme) else {}
+
+    def _rounds(self, scheme: str) -> bool:
+        return self.key != "ptl" and scheme != "static"
 
 
 @dataclass(frozen=True, kw_only=True)

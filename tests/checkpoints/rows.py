@@ -161,6 +161,8 @@ def _params(row: Row, model: dict[str, Any], source: Path) -> Params:
     values["latency"] |= {"warmup": 1, "runs": 10, "min_seconds": 0}
     values["rewrite"] = {}
     values["quantize"]["scheme"] = "static" if row.static else "per_channel"
+    values["quantize"]["rounding"] = "nearest"
+    values["export_onnx"]["smooth_hidden"] = None
     for key, budget in values["gate"]["budgets"].items():
         budget["latency_ratio_max"] = None  # ten runs beside other programs say nothing about speed
         if row.static and key != "onnx":
