@@ -42,7 +42,9 @@ class SlicedAttention(nn.Module):
 
     def asking(self, qkv: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Query, key and value, of which the query is of the tokens that are read."""
-        q, k, v = qkv.chunk(3, -1)
+        # By slices: XNNPACK has them, and no split, which would cut its graph in two.
+        size = qkv.shape[-1] // 3
+        q, k, v = qkv[..., :size], qkv[..., size : 2 * size], qkv[..., 2 * size :]
         return (q[:, : self.reads] if self.reads > 0 else q), k, v
 
     def by_head(self, x: torch.Tensor) -> torch.Tensor:
