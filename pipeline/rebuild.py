@@ -2,7 +2,7 @@
 
 Run from the root of a checkout, in the environment that made it: what is other here than it was
 (code, packages, processor) is listed, and stops it unless --anyway is given. Samples are needed
-only where the files depend on them: with scheme static, whose ranges come from the calibration
+only where the files depend on them: where a rewrite, ranges or rounding come from the calibration
 images.
 """
 
