@@ -35,10 +35,12 @@ def bundle(artifacts: Path) -> Bundle:
 
 @pytest.fixture
 def judge(bundle: Bundle, tmp_path: Path) -> Judge:
-    """Run one target on the bundle with some files changed; return exit status and text."""
+    """Run one target on the bundle, or another, with some files changed; return exit status and
+    text."""
 
-    def run(target: str, **files: Path) -> tuple[int, str]:
-        changed = dataclasses.replace(bundle, files=bundle.files | files)
+    def run(target: str, other: Bundle | None = None, **files: Path) -> tuple[int, str]:
+        given = other or bundle
+        changed = dataclasses.replace(given, files=given.files | files)
         gate = load_params(ROOT / "params.yaml").gate
         status, lines = device_test([target], changed, gate, tmp_path / "evidence")
         return status, "\n".join(lines)

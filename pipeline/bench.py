@@ -27,7 +27,7 @@ ARCHITECTURES = (
     "deit_base_patch16_224",
 )
 STAGES = (
-    *("fetch", "samples", "reference", "quantize", "script", "optimize", "lite"),
+    *("fetch", "samples", "reference", "rewrite", "quantize", "script", "optimize", "lite"),
     *("export_onnx", "export_executorch", "parity", "latency"),
 )
 SAMPLES = 32

@@ -10,6 +10,8 @@ COMMANDS = {
     "summary": "show each file beside float, the verdict and the release",
     "report": "write artifacts/reports/report.html, the evidence as one page",
     "diagnose": "find the layers that lose most, and what restoring each gives back",
+    "repair": "find the fewest layers to leave in float that make the gate pass, and their cost",
+    "tune": "search for the cheapest files that keep the gate's budgets",
     "predict": "classify pictures with a release",
     "compare": "show what each file makes of one picture, beside float",
     "serve": "answer over HTTP, as hub inference endpoints do",

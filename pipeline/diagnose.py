@@ -50,7 +50,7 @@ def diagnose(artifacts: Path, out: Path, count: int = 64, pattern: str = "*") ->
     """
     samples = SampleSet.load(artifacts / "samples")
     reference = _reference(artifacts, samples)
-    float_file = artifacts / "checkpoint" / MODEL_FILE
+    float_file = artifacts / "rewritten" / MODEL_FILE
     quantized_file = artifacts / "quantized" / MODEL_FILE
     count = min(count, len(samples))
     own = _own_errors(float_file, quantized_file, samples, count, pattern)
@@ -83,7 +83,8 @@ def diagnose(artifacts: Path, out: Path, count: int = 64, pattern: str = "*") ->
         {
             "kind": "diagnosis",
             "schema": SCHEMA,
-            "checkpoint_sha256": sha256_file(float_file),
+            "checkpoint_sha256": sha256_file(artifacts / "checkpoint" / MODEL_FILE),
+            "rewritten_sha256": sha256_file(float_file),
             "quantized_sha256": sha256_file(quantized_file),
             "samples_sha256": samples.sha256,
             "count": count,

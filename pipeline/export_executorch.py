@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
+from collections.abc import Container
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +22,10 @@ from pipeline.support.threads import one_thread
 if TYPE_CHECKING:
     import torch
 
+LINEAR = "aten.linear.default"
 LAYER_OPERATORS = {
-    f"aten.{name}.default" for name in ("conv2d", "linear", "batch_norm", "relu", "relu_")
+    LINEAR,
+    *(f"aten.{name}.default" for name in ("conv2d", "batch_norm", "relu", "relu_")),
 }
 OLDEST_RUNTIME = "ExecuTorch 1.0.1"  # the oldest that device_tests runs the file on
 
@@ -32,23 +35,31 @@ def export_executorch(params: Quantize, checkpoint: Path, samples: Path, out: Pa
 
     XNNPACK quantizes dynamically only with per-channel weights, so that is what the file has for
     scheme ``per_tensor``, too; its name and contract say so. Folder ``samples`` has the calibration
-    images of scheme ``static``.
+    images of scheme ``static`` and of rounding ``gptq``.
     """
     import torch
 
+    from pipeline.support.forms import lean
     from pipeline.support.quantized import load_model
+    from pipeline.support.rounding import linears, round_weights, split, watch
     from pipeline.support.tracing import plain
 
+    params = params.elsewhere
     # Fused attention would be decomposed with a guard for fully masked rows, whose operators
     # XNNPACK lacks: twice the latency, for a case that images never have.
     model, contract = load_model(checkpoint / MODEL_FILE, fused_attention=False)
-    model = plain(model)  # standardized weights are then constants, which XNNPACK takes
+    model = lean(plain(model))  # standardized weights are then constants, which XNNPACK takes
     example = (torch.zeros(contract.input_shape),)
     batches = list(example)
     if params.static:
         # One image at a time: the exported graph has the example's batch size in it.
         images = calibration_input(samples, contract.preprocessing)
         batches = list(torch.from_numpy(images).split(1))
+    elif params.rounding == "gptq":
+        images = calibration_input(samples, contract.preprocessing, "quantize.rounding: gptq")
+        with one_thread():
+            seen = watch(model, linears(model, params.keep_float), split(images))
+            round_weights(model, seen, per_channel=True)
     with quiet():
         program = _lower(_quantize(model, batches, params), example)
     final = contract.for_artefact(
@@ -87,8 +98,11 @@ def _quantize(
     config = watching(config) if params.static else config
     kept = matching(weighted_layers(model, convolutions=params.static), params.keep_float)
 
+    # Dynamic int8 convolutions that pad cannot be run, or not even be lowered, by XNNPACK.
+    operators = LAYER_OPERATORS if params.static else {LINEAR}
+
     def wanted(node: torch.fx.Node) -> bool:
-        return not _module_paths(node) & kept and (not params.static or _in_layer(node))
+        return not _module_paths(node) & kept and _in_layer(node, operators)
 
     quantizer = XNNPACKQuantizer().set_global(config)
     quantizer.set_filter_function(wanted)
@@ -102,10 +116,10 @@ def _quantize(
     return converted
 
 
-def _in_layer(node: torch.fx.Node) -> bool:
-    """Whether a node belongs to a convolution or a linear layer, its weight and what is folded
-    into it included."""
-    return node.op != "call_function" or str(node.target) in LAYER_OPERATORS
+def _in_layer(node: torch.fx.Node, operators: Container[str]) -> bool:
+    """Whether a node belongs to a layer of these operators, its weight and what is folded into it
+    included."""
+    return node.op != "call_function" or str(node.target) in operators
 
 
 def _module_paths(node: torch.fx.Node) -> set[str]:
@@ -140,7 +154,7 @@ def _operators(program: Any) -> set[str]:
 def main() -> None:
     with exit_on_error():
         params = load_params().quantize
-        export_executorch(params, paths.CHECKPOINT, paths.SAMPLES, paths.EXECUTORCH)
+        export_executorch(params, paths.REWRITTEN, paths.SAMPLES, paths.EXECUTORCH)
 
 
 if __name__ == "__main__":

@@ -8,56 +8,80 @@ from typing import TYPE_CHECKING
 
 from pipeline.core.contract import DATA_KEY, METADATA_KEY, Artefact, Contract
 from pipeline.core.errors import exit_on_error
-from pipeline.core.params import Quantize, load_params
+from pipeline.core.params import ExportOnnx, Quantize, load_params
 from pipeline.support import paths
 from pipeline.support.contracts import MODEL_FILE
 from pipeline.support.files import atomic, sha256_file, write_bytes
 from pipeline.support.images import calibration_input
 from pipeline.support.quiet import quiet
+from pipeline.support.threads import one_thread
 
 if TYPE_CHECKING:
     import onnx
+    from torch import nn
 
 OPSET = 18  # has LayerNormalization; ONNX Runtime 1.14 and later load it
 OLDEST_RUNTIME = "ONNX Runtime 1.20.1"  # the oldest that device_tests runs the files on
 QUANTIZED_OPERATORS = ["MatMul", "Gemm"]
 MAX_FILE_BYTES = 2_000_000_000  # protobuf holds less than 2 GiB
+DEFAULT = ExportOnnx()
+PLAIN = ExportOnnx(operators="standard")  # with which int8 starts from the float file
 
 
 def export_onnx(
-    params: Quantize, checkpoint: Path, samples: Path, float_out: Path, int8_out: Path
+    params: Quantize,
+    checkpoint: Path,
+    samples: Path,
+    float_out: Path,
+    int8_out: Path,
+    own: ExportOnnx = DEFAULT,
 ) -> None:
     """Write folder ``float_out`` with the float file and ``int8_out`` with the int8 one.
 
     Both take a batch of any size, are checked by onnx and carry the contract in their metadata.
     Weights that are too large for one file lie beside it, in ``NAME.onnx.data``.
-    Folder ``samples`` has the calibration images of scheme ``static``.
+    Folder ``samples`` has the calibration images of scheme ``static``, of rounding ``gptq`` and of
+    ``smooth_hidden``.
     """
     import onnx
 
+    from pipeline.support import forms
     from pipeline.support.onnx_static import quantize as quantize_static
+    from pipeline.support.quantized import load_model
+    from pipeline.support.tracing import plain
 
-    model, contract = _export_float(checkpoint)
+    params = params.elsewhere
+    network, contract = load_model(checkpoint / MODEL_FILE, fused_attention=False)
+    network = forms.lean(plain(network))
+    model = _export(network, contract)
     float_name = contract.file_name("float", ".onnx")
     with atomic(float_out) as new:
         new.mkdir()
         _save(model, contract, "onnx", "none", (), new / float_name)
 
-    kept = _kept_nodes(model, params.keep_float)
+    if not forms.attends(network):
+        own = PLAIN
+    own_graph = not params.static and (own != PLAIN or params.rounding != "nearest")
     int8_name = contract.file_name(params.scheme, ".int8.onnx")
     with quiet(), atomic(int8_out) as new:
         new.mkdir()
         source, target = float_out / float_name, new / int8_name
+        if own_graph:
+            source, model = _prepared(network, contract, params, own, samples, target)
+        kept = _kept_nodes(model, params.keep_float)
         if params.static:
             images = calibration_input(samples, contract.preprocessing)
             quantize_static(source, target, kept, images)
         else:
             _quantize_dynamic(source, target, kept, params)
+        if own_graph:
+            source.unlink()
         quantized = onnx.load(target)
         _save(quantized, contract, "int8_onnx", params.words(), params.keep_float, target)
 
 
 def _quantize_dynamic(source: Path, target: Path, kept: list[str], params: Quantize) -> None:
+    import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     quantize_dynamic(
@@ -67,21 +91,67 @@ def _quantize_dynamic(source: Path, target: Path, kept: list[str], params: Quant
         weight_type=QuantType.QInt8,
         op_types_to_quantize=QUANTIZED_OPERATORS,
         nodes_to_exclude=kept,
+        # Of values behind operators of ONNX Runtime's own, whose types onnx does not infer.
+        extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT},
     )
 
 
-def _export_float(checkpoint: Path) -> tuple[onnx.ModelProto, Contract]:
+def _prepared(
+    network: nn.Module,
+    contract: Contract,
+    params: Quantize,
+    own: ExportOnnx,
+    samples: Path,
+    target: Path,
+) -> tuple[Path, onnx.ModelProto]:
+    """The float model as dynamic int8 is to have it, in a file beside ``target``: its weights
+    rounded already, hidden channels smoothed, in ONNX Runtime's own operators."""
+    import onnx
+
+    from pipeline.support.onnx_fused import DOMAIN, fused, join_norms
+
+    fuses = own.operators == "fused"
+    _smooth_and_round(network, contract, params, own, samples)
+    if fuses:
+        network = fused(network, contract.preprocessing, params.keep_float)
+    model = _export(network, contract)
+    if fuses:
+        join_norms(model)
+        if all(known.domain != DOMAIN for known in model.opset_import):
+            model.opset_import.append(onnx.helper.make_opsetid(DOMAIN, 1))
+    source = target.with_suffix(".float")
+    onnx.save(model, source)
+    return source, model
+
+
+def _smooth_and_round(
+    network: nn.Module, contract: Contract, params: Quantize, own: ExportOnnx, samples: Path
+) -> None:
+    from pipeline.support import rounding
+    from pipeline.support.forms import PATCHES
+
+    rounds = params.rounding == "gptq"
+    if not rounds and own.smooth_hidden is None:
+        return
+    # The fused patch embedding has steps of its own, of pixels.
+    kept = (*params.keep_float, *([PATCHES] if own.operators == "fused" else []))
+    asking = "quantize.rounding: gptq" if rounds else "export_onnx.smooth_hidden"
+    images = calibration_input(samples, contract.preprocessing, asking)
+    with one_thread():
+        seen = rounding.watch(network, rounding.linears(network, kept), rounding.split(images))
+        if own.smooth_hidden is not None:
+            rounding.divide_hidden(network, seen, own.smooth_hidden)
+        if rounds:
+            rounding.round_weights(network, seen, per_channel=params.scheme == "per_channel")
+
+
+def _export(network: nn.Module, contract: Contract) -> onnx.ModelProto:
     import torch
 
-    from pipeline.support.quantized import load_model
-    from pipeline.support.tracing import plain
-
-    model, contract = load_model(checkpoint / MODEL_FILE, fused_attention=False)
-    model = plain(model)
     example = torch.zeros(2, *contract.input_shape[1:])
     with quiet():
         program = torch.onnx.export(
-            model,
+            network,
             (example,),
             dynamo=True,
             verbose=False,
@@ -96,7 +166,7 @@ def _export_float(checkpoint: Path) -> tuple[onnx.ModelProto, Contract]:
     del proto.graph.value_info[:]
     for node in proto.graph.node:
         del node.metadata_props[:]  # where PyTorch had it from: half a megabyte that nobody reads
-    return proto, contract
+    return proto
 
 
 def _kept_nodes(model: onnx.ModelProto, patterns: tuple[str, ...]) -> list[str]:
@@ -154,8 +224,9 @@ def _move_weights(model: onnx.ModelProto, path: Path) -> str:
 
 def main() -> None:
     with exit_on_error():
-        params = load_params().quantize
-        export_onnx(params, paths.CHECKPOINT, paths.SAMPLES, paths.ONNX, paths.ONNX_INT8)
+        params = load_params()
+        outs = paths.ONNX, paths.ONNX_INT8
+        export_onnx(params.quantize, paths.REWRITTEN, paths.SAMPLES, *outs, params.export_onnx)
 
 
 if __name__ == "__main__":

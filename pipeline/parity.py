@@ -47,6 +47,7 @@ def parity(params: Parity, artifacts: Path, out: Path) -> None:
     steps = min(params.step_samples, len(samples))
     whole = paths.delivered_files(artifacts)
     partial = {
+        "rewritten": artifacts / "rewritten" / "model.safetensors",
         "quantized": artifacts / "quantized" / "model.safetensors",
         "scripted": artifacts / "scripted" / paths.TORCHSCRIPT_FILE,
         "optimized": artifacts / "optimized" / paths.TORCHSCRIPT_FILE,
@@ -132,12 +133,18 @@ def _steps(
         for step, after in chain.items()
     }
     return steps | {
+        "rewrite": {
+            "before": "reference",
+            "after": "rewritten",
+            "after_sha256": hashes["rewritten"],
+            **between_steps(reference[:count], logits["rewritten"]),
+        },
         "export_onnx": {
             "before": "reference",
             "after": "onnx",
             "after_sha256": hashes["onnx"],
             **between_steps(reference, logits["onnx"]),
-        }
+        },
     }
 
 
@@ -147,18 +154,20 @@ def _weights(artifacts: Path) -> dict[str, Any]:
 
     from pipeline.support.quantized import float_arrays
 
-    checkpoint = artifacts / "checkpoint" / "model.safetensors"
+    rewritten = artifacts / "rewritten" / "model.safetensors"
     quantized = artifacts / "quantized" / "model.safetensors"
-    floats = {key: value.numpy() for key, value in float_arrays(checkpoint, quantized).items()}
+    floats = {key: value.numpy() for key, value in float_arrays(rewritten, quantized).items()}
     arrays = load_file(quantized)
+    scales = {
+        key.removesuffix(".scale"): value for key, value in arrays.items() if key.endswith(".scale")
+    }
     errors = {
-        key.removesuffix(".scale"): weight_error_steps(
-            floats[key.removesuffix("scale") + "weight"],
-            arrays[key.removesuffix("scale") + "weight"],
-            arrays[key],
+        name: weight_error_steps(
+            _times_columns(floats[f"{name}.weight"], arrays.get(f"{name}.columns")),
+            arrays[f"{name}.weight"],
+            scale,
         )
-        for key in arrays
-        if key.endswith(".scale")
+        for name, scale in scales.items()
     }
     changed = [
         key
@@ -173,6 +182,13 @@ def _weights(artifacts: Path) -> dict[str, Any]:
         "worst_error_steps": round(errors[worst], 6) if worst else 0.0,
         "changed_floats": changed,
     }
+
+
+def _times_columns(
+    weight: NDArray[np.float32], columns: NDArray[np.float32] | None
+) -> NDArray[np.float32]:
+    """The weights [out, ...] that were quantized, where inputs are divided by ``columns``."""
+    return weight if columns is None else weight * columns.reshape(weight.shape[1:])
 
 
 def _right(logits: Logits, labels: NDArray[np.int64] | None) -> dict[str, int] | None:

@@ -2,7 +2,7 @@
 
 Run from the root of a checkout, in the environment that made it: what is other here than it was
 (code, packages, processor) is listed, and stops it unless --anyway is given. Samples are needed
-only where the files depend on them: with scheme static, whose ranges come from the calibration
+only where the files depend on them: where a rewrite, ranges or rounding come from the calibration
 images.
 """
 
@@ -45,19 +45,22 @@ def rebuild(params: Params, inputs: build.Inputs, into: Path) -> dict[str, Path]
     from pipeline.lite import lite
     from pipeline.optimize import optimize
     from pipeline.quantize import quantize
+    from pipeline.rewrite import rewrite
     from pipeline.script import script
 
     checkpoint, samples = into / paths.CHECKPOINT.name, into / paths.SAMPLES.name
     contract = _checkpoint(params, inputs.checkpoint, checkpoint)
-    if params.quantize.static:
+    if params.calibrated:
         _samples(params, inputs.samples, contract, samples)
-    quantize(params.quantize, checkpoint, samples, into / paths.QUANTIZED.name)
+    rewritten = into / paths.REWRITTEN.name
+    rewrite(params.rewrite, checkpoint, samples, rewritten)
+    quantize(params.quantize, rewritten, samples, into / paths.QUANTIZED.name)
     script(into / paths.QUANTIZED.name, into / paths.SCRIPTED.name)
     optimize(into / paths.SCRIPTED.name, into / paths.OPTIMIZED.name)
     lite(params.quantize, into / paths.OPTIMIZED.name, into / paths.LITE.name)
     onnx = (into / paths.ONNX.name, into / paths.ONNX_INT8.name)
-    export_onnx(params.quantize, checkpoint, samples, *onnx)
-    export_executorch(params.quantize, checkpoint, samples, into / paths.EXECUTORCH.name)
+    export_onnx(params.quantize, rewritten, samples, *onnx, params.export_onnx)
+    export_executorch(params.quantize, rewritten, samples, into / paths.EXECUTORCH.name)
     write_text(into / LABELS_FILE, labels_text(contract))
     made = [into / LABELS_FILE, checkpoint / CONTRACT_FILE]
     for path in paths.delivered_files(into).values():

@@ -29,7 +29,7 @@ from pipeline.core.params import Samples, load_params
 from pipeline.support import paths
 from pipeline.support.candidates import Candidate, find_candidates
 from pipeline.support.contracts import load_contract
-from pipeline.support.files import atomic, write_json
+from pipeline.support.files import atomic, read_json, write_json
 from pipeline.support.images import (
     CALIBRATION_FILE,
     IMAGES_FILE,
@@ -38,6 +38,7 @@ from pipeline.support.images import (
     Pixels,
     content_hash,
     geometry,
+    load_pixels,
     samples_sha256,
 )
 
@@ -56,8 +57,11 @@ class _Taken:
     duplicates: list[str] = field(default_factory=list)
 
 
-def samples(params: Samples, contract: Contract, out: Path) -> None:
+def samples(params: Samples, contract: Contract, out: Path, apart_from: Path | None = None) -> None:
     """Write folder ``out``: ``images.npy``, ``calibration.npy`` and ``samples.json``.
+
+    No image of folder ``apart_from``, of evaluation or calibration, is taken again: neither its
+    id nor its pixels.
 
     The arrays are uint8 [n, H, W, 3], as :func:`pipeline.support.images.geometry` makes them.
 
@@ -66,6 +70,13 @@ def samples(params: Samples, contract: Contract, out: Path) -> None:
             classes that are not the model's.
     """
     candidates = in_turn(find_candidates(params.source, contract), params.seed)
+    ids, hashes = _of(apart_from) if apart_from else (frozenset(), frozenset())
+    candidates = [candidate for candidate in candidates if candidate.id not in ids]
+    if not candidates and apart_from:
+        raise InputError(
+            f"params.yaml: samples.source: {params.source} has no images beside those of "
+            f"{apart_from}; give more, or lower samples.limit"
+        )
     if not candidates:
         raise InputError(f"params.yaml: samples.source: {params.source} holds no images")
     from tqdm import tqdm
@@ -77,14 +88,21 @@ def samples(params: Samples, contract: Contract, out: Path) -> None:
     with atomic(out) as new, _bombs_are_errors(), closing(read):
         new.mkdir()
         with tqdm(total=total, desc="samples", unit="image", disable=None) as bar:
-            evaluation = _take(usable, params.limit, new / IMAGES_FILE, contract, bar.update)
+            evaluation = _take(
+                usable,
+                params.limit,
+                new / IMAGES_FILE,
+                contract,
+                bar.update,
+                apart_from=hashes,
+            )
             calibration = _take(
                 usable,
                 params.calibration,
                 new / CALIBRATION_FILE,
                 contract,
                 bar.update,
-                apart_from=frozenset(evaluation.hashes),
+                apart_from=hashes | frozenset(evaluation.hashes),
             )
         if not evaluation.chosen:
             raise InputError(
@@ -93,6 +111,17 @@ def samples(params: Samples, contract: Contract, out: Path) -> None:
             )
         write_json(new / SAMPLES_FILE, _about(params, contract, evaluation, calibration, skipped))
     _report(params, evaluation, calibration, skipped)
+
+
+def _of(folder: Path) -> tuple[frozenset[str], frozenset[bytes]]:
+    """The ids of all images that a folder of samples was made of, and the hashes of its pixels."""
+    about = read_json(folder / SAMPLES_FILE)
+    kinds = ("ids", "calibration_ids", "calibration_duplicates")
+    images = (load_pixels(folder / name) for name in (IMAGES_FILE, CALIBRATION_FILE))
+    return (
+        frozenset(name for kind in kinds for name in about[kind]),
+        frozenset(content_hash(image) for array in images for image in array),
+    )
 
 
 @contextmanager

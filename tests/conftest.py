@@ -28,27 +28,29 @@ def run_stages(params: Params, artifacts: Path, *stages: str) -> None:
     from pipeline.parity import parity
     from pipeline.quantize import quantize
     from pipeline.reference import reference
+    from pipeline.rewrite import rewrite
     from pipeline.samples import samples
     from pipeline.script import script
     from pipeline.support.contracts import load_contract
 
     a = artifacts
-    checkpoint = a / "checkpoint"
+    checkpoint, rewritten = a / "checkpoint", a / "rewritten"
     run: dict[str, Callable[[], object]] = {
         "fetch": lambda: fetch(params, checkpoint),
         "samples": lambda: samples(params.samples, load_contract(checkpoint), a / "samples"),
         "reference": lambda: reference(
             params.reference, checkpoint, a / "samples", a / "reference"
         ),
-        "quantize": lambda: quantize(params.quantize, checkpoint, a / "samples", a / "quantized"),
+        "rewrite": lambda: rewrite(params.rewrite, checkpoint, a / "samples", rewritten),
+        "quantize": lambda: quantize(params.quantize, rewritten, a / "samples", a / "quantized"),
         "script": lambda: script(a / "quantized", a / "scripted"),
         "optimize": lambda: optimize(a / "scripted", a / "optimized"),
         "lite": lambda: lite(params.quantize, a / "optimized", a / "lite"),
         "export_onnx": lambda: export_onnx(
-            params.quantize, checkpoint, a / "samples", a / "onnx", a / "onnx_int8"
+            params.quantize, rewritten, a / "samples", a / "onnx", a / "onnx_int8"
         ),
         "export_executorch": lambda: export_executorch(
-            params.quantize, checkpoint, a / "samples", a / "executorch"
+            params.quantize, rewritten, a / "samples", a / "executorch"
         ),
         "golden": lambda: golden(params, a, a / "golden"),
         "parity": lambda: parity(params.parity, a, a / "parity"),
@@ -60,8 +62,15 @@ def run_stages(params: Params, artifacts: Path, *stages: str) -> None:
 
 @pytest.fixture(scope="session")
 def params() -> Params:
-    """The default parameters, on few samples and with few timed runs."""
+    """The default parameters, on few samples and with few timed runs.
+
+    Weights are those of the checkpoint and int8 is dynamic in each file, which eight calibration
+    images are enough for.
+    """
     values = load_params(ROOT / "params.yaml").model_dump()
+    values |= {"rewrite": {}}
+    values["quantize"] |= {"scheme": "per_channel", "rounding": "nearest"}
+    values["export_onnx"]["smooth_hidden"] = None
     values["samples"] |= {
         "source": ROOT / "embedded" / "fashion_mnist",
         "limit": SAMPLES,
@@ -90,8 +99,9 @@ def healthy(params: Params, tmp_path_factory: pytest.TempPathFactory) -> Path:
             run_stages(
                 params,
                 artifacts,
-                *("fetch", "samples", "reference", "quantize", "script", "optimize", "lite"),
-                *("export_onnx", "export_executorch", "golden", "parity", "latency"),
+                *("fetch", "samples", "reference", "rewrite", "quantize", "script"),
+                *("optimize", "lite", "export_onnx", "export_executorch"),
+                *("golden", "parity", "latency"),
             )
     return artifacts
 

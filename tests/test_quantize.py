@@ -59,9 +59,12 @@ def test_a_quantized_file_gives_back_the_model_that_was_quantized(healthy):
 def test_the_same_inputs_give_the_same_bytes(healthy, params, tmp_path):
     run_stages_into = tmp_path / "artifacts"
     (run_stages_into).mkdir()
-    (run_stages_into / "checkpoint").symlink_to(healthy / "checkpoint")
+    for name in ("checkpoint", "rewritten"):
+        (run_stages_into / name).symlink_to(healthy / name)
     run_stages(params, run_stages_into, "quantize", "script", "optimize", "lite")
-    for stage in ("quantized", "scripted", "optimized", "lite"):
+    # TorchScript writes a layer's constants in the order of a set, which each process has its own
+    # of; the files behind `scripted` have no such constants left.
+    for stage in ("quantized", "optimized", "lite"):
         for path in (healthy / stage).iterdir():
             again = run_stages_into / stage / path.name
             assert again.read_bytes() == path.read_bytes(), path.name

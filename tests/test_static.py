@@ -24,7 +24,10 @@ from tests.conftest import ROOT, run_stages
 from tests.test_faults import change_quantized
 
 MODEL = "model.safetensors"
-STAGES = ("fetch", "samples", "quantize", "script", "optimize", "lite", "export_onnx")
+STAGES = (
+    *("fetch", "samples", "rewrite", "quantize", "script", "optimize", "lite"),
+    "export_onnx",
+)
 
 
 @pytest.fixture(scope="module")

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from device_tests.conftest import Judge
+from device_tests.bundle import find
+from device_tests.conftest import ROOT, Judge
 from device_tests.target import Bundle
-from pipeline.core.params import Quantize
+from pipeline.core.params import Quantize, load_params
+from pipeline.golden import golden
 from pipeline.lite import lite
 from pipeline.optimize import optimize
 from pipeline.quantize import quantize
@@ -17,30 +19,34 @@ from pipeline.support.contracts import read_contract
 
 
 @pytest.fixture(scope="session")
-def fused(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same model exported with fused attention."""
+def fused(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """The same run, its ``.ptl`` exported with fused attention, with golden answers of that."""
     folder = tmp_path_factory.mktemp("fused")
+    for name in ("checkpoint", "samples", "onnx", "onnx_int8", "executorch"):
+        (folder / name).symlink_to((artifacts / name).absolute())
     params = Quantize(fused_attention=True)
-    quantize(params, artifacts / "checkpoint", artifacts / "samples", folder / "quantized")
+    quantize(params, artifacts / "rewritten", artifacts / "samples", folder / "quantized")
     script(folder / "quantized", folder / "scripted")
     optimize(folder / "scripted", folder / "optimized")
-    return lite(params, folder / "optimized", folder / "lite")
+    lite(params, folder / "optimized", folder / "lite")
+    golden(load_params(ROOT / "params.yaml"), folder, folder / "golden")
+    return find(folder)
 
 
-def test_fused_attention_does_not_load_on_1_13_1(judge: Judge, fused: Path) -> None:
-    status, text = judge("torch_1_13_1", ptl=fused)
+def test_fused_attention_does_not_load_on_1_13_1(judge: Judge, fused: Bundle) -> None:
+    status, text = judge("torch_1_13_1", fused)
     assert status == 1
     assert "FAIL .ptl on torch_1_13_1: does not load" in text
     assert "aten::scaled_dot_product_attention" in text
 
 
 def test_fused_attention_runs_on_the_generation_its_contract_names(
-    judge: Judge, fused: Path
+    judge: Judge, fused: Bundle
 ) -> None:
-    contract = read_contract(fused)
+    contract = read_contract(fused.files["ptl"])
     assert contract.artefact is not None
     assert contract.artefact.oldest_runtime == "PyTorch Lite 2.1.2"
-    status, text = judge("torch_2_1_2", ptl=fused)
+    status, text = judge("torch_2_1_2", fused)
     assert status == 0, text
 
 

@@ -52,20 +52,66 @@ class Reference(Section):
     noise_samples: Count = 32
 
 
+class Rewrite(Section):
+    """Methods that change weights and not what they compute; null or false is off."""
+
+    fold_norm: bool = False
+    rotate: Annotated[int, Field(ge=0)] | None = None
+    centre: bool = False
+    smooth: Fraction | None = None
+    query_key: Fraction | None = None
+    value: Fraction | None = None
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether a method asks calibration images."""
+        return self.centre or {self.smooth, self.query_key, self.value} != {None}
+
+    @property
+    def any(self) -> bool:
+        return self.fold_norm or self.calibrated
+
+
 class Quantize(Section):
-    scheme: Literal["per_tensor", "per_channel", "static"] = "per_channel"
+    scheme: Literal["per_tensor", "per_channel", "static", "static_symmetric"] = "per_channel"
+    rounding: Literal["nearest", "gptq"] = "nearest"
     keep_float: tuple[str, ...] = ()
+    keep_dynamic: tuple[str, ...] = ()
     fused_attention: bool = False
 
     @property
     def static(self) -> bool:
         return self.scheme == "static"
 
+    @property
+    def calibrated(self) -> bool:
+        """Whether it asks calibration images."""
+        return self.fixed or self.rounding != "nearest"
+
+    @property
+    def fixed(self) -> bool:
+        """Whether ranges are found beforehand."""
+        return self.scheme in ("static", "static_symmetric")
+
+    @property
+    def elsewhere(self) -> Quantize:
+        """The same for runtimes other than PyTorch Lite, for which static_symmetric is made."""
+        if self.scheme != "static_symmetric":
+            return self
+        return self.model_copy(update={"scheme": "per_channel", "keep_dynamic": ()})
+
     def words(self, weights: str | None = None) -> str:
         """What a contract says of a file; ``weights`` where its engine has but one scheme."""
-        if self.static:
+        if self.fixed:
             return "static int8, per_channel weights"
         return f"dynamic int8, {weights or self.scheme} weights"
+
+
+class ExportOnnx(Section):
+    """Of the int8 file of a vision transformer; others have standard operators in any case."""
+
+    operators: Literal["fused", "standard"] = "fused"
+    smooth_hidden: Fraction | None = None
 
 
 class Golden(Section):
@@ -133,13 +179,21 @@ class Params(Section):
     model: Model
     samples: Samples
     reference: Reference = Reference()
+    rewrite: Rewrite = Rewrite()
     quantize: Quantize = Quantize()
+    export_onnx: ExportOnnx = ExportOnnx()
     golden: Golden = Golden()
     parity: Parity = Parity()
     latency: Latency = Latency()
     gate: Gate
     baseline: Baseline
     release: Release
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether the files depend on calibration images."""
+        smoothed = self.export_onnx.smooth_hidden is not None
+        return self.rewrite.calibrated or self.quantize.calibrated or smoothed
 
 
 def load_params(path: Path = PARAMS_FILE) -> Params:

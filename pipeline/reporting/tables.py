@@ -21,7 +21,7 @@ ROOM = 0.12  # of a number line, on either side of what it shows
 TITLES = {
     "evidence": "Evidence for these bytes",
     "weights": "Weights left in float",
-    "weight_error_max_steps": "Int8 weights against the checkpoint's",
+    "weight_error_max_steps": "Int8 weights against float ones",
     "noise_multiple": "Change made by the step",
     "published_tolerance_pp": "Float accuracy less the published one",
     "parity": "Finite answers",

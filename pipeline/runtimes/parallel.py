@@ -118,9 +118,10 @@ def _restored(runtime: Runtime, run: Run) -> AbstractContextManager[None]:
     from torch import fx
 
     from pipeline.runtimes.eager import EagerRuntime
+    from pipeline.support.forms import is_shaped
 
     assert isinstance(runtime, EagerRuntime)
-    if isinstance(runtime.module, fx.GraphModule):
+    if isinstance(runtime.module, fx.GraphModule) or is_shaped(runtime.module):
         return _converted_anew(runtime, run.path, run.float_path, run.restored)
     whole = _runtime(run.float_path, run.threads, False)
     assert isinstance(whole, EagerRuntime)
@@ -131,7 +132,7 @@ def _restored(runtime: Runtime, run: Run) -> AbstractContextManager[None]:
 def _converted_anew(
     runtime: EagerRuntime, path: Path, float_path: Path, names: tuple[str, ...]
 ) -> Iterator[None]:
-    """For static layers: what lies between them depends on which are int8."""
+    """For layers with fixed ranges: what lies between them depends on which are int8."""
     from pipeline.support.quantized import with_float_layers
 
     quantized = runtime.module

@@ -163,8 +163,12 @@ def load_pixels(path: Path) -> Pixels:
     return array
 
 
-def calibration_input(folder: Path, preprocessing: Preprocessing) -> NDArray[np.float32]:
+def calibration_input(
+    folder: Path, preprocessing: Preprocessing, asking: str = "quantize.scheme: static"
+) -> NDArray[np.float32]:
     """Return the calibration images in ``folder`` as model input, float32 [n, 3, H, W].
+
+    ``asking`` is the parameter that needs them, for the error.
 
     Raises:
         ParamsError: there are none.
@@ -172,7 +176,7 @@ def calibration_input(folder: Path, preprocessing: Preprocessing) -> NDArray[np.
     images = load_pixels(folder / CALIBRATION_FILE)
     if not len(images):
         raise ParamsError(
-            "params.yaml: quantize.scheme: static needs calibration images, and there are none; "
+            f"params.yaml: {asking} needs calibration images, and there are none; "
             "raise samples.calibration, or give more images in samples.source"
         )
     return normalize(images, preprocessing)

@@ -13,7 +13,13 @@ from torch.ao.nn.quantized.dynamic import Linear as DynamicLinear
 
 from pipeline.core.contract import Contract
 from pipeline.support import static
-from pipeline.support.quantized import load_fused, load_model, ranges_of
+from pipeline.support.quantized import (
+    load_fused,
+    load_model,
+    load_shaped,
+    ranges_of,
+    symmetric_layers,
+)
 
 Function = Callable[[torch.Tensor], torch.Tensor]
 
@@ -38,9 +44,16 @@ def pairs(float_file: Path, quantized_file: Path) -> Pairs:
         for name, module in quantized.named_modules()
         if isinstance(module, DynamicLinear)
     }
-    model, _ = load_model(float_file, fused_attention=False)
     weights = {name: module.weight() for name, module in modules.items()}
-    return Pairs(model, dict(modules), weights, contract)
+    fixed = symmetric_layers(quantized_file)
+    if fixed is None:
+        model, _ = load_model(float_file, fused_attention=False)
+        return Pairs(model, dict(modules), weights, contract)
+    model, _ = load_shaped(float_file)
+    layers = dict(modules) | {name: layer for name, (layer, _) in fixed.items()}
+    weights |= {name: weight for name, (_, weight) in fixed.items()}
+    in_order = {name: layers[name] for name, _ in model.named_modules() if name in layers}
+    return Pairs(model, in_order, weights, contract)
 
 
 def _static(

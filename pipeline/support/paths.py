@@ -14,6 +14,7 @@ DEVICES = Path("device_tests/evidence")  # recorded by `make device-test`
 CHECKPOINT = ARTIFACTS / "checkpoint"
 SAMPLES = ARTIFACTS / "samples"
 REFERENCE = ARTIFACTS / "reference"
+REWRITTEN = ARTIFACTS / "rewritten"
 QUANTIZED = ARTIFACTS / "quantized"
 SCRIPTED = ARTIFACTS / "scripted"
 OPTIMIZED = ARTIFACTS / "optimized"

@@ -11,6 +11,7 @@ Names are timm's; after static quantization, which folds layers first, those of 
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
@@ -26,7 +27,7 @@ from torch.ao.nn.quantized.dynamic import Linear as DynamicLinear
 
 from pipeline.core.contract import Contract
 from pipeline.core.errors import ParamsError
-from pipeline.support import static, tracing
+from pipeline.support import forms, static, symmetric, tracing
 from pipeline.support.contracts import CONTRACT_FILE, MODEL_FILE, load_contract
 from pipeline.support.files import atomic, write_bytes, write_text
 from pipeline.support.models import create, load_weights
@@ -49,13 +50,23 @@ def load_model(path: Path, *, fused_attention: bool | None = None) -> tuple[nn.M
     model = empty_model(contract, fused_attention=fused_attention is not False)
     if "ranges" in about:
         return _static(model, contract, state, about), contract
+    return _dynamic(model, state, about, str(path)), contract
+
+
+def _dynamic(model: nn.Module, state: Arrays, about: Mapping[str, Any], source: str) -> nn.Module:
+    """Give a float model its weights, and put the layers that are int8 into it."""
+    if "symmetric" in about:
+        model = forms.shaped(model)
+        if forms.cuts_patches(model):
+            _flatten_patches(state)
+    fixed = {name: _take_arrays(state, name) for name in about.get("static", [])}
     quantized = {name: _take_layer(state, name) for name in about.get("layers", [])}
-    for name in quantized:
+    for name in (*fixed, *quantized):
         model.set_submodule(name, nn.Identity())
-    load_weights(model, state, str(path))
+    load_weights(model, state, source)
     for name, layer in quantized.items():
         model.set_submodule(name, layer)
-    return model.eval(), contract
+    return symmetric.install(model, fixed, _ranges(about.get("symmetric", {}))).eval()
 
 
 def empty_model(contract: Contract, *, fused_attention: bool) -> nn.Module:
@@ -87,17 +98,51 @@ def with_float_layers(path: Path, float_path: Path, names: Iterable[str]) -> nn.
     """Load a statically quantized model with the layers ``names`` left in float, as it would have
     been with them in ``quantize.keep_float``."""
     state, about = _read(path)
-    kept = {*about["keep_float"], *names}
-    return _converted(load_fused(float_path), state, about, kept)
+    if "ranges" in about:
+        kept = {*about["keep_float"], *names}
+        return _converted(load_fused(float_path), state, about, kept)
+    floats, _ = _read(float_path)
+    names = set(names)
+    for name in names:
+        _take_arrays(state, name)
+        state |= {key: floats[key] for key in floats if key.rpartition(".")[0] == name}
+    for kind in ("layers", "static"):
+        about[kind] = [name for name in about.get(kind, []) if name not in names]
+    model = empty_model(load_contract(path.parent), fused_attention=about["fused_attention"])
+    return _dynamic(model, state, about, str(path))
+
+
+def load_shaped(path: Path) -> tuple[nn.Module, Contract]:
+    """Load a float ``model.safetensors`` in the form that scheme ``static_symmetric`` quantizes."""
+    model, contract = load_model(path, fused_attention=False)
+    return forms.shaped(model), contract
+
+
+def symmetric_layers(
+    path: Path,
+) -> dict[str, tuple[symmetric.StaticLinear, torch.Tensor]] | None:
+    """The static layers of a file of scheme ``static_symmetric``, each alone, and their quantized
+    weights; None for a file of another scheme."""
+    state, about = _read(path)
+    if "symmetric" not in about:
+        return None
+    if forms.PATCHES in about["static"]:
+        _flatten_patches(state)
+    ranges = _ranges(about["symmetric"])
+    arrays = {name: _take_arrays(state, name) for name in about["static"]}
+    return {
+        name: (symmetric.StaticLinear(its, ranges[name]), _packed(its.weight, its.scale))
+        for name, its in arrays.items()
+    }
 
 
 def ranges_of(path: Path) -> dict[str, Range]:
     """The ranges that a statically quantized file has, by the name of the value."""
-    return _ranges(_about(path))
+    return _ranges(_about(path)["ranges"])
 
 
-def _ranges(about: Mapping[str, Any]) -> dict[str, Range]:
-    return {name: Range(*values) for name, values in about["ranges"].items()}
+def _ranges(values: Mapping[str, list[Any]]) -> dict[str, Range]:
+    return {name: Range(*known) for name, known in values.items()}
 
 
 def _about(path: Path) -> dict[str, Any]:
@@ -128,7 +173,7 @@ def _static(
 def _converted(
     fused: fx.GraphModule, state: Arrays, about: Mapping[str, Any], kept: Iterable[str]
 ) -> nn.Module:
-    model = static.converted(fused, _ranges(about), kept)
+    model = static.converted(fused, _ranges(about["ranges"]), kept)
     for name, (_, bias) in static.arrays(model).items():
         key = weight_name(fused, name)
         layer: Any = model.get_submodule(name)
@@ -154,6 +199,38 @@ def save_dynamic(
     }
     about = {"layers": list(packed), "fused_attention": fused_attention}
     _save(folder, packed, model.state_dict(), about, contract)
+
+
+def save_symmetric(
+    folder: Path,
+    model: nn.Module,
+    arrays: Mapping[str, symmetric.Arrays],
+    ranges: Mapping[str, Range],
+    contract: Contract,
+) -> None:
+    """Write a shaped model whose layers are dynamic int8 but for those that have ``arrays``."""
+    packed = {
+        name: module._weight_bias()
+        for name, module in model.named_modules()
+        if isinstance(module, DynamicLinear)
+    }
+    about = {
+        "layers": list(packed),
+        "static": list(arrays),
+        "fused_attention": False,
+        "symmetric": {name: [known.scale, known.zero_point] for name, known in ranges.items()},
+    }
+    whole = model.state_dict()
+    if forms.cuts_patches(model):
+        key = f"{forms.PATCHES}.weight"
+        shape = forms.patch_shape(model)
+        whole[key] = whole[key].view(shape)
+        if its := arrays.get(forms.PATCHES):
+            squares = dataclasses.replace(its, weight=its.weight.view(shape))
+            arrays = {**arrays, forms.PATCHES: squares}
+    for name, its in arrays.items():
+        whole |= {f"{name}.{k}": v for k, v in vars(its).items() if v is not None}
+    _save(folder, packed, whole, about, contract)
 
 
 def save_static(
@@ -205,8 +282,10 @@ def _save(
         write_text(new / CONTRACT_FILE, contract.to_json())
 
 
-def matching(names: Iterable[str], patterns: tuple[str, ...]) -> set[str]:
-    """The layers that the patterns of ``quantize.keep_float`` name.
+def matching(
+    names: Iterable[str], patterns: tuple[str, ...], parameter: str = "keep_float"
+) -> set[str]:
+    """The layers that the patterns of a parameter of ``quantize`` name.
 
     Raises:
         ParamsError: a pattern names no layer that is quantized.
@@ -217,7 +296,7 @@ def matching(names: Iterable[str], patterns: tuple[str, ...]) -> set[str]:
         some = {name for name in names if fnmatchcase(name, pattern)}
         if not some:
             raise ParamsError(
-                f"params.yaml: quantize.keep_float: {pattern!r} names no layer that is quantized; "
+                f"params.yaml: quantize.{parameter}: {pattern!r} names no layer that is quantized; "
                 f"there are e.g. {', '.join(names[:5])}"
             )
         found |= some
@@ -250,3 +329,15 @@ def _take_layer(state: Arrays, name: str) -> DynamicLinear:
     layer = DynamicLinear(integers.shape[1], integers.shape[0], bias_=bias is not None)
     layer.set_weight_bias(_packed(integers, scale), bias)
     return layer
+
+
+def _take_arrays(state: Arrays, name: str) -> symmetric.Arrays:
+    """What a static layer is made of, taken out of ``state``."""
+    fields = [field.name for field in dataclasses.fields(symmetric.Arrays)]
+    return symmetric.Arrays(**{key: state.pop(f"{name}.{key}", None) for key in fields})  # type: ignore[arg-type]
+
+
+def _flatten_patches(state: Arrays) -> None:
+    """A patch embedding's weight as a linear layer has it, [out, in]."""
+    key = f"{forms.PATCHES}.weight"
+    state[key] = state[key].flatten(1)

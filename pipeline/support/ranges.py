@@ -8,6 +8,7 @@ make the rounding of single values matter. So several are tried, and judged by t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -72,10 +73,17 @@ class Values:
                 tried = Range.between(low, high)
                 moved = tried.error(values)
                 for norm in NORMS[:-1]:
-                    lost = float((moved**norm * self.counts).sum())
+                    lost = float(_power(moved, norm) @ self.counts)
                     if lost < best[norm][0]:
                         best[norm] = (lost, tried)
         return {norm: found for norm, (_, found) in best.items()}
+
+
+def _power(values: NDArray[np.float64], norm: float) -> NDArray[np.float64]:
+    """As ``values**norm``, which takes ten times as long where a few products do."""
+    if norm != int(norm):
+        return values**norm
+    return np.asarray(math.prod([values] * int(norm)))
 
 
 def _cuts(side: float, other: float) -> NDArray[np.float64]:

@@ -24,6 +24,10 @@ SHOWN = ("ptl", "int8_onnx", "pte")
 
 def main(words: Sequence[str] = ()) -> int:
     chosen = [row for row in ROWS if not words or any(word in row.slug for word in words)]
+    if not chosen:
+        rows = "\n  ".join(row.slug for row in ROWS)
+        print(f"no row has {' or '.join(words)} in its name; there are:\n  {rows}", file=sys.stderr)
+        return 2
     results = {row: _result(row) for row in chosen}
     print(tabulate([_line(*item) for item in results.items()], _header(), tablefmt="github"))
     refused = [row for row, result in results.items() if result["refused"]]

@@ -22,7 +22,7 @@ from tests.checkpoints.sources import (
 from tests.conftest import run_stages
 
 SAMPLES, CALIBRATION = 48, 256
-WHOLE, SMALL, MEDIUM, LARGE = 10_000, 256, 24, 12  # images at hand
+WHOLE, SMALL, FAIR, MEDIUM, LARGE = 10_000, 256, 96, 24, 12  # images at hand
 TRAINED = Path("embedded/deit_tiny_patch16_224.fashion_mnist.safetensors")  # timm's vit_tiny, too
 MOBILE = Path("embedded/mobilevitv2_050.fashion_mnist.safetensors")
 # What static int8 is held to: its ranges are fixed, so it errs more than dynamic int8 does.
@@ -37,8 +37,9 @@ class Row:
     how: str  # as the table says it
     source: Source
     images: int = SMALL  # to fit a random body's head to, and to take the samples of
-    static: bool = False  # quantization; else what params.yaml has
-    convolved: bool = False  # half of it stays in float with that
+    static: bool = False  # quantization; else dynamic
+    convolved: bool = False  # what convolutions have stays in float with that
+    shipped: bool = False  # with all that params.yaml has for the files, instead of dynamic int8
     slow: bool = True
 
     @property
@@ -86,7 +87,13 @@ ROWS = (
     Row("ViT-Ti/16", "Google's .npz", google("vit_tiny_patch16_224", TRAINED), slow=False),
     Row("ViT-B/32", "Google's .npz", google("vit_base_patch32_224"), MEDIUM),
     Row("ViT-B/16", "Google's .npz", google("vit_base_patch16_224"), MEDIUM),
-    Row("R50+ViT-B/16", "Google's .npz", google("vit_base_r50_s16_224"), MEDIUM),
+    Row(
+        "R50+ViT-B/16",
+        "Google's .npz",
+        google("vit_base_r50_s16_224"),
+        MEDIUM,
+        convolved=True,
+    ),
     Row("ViT-L/32", "Google's .npz", google("vit_large_patch32_224"), LARGE),
     Row("ViT-L/16", "Google's .npz", google("vit_large_patch16_224"), LARGE),
     Row("ViT-H/14", "Google's .npz", google("vit_huge_patch14_224"), LARGE),
@@ -113,6 +120,9 @@ ROWS = (
         "MobileViT-S", "transformers' folder", transformers_folder("MobileViT", 256), convolved=True
     ),
     Row("DeiT-Ti at 160 px", "timm's weights", timm_state("deit_tiny_patch16_224", image_size=160)),
+    Row("DeiT-S", "address, defaults", deit_pth("deit_small_patch16_224"), FAIR, shipped=True),
+    Row("DeiT-B", "address, defaults", deit_pth("deit_base_patch16_224"), FAIR, shipped=True),
+    Row("ViT-B/16", ".npz, defaults", google("vit_base_patch16_224"), FAIR, shipped=True),
 )
 
 
@@ -128,7 +138,7 @@ def run(row: Row, folder: Path) -> Result:
     run_stages(
         params,
         artifacts,
-        *("samples", "reference", "quantize", "script", "optimize", "lite"),
+        *("samples", "reference", "rewrite", "quantize", "script", "optimize", "lite"),
         *("export_onnx", "export_executorch", "golden", "parity", "latency"),
     )
     nothing = Recorded(baselines=folder / "none", devices=folder / "none")
@@ -137,7 +147,10 @@ def run(row: Row, folder: Path) -> Result:
 
 
 def _params(row: Row, model: dict[str, Any], source: Path) -> Params:
-    """The default parameters for a row, on few samples and with few timed runs."""
+    """The default parameters for a row, on few samples and with few timed runs.
+
+    But for ``shipped`` rows, weights are the checkpoint's and int8 is dynamic or ``static``.
+    """
     values = load_params().model_dump()
     values["model"] = model
     limit = min(SAMPLES, row.images * 2 // 3)
@@ -150,7 +163,11 @@ def _params(row: Row, model: dict[str, Any], source: Path) -> Params:
     few = max(4, limit // 6)  # the floor of one image alone would be chance
     values["reference"]["noise_samples"] = values["parity"]["step_samples"] = few
     values["latency"] |= {"warmup": 1, "runs": 10, "min_seconds": 0}
-    values["quantize"]["scheme"] = "static" if row.static else values["quantize"]["scheme"]
+    if not row.shipped:
+        values["rewrite"] = {}
+        scheme = "static" if row.static else "per_channel"
+        values["quantize"] |= {"scheme": scheme, "rounding": "nearest"}
+        values["export_onnx"]["smooth_hidden"] = None
     for key, budget in values["gate"]["budgets"].items():
         budget["latency_ratio_max"] = None  # ten runs beside other programs say nothing about speed
         if row.static and key != "onnx":

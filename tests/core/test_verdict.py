@@ -53,8 +53,8 @@ def test_sound_evidence_passes_everything_but_the_record_that_is_not_there() -> 
         "baseline_ratio_max",
     }
     assert verdict.count(UNDECIDED) == 1 + 4
-    # evidence, weights, four steps, published, eight limits of four files, baseline's logits
-    assert len(verdict.criteria) == 1 + 1 + 4 + 1 + 8 * 4 + 1
+    # evidence, weights, five steps, published, eight limits of four files, baseline's logits
+    assert len(verdict.criteria) == 1 + 1 + 5 + 1 + 8 * 4 + 1
 
 
 def test_a_candidate_goes_out_with_undecided_criteria_and_a_release_does_not() -> None:
@@ -209,13 +209,14 @@ NOT_JUDGED = {
     "classes", "before", "after",
     "worst_layer", "processor", "machine", "threads",
 }  # fmt: skip
+WITHIN = (("rewrite",), ("script",), ("optimize",))  # steps whose output is not let out
 JUDGED = [
     (kind, path)
     for kind in ("parity", "latency")
     for path in paths(getattr(GOOD, kind))
     if not NOT_JUDGED & set(path)
     and (path[0], path[-1]) != ("artefacts", "max_abs")
-    and path[1:] not in (("script", "after_sha256"), ("optimize", "after_sha256"))
+    and not (path[1:2] in WITHIN and path[2:] == ("after_sha256",))
     # Of what went out before, and of a format that it may not have had.
     and (path[0], path[-1]) != ("previous", "sha256")
     and not (path[0] == "previous" and len(path) == 3)

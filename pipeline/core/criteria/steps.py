@@ -9,7 +9,7 @@ from typing import Any
 from pipeline.core.criterion import FAIL, PASS, Criterion, plain
 from pipeline.core.params import Gate
 
-STEPS = ("script", "optimize", "lite", "export_onnx")
+STEPS = ("rewrite", "script", "optimize", "lite", "export_onnx")
 
 
 def criteria(gate: Gate, parity: Mapping[str, Any]) -> Iterator[Criterion]:
@@ -27,8 +27,8 @@ def _weights(gate: Gate, parity: Mapping[str, Any]) -> Iterator[Criterion]:
             "weights",
             "quantize",
             FAIL,
-            f"{len(changed)} arrays that quantization leaves alone differ from the checkpoint, "
-            f"first {changed[0]}; run `dvc repro --force quantize`",
+            f"{len(changed)} arrays that quantization leaves alone differ from the rewritten "
+            f"model's, first {changed[0]}; run `dvc repro --force quantize`",
         )
     if not weights["layers"]:
         yield plain("weight_error_max_steps", "quantize", FAIL, "no int8 layer was compared")
@@ -44,7 +44,7 @@ def _weights(gate: Gate, parity: Mapping[str, Any]) -> Iterator[Criterion]:
         unit="steps",
         note=f"{weights['layers']} int8 layers lie within half a step of their float weights"
         if ok
-        else f"{weights['worst_layer']} is no quantization of the checkpoint's weights; "
+        else f"{weights['worst_layer']} is no quantization of the rewritten model's weights; "
         "look at the quantize stage",
     )
 

@@ -1,0 +1,202 @@
+"""What is searched, what is chosen from it, and which layers a repair keeps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipeline.core.criterion import Criterion
+from pipeline.core.params import Budget, Gate, Quantize, Rewrite, load_params
+from pipeline.core.tuning import (
+    Recipe,
+    Result,
+    Space,
+    by_cost,
+    fewest,
+    hopeless,
+    judged,
+    mendable,
+    mended,
+    over_budget,
+    pareto,
+    violation,
+)
+
+ROOT = Path(__file__).parent.parent.parent
+LAYERS = ("a", "b", "c", "d")
+
+
+class Fixed:
+    """A trial that takes what it was given."""
+
+    def __init__(self, given):
+        self.given, self.asked = given, []
+
+    def suggest_categorical(self, name, choices):
+        self.asked.append(name)
+        value = self.given.get(name, choices[0])
+        assert value in choices
+        return value
+
+
+def criterion(name="sqnr_min_db", outcome="fail", value=20.0, limit=30.0, subject=".ptl"):
+    return Criterion(
+        name=name,
+        subject=subject,
+        outcome=outcome,
+        value=value,
+        interval=None,
+        limit=limit,
+        unit="dB",
+        note="",
+    )
+
+
+def result(number, cost, size, sqnr, violation=0.0):
+    return Result(
+        number=number,
+        instructions_m=cost,
+        size_ratio=size,
+        sqnr_db=sqnr,
+        agreement=1.0,
+        violation=violation,
+        recipe=Recipe(Rewrite(), Quantize()),
+    )
+
+
+@pytest.mark.parametrize("key", ["ptl", "int8_onnx", "pte"])
+@pytest.mark.parametrize("transformer", [True, False])
+def test_what_is_tried_first_lies_in_the_space_and_asks_for_nothing_else(key, transformer):
+    space = Space(key=key, transformer=transformer, ranking=LAYERS)
+    recipes = []
+    for given in space.first():
+        trial = Fixed(given)
+        recipes.append(space.suggest(trial))
+        assert set(trial.asked) == set(given)
+    assert Recipe(Rewrite(), Quantize()) in recipes
+    assert {r.quantize.scheme for r in recipes} == set(space.schemes)
+    assert any(recipe.rewrite.any for recipe in recipes) is transformer
+    assert len({recipe.lines() for recipe in recipes}) == len(recipes)
+
+
+def test_a_layer_is_left_in_float_or_dynamic_and_not_both():
+    space = Space(key="ptl", transformer=True, ranking=LAYERS)
+    chosen = space.suggest(
+        Fixed({"scheme": "static_symmetric", "keep_float": 1, "keep_dynamic": 2})
+    )
+    assert (chosen.quantize.keep_float, chosen.quantize.keep_dynamic) == (("a",), ("b", "c"))
+
+
+def test_the_lines_for_params_yaml_read_back_as_the_recipe():
+    recipe = Recipe(Rewrite(fold_norm=True, smooth=0.5), Quantize(keep_float=("a", "b.*")))
+    assert Recipe.of(recipe.lines()) == recipe
+    assert yaml.safe_load(recipe.lines())["quantize"]["keep_float"] == ["a", "b.*"]
+
+
+def test_the_front_holds_what_no_other_beats_within_the_limits():
+    found = [
+        result(0, 100, 0.3, 40),
+        result(1, 120, 0.3, 40),  # dearer than 0, else as it
+        result(2, 120, 0.3, 45),
+        result(3, 10, 0.1, 99, violation=0.1),
+    ]
+    assert [r.number for r in pareto(found)] == [0, 2]
+    assert pareto([]) == []
+    assert by_cost(found[3:]) == []
+
+
+def test_the_cheapest_is_first_and_of_those_as_cheap_the_nearest_to_float():
+    found = [result(0, 100, 0.35, 40), result(1, 100.9, 0.28, 50), result(2, 102, 0.2, 60)]
+    assert [r.number for r in by_cost(found)] == [1, 0, 2]
+
+
+def test_a_cost_beyond_the_users_budget_counts_relatively():
+    gate = Gate(budgets={"ptl": Budget(instructions_max_m=200)})
+    assert over_budget(gate, "ptl", 300) == pytest.approx(0.5)
+    assert over_budget(gate, "ptl", 200) == 0
+    assert over_budget(gate, "pte", 300) == 0
+
+
+@pytest.mark.parametrize(
+    ("needed", "expected"),
+    [((), []), (("a",), ["a"]), (("a", "c"), ["a", "c"]), (LAYERS, list(LAYERS)), (("x",), None)],
+)
+def test_the_fewest_layers_are_those_that_are_needed(needed, expected):
+    assert fewest(LAYERS, lambda kept: set(needed) <= set(kept)) == expected
+
+
+def test_of_many_layers_few_sets_are_measured():
+    measured = []
+
+    def passes(kept):
+        measured.append(kept)
+        return 0 in kept
+
+    assert fewest(range(50), passes) == [0]
+    assert len(measured) < 10
+
+
+def test_no_member_of_what_is_found_can_be_left_out():
+    weights = {"a": 1, "b": 3, "c": 2, "d": 4}
+
+    def passes(kept):
+        return sum(weights[name] for name in kept) >= 5
+
+    found = fewest(LAYERS, passes)
+    assert passes(found)
+    assert not any(passes([x for x in found if x != name]) for name in found)
+
+
+def test_a_repair_is_shown_and_not_merely_undecided():
+    assert mended([criterion(outcome="pass")], ["sqnr_min_db"])
+    assert not mended([criterion(outcome="undecided")], ["sqnr_min_db"])
+    other = criterion("accuracy_drop_max_pp")
+    assert not mended([criterion(outcome="pass"), other], ["sqnr_min_db"])
+    nothing = criterion("parity", value=None, limit=None)
+    assert not mended([criterion(outcome="pass"), nothing], ["sqnr_min_db"])
+    # Layers in float can only make it larger: that is told with the cost.
+    size = criterion("size_ratio_max", value=0.7, limit=0.35)
+    assert mended([criterion(outcome="pass"), size], ["sqnr_min_db"])
+    assert not mended([], ["sqnr_min_db"])
+
+
+def test_layers_in_float_mend_quality_of_int8_files_and_nothing_else():
+    good = criterion()
+    others = [criterion("size_ratio_max"), criterion(subject=".onnx"), criterion("bytes")]
+    assert mendable([good, *others, criterion(outcome="undecided")]) == ([good], others)
+
+
+def test_a_violation_is_relative_and_counts_undecided_values():
+    assert violation([criterion(value=27.0, outcome="undecided")]) == pytest.approx(0.1)
+    assert violation([criterion(value=31.0)]) == 0
+    assert violation([criterion("size_ratio_max", value=0.7, limit=0.35)]) == pytest.approx(1)
+    assert violation([criterion(value=None, limit=None)]) == float("inf")
+
+
+def test_few_images_give_up_what_is_far_below_and_not_what_is_near():
+    assert hopeless([criterion(value=26.0)], slack_db=3)
+    assert not hopeless([criterion(value=28.0)], slack_db=3)
+    assert hopeless([criterion("top1_agreement_min")], slack_db=3)
+
+
+def test_judging_is_the_gates():
+    gate = load_params(ROOT / "params.yaml").gate
+    measured = {
+        "count": 256,
+        "finite": True,
+        "top1_equal": 200,
+        "accuracy": None,
+        "sqnr_db": 20.0,
+        "size_bytes": 30,
+    }
+    outcomes = {c.name: c.outcome for c in judged(gate, "ptl", measured, 100)}
+    assert outcomes == {
+        "top1_agreement_min": "fail",
+        "accuracy_drop_max_pp": "undecided",
+        "sqnr_min_db": "fail",
+        "size_ratio_max": "pass",
+    }
+    (nothing,) = judged(gate, "ptl", {"count": 256, "finite": False}, 100)
+    assert nothing.outcome == "fail"
