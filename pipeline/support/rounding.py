@@ -50,7 +50,8 @@ class DividedActivation(nn.Module):
 
 def split(images: NDArray[np.float32]) -> tuple[torch.Tensor, ...]:
     """Calibration images [n, 3, H, W] in batches."""
-    return torch.from_numpy(images).split(BATCH)
+    batches: tuple[torch.Tensor, ...] = torch.from_numpy(images).split(BATCH)
+    return batches
 
 
 def linears(model: nn.Module, kept: Sequence[str]) -> list[str]:
