@@ -23,6 +23,7 @@ from device_tests.target import Bundle
 from pipeline.core.contract import Contract, Preprocessing
 from pipeline.core.distances import sqnr_db
 from pipeline.core.errors import IntegrityError
+from pipeline.core.manifest import SUMS_FILE, format_sums
 from pipeline.core.params import load_params
 from pipeline.runtimes import Runtime, load
 from pipeline.support.contracts import read_contract
@@ -277,7 +278,9 @@ def test_a_release_that_was_tampered_with_is_refused(bundle: Bundle, tmp_path: P
     shutil.copytree(bundle.golden.folder, release / "golden")
     model = release / bundle.files["ptl"].name
     shutil.copyfile(bundle.files["ptl"], model)
-    (release / "SHA256SUMS").write_text(f"{sha256_file(model)}  {model.name}\n")
+    whole = [path for path in release.rglob("*") if path.is_file()]
+    sums = {path.relative_to(release).as_posix(): sha256_file(path) for path in whole}
+    (release / SUMS_FILE).write_text(format_sums(sums))
     from_release(release, out)
     assert (out / "main" / "assets" / "release" / model.name).is_file()
     model.write_bytes(model.read_bytes()[:-1])
