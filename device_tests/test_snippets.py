@@ -101,13 +101,8 @@ def test_the_java_compiles_against_pytorch_s_and_android_s_classes(
     if platform is None:
         raise InputError(f"{folder} holds no classes of Android; delete it and run again")
     classes = f"{tmp_path / 'classes.jar'}:{platform}"
-    command: list[str | Path] = [
-        "javac",
-        "-cp",
-        classes,
-        "-d",
-        tmp_path,
-        tmp_path / "Classifier.java",
-    ]
+    source = tmp_path / "Classifier.java"
+    source.write_text(snippets(release, "java")[0])
+    command: list[str | Path] = ["javac", "-cp", classes, "-d", tmp_path, source]
     subprocess.run(command, check=True)
     assert (tmp_path / "Classifier.class").is_file()
