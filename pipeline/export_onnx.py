@@ -76,6 +76,7 @@ def export_onnx(
             _quantize_dynamic(source, target, kept, params)
         if own_graph:
             source.unlink()
+            paths.data_file(source).unlink(missing_ok=True)
         quantized = onnx.load(target)
         _save(quantized, contract, "int8_onnx", params.words(), params.keep_float, target)
 
@@ -120,6 +121,8 @@ def _prepared(
         if all(known.domain != DOMAIN for known in model.opset_import):
             model.opset_import.append(onnx.helper.make_opsetid(DOMAIN, 1))
     source = target.with_suffix(".float")
+    if _weights_bytes(model) > MAX_FILE_BYTES:
+        _move_weights(model, paths.data_file(source))
     onnx.save(model, source)
     return source, model
 
