@@ -131,6 +131,7 @@ def _own_errors(
 
     from pipeline.support.int8_layers import pairs
     from pipeline.support.torchscript import use_qnnpack
+    from pipeline.support.watching import Look, watching
 
     use_qnnpack()
     torch.set_num_threads(1)
@@ -140,21 +141,19 @@ def _own_errors(
         raise InputError(f"{pattern!r} names no quantized layer of {quantized_file}")
     power = {name: [0.0, 0.0] for name in layers}  # of the signal, of the error
 
-    def hold(name: str) -> Any:
-        def hook(_: Any, given: tuple[torch.Tensor, ...], answer: torch.Tensor) -> None:
-            error = layers[name](given[0]).double() - answer.double()
+    def hold(name: str) -> Look:
+        def look(x: torch.Tensor, answer: torch.Tensor) -> None:
+            error = layers[name](x).double() - answer.double()
             power[name][0] += float(answer.double().square().sum())
             power[name][1] += float(error.square().sum())
 
-        return hook
+        return look
 
-    hooks = [both.model.get_submodule(name).register_forward_hook(hold(name)) for name in layers]
-    with torch.inference_mode():
+    # The float model may be a cached one, which nothing may be left on.
+    with watching(both.model, {name: hold(name) for name in layers}), torch.inference_mode():
         for number in tqdm(range(count), desc="each layer alone", unit="image"):
             image = normalize(samples.images[number : number + 1], both.contract.preprocessing)
             both.model(torch.from_numpy(image))
-    for hook in hooks:
-        hook.remove()  # the float model may be a cached one
     return {name: (_decibels(*power[name]), _bytes_more(both.weights[name])) for name in layers}
 
 

@@ -41,8 +41,9 @@ def export_executorch(params: Quantize, checkpoint: Path, samples: Path, out: Pa
 
     from pipeline.support.forms import lean
     from pipeline.support.quantized import load_model
-    from pipeline.support.rounding import linears, round_weights, split, watch
+    from pipeline.support.rounding import linears, round_weights, watch
     from pipeline.support.tracing import plain
+    from pipeline.support.watching import split
 
     params = params.elsewhere
     # Fused attention would be decomposed with a guard for fully masked rows, whose operators

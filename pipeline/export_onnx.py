@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.core.contract import DATA_KEY, METADATA_KEY, Artefact, Contract
 from pipeline.core.errors import exit_on_error
 from pipeline.core.params import ExportOnnx, Quantize, load_params
+from pipeline.core.patterns import named
 from pipeline.support import paths
 from pipeline.support.contracts import MODEL_FILE
 from pipeline.support.files import atomic, sha256_file, write_bytes
@@ -132,6 +132,7 @@ def _smooth_and_round(
 ) -> None:
     from pipeline.support import rounding
     from pipeline.support.forms import PATCHES
+    from pipeline.support.watching import split
 
     rounds = params.rounding == "gptq"
     if not rounds and own.smooth_hidden is None:
@@ -141,7 +142,7 @@ def _smooth_and_round(
     asking = "quantize.rounding: gptq" if rounds else "export_onnx.smooth_hidden"
     images = calibration_input(samples, contract.preprocessing, asking)
     with one_thread():
-        seen = rounding.watch(network, rounding.linears(network, kept), rounding.split(images))
+        seen = rounding.watch(network, rounding.linears(network, kept), split(images))
         if own.smooth_hidden is not None:
             rounding.divide_hidden(network, seen, own.smooth_hidden)
         if rounds:
@@ -177,7 +178,7 @@ def _kept_nodes(model: onnx.ModelProto, patterns: tuple[str, ...]) -> list[str]:
     kept = []
     for node in model.graph.node:
         layers = [name.rsplit(".", 1)[0] for name in node.input]
-        if any(fnmatchcase(layer, pattern) for layer in layers for pattern in patterns):
+        if any(named(layer, patterns) for layer in layers):
             kept.append(node.name)
     return kept
 

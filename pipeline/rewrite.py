@@ -8,6 +8,7 @@ holds the rewritten model to the noise floor. A model without such places passes
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-BATCH = 16  # calibration images at once
-
 
 def rewrite(params: Rewrite, checkpoint: Path, samples: Path, out: Path) -> None:
     """Rewrite the float model of folder ``checkpoint`` and write folder ``out``.
@@ -33,13 +32,13 @@ def rewrite(params: Rewrite, checkpoint: Path, samples: Path, out: Path) -> None
         ParamsError: a method that needs calibration images has none, or `rotate` is without
             `fold_norm`.
     """
-    import torch
     from safetensors.torch import save
 
     from pipeline.support.images import calibration_input
     from pipeline.support.quantized import load_model
     from pipeline.support.rewrites import joins
     from pipeline.support.threads import one_thread
+    from pipeline.support.watching import split
 
     if params.rotate is not None and not params.fold_norm:
         raise ParamsError(
@@ -53,17 +52,17 @@ def rewrite(params: Rewrite, checkpoint: Path, samples: Path, out: Path) -> None
         if not params.any or not joins(model):
             shutil.copyfile(checkpoint / MODEL_FILE, new / MODEL_FILE)
             return
-        images = []
+        images: Sequence[torch.Tensor] = ()
         if params.calibrated:
             pixels = calibration_input(samples, contract.preprocessing, "rewrite")
-            images = list(torch.from_numpy(pixels).split(BATCH))
+            images = split(pixels)
         with one_thread():
             rewritten = apply(params, model.double(), images).float()
         state = {key: value.contiguous() for key, value in rewritten.state_dict().items()}
         write_bytes(new / MODEL_FILE, save(state))
 
 
-def apply(params: Rewrite, model: nn.Module, images: list[torch.Tensor]) -> nn.Module:
+def apply(params: Rewrite, model: nn.Module, images: Sequence[torch.Tensor]) -> nn.Module:
     """Rewrite ``model`` in place, with float32 images [n, 3, H, W] to calibrate on; return it."""
     from pipeline.support import rewrites
 

@@ -9,31 +9,19 @@ import pytest
 import yaml
 from safetensors.numpy import load_file
 
-from pipeline.core.criterion import FAIL, PASS, Criterion
+from pipeline.core.criterion import PASS
 from pipeline.core.errors import GateError
 from pipeline.core.params import Params
 from pipeline.core.tuning import Recipe
 from pipeline.repair import repair
 from pipeline.trial import splitted
+from tests.core.made import criterion
 from tests.test_cli import run
 from tests.test_faults import change_quantized
 
 BAD = "blocks.6.mlp.fc1"
 PATTERN = "blocks.[56].*"
 COUNT = 12
-
-
-def criterion(name: str = "sqnr_min_db", subject: str = ".ptl", outcome: str = FAIL) -> Criterion:
-    return Criterion(
-        name=name,
-        subject=subject,
-        outcome=outcome,
-        value=20.0,
-        interval=None,
-        limit=30.0,
-        unit="dB",
-        note="the note",
-    )
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +42,9 @@ def test_the_planted_bad_layer_is_what_is_left_in_float(artifacts: Path, params:
     scale = load_file(artifacts / "quantized" / "model.safetensors")[f"{BAD}.scale"]
     change_quantized(artifacts, {f"{BAD}.scale": scale * 1.3})
     before = {p: p.read_bytes() for p in artifacts.rglob("*") if p.is_file()}
-    text = repair(params, artifacts, [criterion(), criterion("bytes")], COUNT, PATTERN)
+    text = repair(
+        params, artifacts, [criterion(), criterion("bytes", note="the note")], COUNT, PATTERN
+    )
     lines = text.partition("for params.yaml:\n")[2].partition("then `make judge`")[0]
     assert Recipe.of(lines).quantize.keep_float == (BAD,)
     more_mb = float(text.partition(f".ptl with {BAD} in float: ")[2].split()[0])

@@ -83,11 +83,10 @@ def test_a_search_that_was_killed_goes_on_and_ends_with_lines_for_params_yaml(
 ) -> None:
     import optuna
 
-    work = small
-    kill_after(work, b"trial 0:")
-    ran = run(work, *COMMAND, "--trials", str(TRIALS))
+    kill_after(small, b"trial 0:")
+    ran = run(small, *COMMAND, "--trials", str(TRIALS))
     assert ran.returncode == 0, ran.stderr
-    folder = work / "artifacts" / "tuning"
+    folder = small / "artifacts" / "tuning"
     storage = f"sqlite:///{folder / 'trials.db'}"
     (name,) = optuna.get_all_study_names(storage)
     trials = optuna.load_study(study_name=name, storage=storage).trials

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 
 from pipeline.core.params import Format, Quantize
+from pipeline.core.patterns import named
 
 DYNAMIC, STATIC, FLOAT = "dynamic", "static", "float"
 
@@ -80,14 +80,10 @@ def instructions_m(key: Format, quantize: Quantize, layers: Iterable[Layer]) -> 
 
 def kind(layer: Layer, key: Format, quantize: Quantize) -> str:
     """In which kind of kernel a layer runs."""
-    if _named(layer, quantize.keep_float):
+    if named(layer.name, quantize.keep_float):
         return FLOAT
     if quantize.static:
         return STATIC
     if key == "ptl" and quantize.scheme == "static_symmetric":
-        return DYNAMIC if _named(layer, quantize.keep_dynamic) else STATIC
+        return DYNAMIC if named(layer.name, quantize.keep_dynamic) else STATIC
     return DYNAMIC if layer.linear else FLOAT
-
-
-def _named(layer: Layer, patterns: Iterable[str]) -> bool:
-    return any(fnmatchcase(layer.name, pattern) for pattern in patterns)

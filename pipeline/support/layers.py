@@ -10,7 +10,8 @@ from torch import nn
 
 from pipeline.core.costs import Layer
 from pipeline.support.contracts import MODEL_FILE
-from pipeline.support.quantized import load_model, load_shaped
+from pipeline.support.quantized import load_model, load_shaped, weighted_layers
+from pipeline.support.watching import Look, watching
 
 
 def layers(checkpoint: Path, *, shaped: bool = False) -> list[Layer]:
@@ -22,16 +23,16 @@ def layers(checkpoint: Path, *, shaped: bool = False) -> list[Layer]:
     model, contract = load_shaped(path) if shaped else load_model(path, fused_attention=False)
     found: list[Layer] = []
 
-    def hold(name: str) -> Any:
-        def hook(module: Any, _: Any, answer: torch.Tensor) -> None:
-            macs = answer.numel() * module.weight[0].numel()
-            found.append(Layer(name, macs, answer.numel(), isinstance(module, nn.Linear)))
+    def hold(name: str) -> Look:
+        layer: Any = model.get_submodule(name)
 
-        return hook
+        def look(_: torch.Tensor, answer: torch.Tensor) -> None:
+            macs = answer.numel() * layer.weight[0].numel()
+            found.append(Layer(name, macs, answer.numel(), isinstance(layer, nn.Linear)))
 
-    for name, module in model.named_modules():
-        if isinstance(module, nn.Linear | nn.Conv2d):
-            module.register_forward_hook(hold(name))
-    with torch.inference_mode():
+        return look
+
+    looks = {name: hold(name) for name in weighted_layers(model, convolutions=True)}
+    with watching(model, looks), torch.inference_mode():
         model(torch.zeros(contract.input_shape))
     return found

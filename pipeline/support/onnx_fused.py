@@ -6,8 +6,7 @@ cannot run in PyTorch. Linear layers stay what they are, since the quantizer tak
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from fnmatch import fnmatchcase
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,6 +14,7 @@ from torch import nn
 from torch.onnx.ops import symbolic
 
 from pipeline.core.contract import Preprocessing
+from pipeline.core.patterns import named
 from pipeline.support.forms import PatchLinear
 
 if TYPE_CHECKING:
@@ -68,20 +68,15 @@ class PixelPatches(nn.Module):
         return answer
 
 
-def fused(model: nn.Module, preprocessing: Preprocessing, kept: Iterable[str]) -> nn.Module:
+def fused(model: nn.Module, preprocessing: Preprocessing, kept: Sequence[str]) -> nn.Module:
     """Put the modules above into ``model``, which `forms.lean` made, and return it.
 
     ``kept`` are patterns of layers that stay in float.
     """
-    kept = tuple(kept)
-
-    def is_kept(layer: str) -> bool:
-        return any(fnmatchcase(layer, pattern) for pattern in kept)
-
     for name, module in list(model.named_modules()):
         if type(module) is nn.GELU:
             model.set_submodule(name, TanhGelu())
-        elif type(module) is PatchLinear and not is_kept(f"{name}.proj"):
+        elif type(module) is PatchLinear and not named(f"{name}.proj", kept):
             model.set_submodule(name, PixelPatches(module, preprocessing))
     return model
 

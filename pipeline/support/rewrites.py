@@ -17,6 +17,8 @@ from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import nn
 
+from pipeline.support.watching import Look, watching
+
 # Others compute something else in between.
 MODELS = (VisionTransformer, VisionTransformerDistilled)
 TOKENS = ("cls_token", "dist_token", "reg_token", "pos_embed")
@@ -103,14 +105,19 @@ def fold_norm(join: Join) -> None:
 
 
 def smooth(join: Join, spread: Spread, alpha: float) -> None:
-    """Move scale from the channels of a normalization to the weights that read them.
+    """Move scale from the channels of a normalization to the weights that read them."""
+    weights = Spread(join.weights.amin(0), join.weights.amax(0)).reach
+    _scale(join, smoothing(spread.reach, weights, alpha))
+
+
+def smoothing(reach: torch.Tensor, weights: torch.Tensor, alpha: float) -> torch.Tensor:
+    """What channels of that ``reach`` are to be divided by, and their weights to be multiplied.
 
     SmoothQuant (Xiao et al., 2023), equation 4: with ``alpha`` 1 the weights get all differences
-    between channels, with 0 the normalization.
+    between channels, with 0 the channels do.
     """
-    weights = Spread(join.weights.amin(0), join.weights.amax(0)).reach
-    scale: torch.Tensor = spread.reach**alpha / weights ** (1 - alpha)
-    _scale(join, scale / scale.log().mean().exp())
+    scale = reach**alpha / weights ** (1 - alpha)
+    return scale / scale.log().mean().exp()
 
 
 def centre(join: Join, spread: Spread) -> None:
@@ -249,18 +256,17 @@ def spreads(
     running = copy.deepcopy(model).float()
     seen: dict[Any, Spread] = {}
 
-    def hold(key: Any) -> Any:
-        def hook(_: nn.Module, given: Any, answer: torch.Tensor) -> None:
+    def hold(key: Any) -> Look:
+        def look(_: torch.Tensor, answer: torch.Tensor) -> None:
             rows = answer.flatten(0, -2)
             low, high = rows.amin(0), rows.amax(0)
             old = seen.get(key, Spread(low, high))
             seen[key] = Spread(torch.minimum(low, old.low), torch.maximum(high, old.high))
 
-        return hook
+        return look
 
-    for key, module in watched.items():
-        running.get_submodule(names[id(module)]).register_forward_hook(hold(key))
-    with torch.inference_mode():
+    looks = {names[id(module)]: hold(key) for key, module in watched.items()}
+    with watching(running, looks), torch.inference_mode():
         for batch in batches:
             running(batch)
     dtype = next(model.parameters()).dtype

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
-BATCH = 16  # images at once
+from pipeline.core.patterns import named
+from pipeline.support.quantized import weighted_layers
+from pipeline.support.rewrites import smoothing
+from pipeline.support.watching import Look, watching
+
 STEPS = 127  # of an int8 weight, to either side
 DAMPING = 0.01  # of the mean square of a layer's input, so that what was never seen counts, too
 COLUMNS = 128  # rounded before the ones behind them are told, which is a matrix product then
@@ -48,19 +49,9 @@ class DividedActivation(nn.Module):
         return self.act(x) * self.factor  # type: ignore[no-any-return]
 
 
-def split(images: NDArray[np.float32]) -> tuple[torch.Tensor, ...]:
-    """Calibration images [n, 3, H, W] in batches."""
-    batches: tuple[torch.Tensor, ...] = torch.from_numpy(images).split(BATCH)
-    return batches
-
-
 def linears(model: nn.Module, kept: Sequence[str]) -> list[str]:
     """Names of the linear layers that no pattern of ``kept`` names."""
-    return [
-        name
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and not any(fnmatchcase(name, each) for each in kept)
-    ]
+    return [name for name in weighted_layers(model) if not named(name, kept)]
 
 
 def watch(
@@ -69,9 +60,9 @@ def watch(
     """Run float32 images [n, 3, H, W]; return what each of the linear layers ``names`` is given."""
     seen: dict[str, Given] = {}
 
-    def hook(name: str) -> Any:
-        def see(_: nn.Module, given: tuple[torch.Tensor]) -> None:
-            rows = given[0].flatten(0, -2)
+    def look(name: str) -> Look:
+        def see(x: torch.Tensor, _: torch.Tensor) -> None:
+            rows = x.flatten(0, -2)
             products, reach = rows.T @ rows, rows.abs().amax(0)
             if name in seen:
                 seen[name].products += products
@@ -82,14 +73,9 @@ def watch(
 
         return see
 
-    hooks = [model.get_submodule(name).register_forward_pre_hook(hook(name)) for name in names]
-    try:
-        with torch.inference_mode():
-            for batch in batches:
-                model(batch)
-    finally:
-        for each in hooks:
-            each.remove()
+    with watching(model, {name: look(name) for name in names}), torch.inference_mode():
+        for batch in batches:
+            model(batch)
     return {name: Given(its.products.clone(), its.reach.clone()) for name, its in seen.items()}
 
 
@@ -110,8 +96,7 @@ def divide_hidden(model: nn.Module, given: dict[str, Given], alpha: float) -> No
         reach = reach.clamp(min=SMALLEST * float(reach.max()))
         weights = second.weight.detach().abs().amax(0)
         weights = weights.clamp(min=SMALLEST * float(weights.max()))
-        divisor = reach**alpha / weights ** (1 - alpha)
-        divisor /= divisor.log().mean().exp()
+        divisor = smoothing(reach, weights, alpha)
         mlp.act = DividedActivation(mlp.act, divisor)
         second.weight.data *= divisor
         given[layer] = given[layer].divided(divisor)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +15,7 @@ from pipeline.core.contract import Preprocessing
 from pipeline.support.forms import PATCHES
 from pipeline.support.ranges import JUDGED, Range, Values, choose
 from pipeline.support.symmetric import LARGEST, Arrays, install
+from pipeline.support.watching import Look, watching
 
 HEADROOM = 1.25  # of what calibration saw: channels reach further on other images
 GROUPS = 16  # of an MLP's hidden channels, each with a table of its own
@@ -76,10 +77,13 @@ def calibrated(
     """
     seen = {name: Seen() for name in names}
     with torch.inference_mode():
-        expected = _watch(model, {name: its.see for name, its in seen.items()}, batches)
+        with watching(model, {name: its.see for name, its in seen.items()}):
+            expected = [model(batch) for batch in batches]
         arrays = _arrays(model, seen, preprocessing)
         values = {n: _values(its, seen[n].given) for n, its in arrays.items() if n != PATCHES}
-        _watch(model, {name: _counter(its, arrays[name]) for name, its in values.items()}, batches)
+        with watching(model, {n: _counter(its, arrays[n]) for n, its in values.items()}):
+            for batch in batches:
+                model(batch)
     judged = list(zip(batches, expected, strict=True))[: max(1, JUDGED // len(batches[0]))]
     fixed = {PATCHES: PIXEL} if PATCHES in arrays else {}
 
@@ -91,24 +95,6 @@ def calibrated(
     return arrays, fixed | choose(values, error)
 
 
-def _watch(
-    model: nn.Module, see: Mapping[str, Callable[..., None]], batches: Iterable[torch.Tensor]
-) -> list[torch.Tensor]:
-    """The answers to batches, while ``see`` is shown what layers are given and answer."""
-
-    def hook(show: Callable[..., None]) -> Any:
-        return lambda _, given, answer: show(given[0], answer)
-
-    hooks = [
-        model.get_submodule(name).register_forward_hook(hook(show)) for name, show in see.items()
-    ]
-    try:
-        return [model(batch) for batch in batches]
-    finally:
-        for each in hooks:
-            each.remove()
-
-
 def _values(arrays: Arrays, given: Channels) -> Values:
     """An empty histogram for what the int8 layer is given."""
     columns = 1.0 if arrays.columns is None else arrays.columns
@@ -116,7 +102,7 @@ def _values(arrays: Arrays, given: Channels) -> Values:
     return Values(min(0.0, float(low)), max(0.0, float(high)))
 
 
-def _counter(values: Values, arrays: Arrays) -> Callable[..., None]:
+def _counter(values: Values, arrays: Arrays) -> Look:
     def count(x: torch.Tensor, answer: torch.Tensor) -> None:
         values.count(x if arrays.columns is None else x / arrays.columns)
 

@@ -12,7 +12,7 @@ from pipeline.core.criteria.baseline import Baseline
 from pipeline.core.criteria.devices import Devices
 from pipeline.core.criteria.files import Files
 from pipeline.core.criteria.steps import STEPS
-from pipeline.core.criterion import FORMATS
+from pipeline.core.criterion import FAIL, FORMATS, Criterion
 from pipeline.core.evidence import SCHEMA, json_logits, logits_sha256, seal
 from pipeline.core.measures import against_float, between_steps
 from pipeline.core.params import Budget, Gate
@@ -93,6 +93,27 @@ class Case:
         for row in np.flatnonzero(~right)[:won]:
             logits[row, self.labels[row]] = logits[row].max() + 1
         return logits
+
+
+def criterion(
+    name: str = "sqnr_min_db",
+    outcome: str = FAIL,
+    value: float | None = 20.0,
+    limit: float | None = 30.0,
+    subject: str = ".ptl",
+    note: str = "",
+) -> Criterion:
+    """A criterion as the gate gives it, that failed unless something else is asked for."""
+    return Criterion(
+        name=name,
+        subject=subject,
+        outcome=outcome,
+        value=value,
+        interval=None,
+        limit=limit,
+        unit="dB",
+        note=note,
+    )
 
 
 def case(labelled: bool = True) -> Case:

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline.core.criterion import Criterion
 from pipeline.core.params import Budget, Gate, Quantize, Rewrite, load_params
 from pipeline.core.tuning import (
     Recipe,
@@ -23,6 +22,7 @@ from pipeline.core.tuning import (
     pareto,
     violation,
 )
+from tests.core.made import criterion
 
 ROOT = Path(__file__).parent.parent.parent
 LAYERS = ("a", "b", "c", "d")
@@ -39,19 +39,6 @@ class Fixed:
         value = self.given.get(name, choices[0])
         assert value in choices
         return value
-
-
-def criterion(name="sqnr_min_db", outcome="fail", value=20.0, limit=30.0, subject=".ptl"):
-    return Criterion(
-        name=name,
-        subject=subject,
-        outcome=outcome,
-        value=value,
-        interval=None,
-        limit=limit,
-        unit="dB",
-        note="",
-    )
 
 
 def result(number, cost, size, sqnr, violation=0.0):

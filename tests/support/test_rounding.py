@@ -15,9 +15,9 @@ from pipeline.support.rounding import (
     linears,
     round_weights,
     rounded,
-    split,
     watch,
 )
+from pipeline.support.watching import split
 
 
 def inputs(rows: int = 400, channels: int = 24) -> torch.Tensor:
