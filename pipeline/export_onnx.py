@@ -24,7 +24,6 @@ OPSET = 18  # has LayerNormalization; ONNX Runtime 1.14 and later load it
 OLDEST_RUNTIME = "ONNX Runtime 1.20.1"  # the oldest that device_tests runs the files on
 QUANTIZED_OPERATORS = ["MatMul", "Gemm"]
 MAX_FILE_BYTES = 2_000_000_000  # protobuf holds less than 2 GiB
-DEFAULT = ExportOnnx()
 PLAIN = ExportOnnx(operators="standard")  # with which int8 starts from the float file
 
 
@@ -34,7 +33,7 @@ def export_onnx(
     samples: Path,
     float_out: Path,
     int8_out: Path,
-    own: ExportOnnx = DEFAULT,
+    own: ExportOnnx,
 ) -> None:
     """Write folder ``float_out`` with the float file and ``int8_out`` with the int8 one.
 

@@ -47,7 +47,12 @@ def run_stages(params: Params, artifacts: Path, *stages: str) -> None:
         "optimize": lambda: optimize(a / "scripted", a / "optimized"),
         "lite": lambda: lite(params.quantize, a / "optimized", a / "lite"),
         "export_onnx": lambda: export_onnx(
-            params.quantize, rewritten, a / "samples", a / "onnx", a / "onnx_int8"
+            params.quantize,
+            rewritten,
+            a / "samples",
+            a / "onnx",
+            a / "onnx_int8",
+            params.export_onnx,
         ),
         "export_executorch": lambda: export_executorch(
             params.quantize, rewritten, a / "samples", a / "executorch"

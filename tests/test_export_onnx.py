@@ -7,7 +7,7 @@ import pytest
 
 from pipeline import export_onnx
 from pipeline.core.errors import IntegrityError
-from pipeline.core.params import Quantize
+from pipeline.core.params import ExportOnnx, Quantize
 from pipeline.runtimes import load
 from pipeline.support import paths
 from pipeline.support.files import sole_file
@@ -21,7 +21,12 @@ def split(healthy, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(export_onnx, "MAX_FILE_BYTES", 10_000_000)
         export_onnx.export_onnx(
-            Quantize(), healthy / "checkpoint", healthy / "samples", folder / "f", folder / "q"
+            Quantize(),
+            healthy / "checkpoint",
+            healthy / "samples",
+            folder / "f",
+            folder / "q",
+            ExportOnnx(),
         )
     return sole_file(folder / "f", ".onnx"), sole_file(folder / "q", ".int8.onnx")
 

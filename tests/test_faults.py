@@ -93,6 +93,7 @@ def test_an_onnx_file_from_other_weights_is_refused(params, artifacts, tmp_path)
         artifacts / "samples",
         artifacts / "onnx",
         artifacts / "onnx_int8",
+        params.export_onnx,
     )
     run_stages(params, artifacts, "parity", "latency")
     failed = refused(params, artifacts)
