@@ -155,7 +155,7 @@ def _swapped(model: nn.Module, whole: nn.Module, names: tuple[str, ...]) -> Iter
             model.set_submodule(name, layer)
 
 
-@functools.cache
+@functools.lru_cache(maxsize=2)  # a model and its float one; all files of ViT-H/14 fill 14 GB
 def _runtime(path: Path, threads: int, float64: bool) -> Runtime:
     if float64:
         from pipeline.runtimes.eager import EagerRuntime

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import re
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -135,12 +137,16 @@ def run(row: Row, folder: Path) -> Result:
     with row.source(folder, row.images) as model:
         params = _params(row, model, data_set(folder, row.images))
         run_stages(params, artifacts, "fetch")
-    run_stages(
-        params,
-        artifacts,
+    stages = (
         *("samples", "reference", "rewrite", "quantize", "script", "optimize", "lite"),
         *("export_onnx", "export_executorch", "golden", "parity", "latency"),
     )
+    # Each in a process of its own, as `dvc repro` has them: what one kept of ViT-H/14, 9 GB, is
+    # then not in the way of the next.
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=spawn, max_tasks_per_child=1) as one:
+        for stage in stages:
+            one.submit(run_stages, params, artifacts, stage).result()
     nothing = Recorded(baselines=folder / "none", devices=folder / "none")
     verdict = gate(params, artifacts, nothing, artifacts / "verdict")
     return _result(artifacts, tuple(f"{c.subject}, {c.name}: {c.note}" for c in verdict.in_the_way))
