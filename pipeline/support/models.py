@@ -50,6 +50,12 @@ def create(
     set_fused_attn(fused_attention)
     try:
         model = timm.create_model(architecture, pretrained=False, num_classes=num_classes, **extra)
+        if getattr(model, "dynamic_img_size", False):
+            # Ours have one size, and no runtime has the interpolation that any size would need.
+            extra = {"img_size": image_size or usual, "dynamic_img_size": False}
+            model = timm.create_model(
+                architecture, pretrained=False, num_classes=num_classes, **extra
+            )
     except (TypeError, AttributeError, AssertionError, RuntimeError, ValueError) as error:
         raise InputError(
             f"model.architecture: {architecture} cannot be made with {num_classes} classes"

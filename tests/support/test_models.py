@@ -6,7 +6,14 @@ import torch
 from torch import nn
 
 from pipeline.core.errors import InputError
-from pipeline.support.models import create, head_size, heads, load_weights, pretrained_cfg
+from pipeline.support.models import (
+    create,
+    head_size,
+    heads,
+    load_weights,
+    pretrained_cfg,
+    resample,
+)
 
 TINY = "test_vit"  # 0.4 million weights, 160 px
 
@@ -55,6 +62,17 @@ def test_a_convolutional_model_is_made_at_its_usual_size() -> None:
 def test_a_transformer_is_made_for_another_size() -> None:
     made = create(TINY, num_classes=3, image_size=96)
     assert made(torch.zeros(1, 3, 96, 96)).shape == (1, 3)
+
+
+def test_a_transformer_for_any_size_is_made_for_one() -> None:
+    anything = timm.create_model(TINY, num_classes=3).eval()
+    assert anything.dynamic_img_size
+    for size in (None, 96):
+        one = create(TINY, num_classes=3, image_size=size)
+        assert not one.dynamic_img_size
+        load_weights(one, resample(anything.state_dict(), one), "a.pth")
+        x = torch.randn(2, 3, size or 160, size or 160)
+        torch.testing.assert_close(one(x), anything(x))
 
 
 def test_unfused_attention_gives_the_same_answer(model: nn.Module) -> None:
