@@ -1,12 +1,13 @@
 """``edge-vit tune``: search for the cheapest files that keep the gate's budgets.
 
 Searches rewrites, schemes and the layers left in float (or dynamic) for the file of one format, by
-Optuna's TPE sampler, for instructions on ARM64 (modelled: `pipeline.core.costs`), size and nearness
-to float at once. Each trial makes its file by the stages themselves and measures it on images that
-neither the gate nor calibration has (see `pipeline.trial`); on the first of them a bad one is given
-up. Trials are kept in artifacts/tuning/trials.db: run again, the search goes on. At the end the
-files of all formats are made by the cheapest recipes, and the first with which all of them
-keep their budgets is given as lines for params.yaml. Time and memory are left to the gate.
+Optuna's TPE sampler and, every other trial, by Pareto local search; for instructions on ARM64
+(modelled: `pipeline.core.costs`), size and nearness to float at once. Each trial makes its file by
+the stages themselves and measures it on images that neither the gate nor calibration has (see
+`pipeline.trial`); on the first of them a bad one is given up. Trials are kept in
+artifacts/tuning/trials.db: run again, the search goes on. At the end the files of all formats are
+made by the cheapest recipes, and the first with which all of them keep their budgets is given as
+lines for params.yaml. Time and memory are left to the gate.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import argparse
 import hashlib
 import io
 import json
+import random
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
@@ -35,6 +37,7 @@ from pipeline.core.tuning import (
     Result,
     Space,
     by_cost,
+    frontier,
     hopeless,
     over_budget,
     violation,
@@ -267,6 +270,8 @@ def _search(optuna: Any, study: Any, tuner: Tuner, most: int, minutes: float) ->
             bar.update()
             said = trial.user_attrs.get("criteria") or trial.user_attrs.get("reason")
             bar.write(f"trial {trial.number}: {said}", file=bar.fp)
+            if trial.number % 2:
+                step(study, tuner.space)
 
         if len(done) < most:
             with _bars_of_others_hidden():
@@ -276,6 +281,23 @@ def _search(optuna: Any, study: Any, tuner: Tuner, most: int, minutes: float) ->
                     timeout=60 * minutes,
                     callbacks=[note],
                 )
+
+
+def step(study: Any, space: Space) -> None:
+    """Unless trials are waiting, queue one that was not tried yet and differs in one choice from
+    the cheapest of the frontier that has such: a step of Pareto local search (Paquete, Chiarandini
+    and Stützle, 2004)."""
+    import optuna
+
+    trials = study.get_trials(deepcopy=False)
+    if any(trial.state == optuna.trial.TrialState.WAITING for trial in trials):
+        return
+    tried = {trial.user_attrs["recipe"] for trial in trials if "recipe" in trial.user_attrs}
+    for result in frontier(results(study)):
+        found = space.neighbours(result.recipe)
+        if new := [values for values in found if space.recipe(values).lines() not in tried]:
+            study.enqueue_trial(random.Random(len(trials)).choice(new))
+            return
 
 
 def results(study: Any) -> list[Result]:

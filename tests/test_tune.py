@@ -15,12 +15,12 @@ import pytest
 import yaml
 
 from pipeline.core.errors import InputError
-from pipeline.core.params import Params
-from pipeline.core.tuning import Recipe
+from pipeline.core.params import Params, Quantize, Rewrite
+from pipeline.core.tuning import Recipe, Space
 from pipeline.support.files import read_json
 from pipeline.support.images import content_hash, load_pixels
 from pipeline.trial import splitted
-from pipeline.tune import tune
+from pipeline.tune import step, tune
 from tests.conftest import run_stages
 from tests.test_cli import run
 
@@ -99,6 +99,40 @@ def test_a_search_that_was_killed_goes_on_and_ends_with_lines_for_params_yaml(
     lines = ran.stdout.partition("for params.yaml:\n")[2].partition("then `make judge`")[0]
     assert Recipe.of(lines).lines() in [t.user_attrs["recipe"] for t in complete]
     assert ElementTree.parse(folder / "ptl.svg").getroot().tag.endswith("svg")
+
+
+def test_a_step_is_beside_the_cheapest_that_may_still_be_bettered_and_never_taken_twice() -> None:
+    import optuna
+
+    space = Space(key="pte", transformer=False, ranking=())
+    study = optuna.create_study(directions=["minimize", "minimize", "maximize"])
+
+    def measured(recipe: Recipe, cost: float, violation: float) -> None:
+        attributes = {"recipe": recipe.lines(), "agreement": 1.0, "violation": violation}
+        study.add_trial(optuna.trial.create_trial(values=[cost, 0.3, 40.0], user_attrs=attributes))
+
+    def waiting() -> list[Recipe]:
+        return [
+            space.recipe(trial.system_attrs["fixed_params"])
+            for trial in study.get_trials(states=[optuna.trial.TrialState.WAITING])
+        ]
+
+    step(study, space)
+    assert not waiting()
+    cheap, dear = Recipe(Rewrite(), Quantize(scheme="static")), Recipe(Rewrite(), Quantize())
+    measured(cheap, 100.0, 0.5)
+    measured(dear, 200.0, 0.0)
+    beside = {space.recipe(given).lines() for given in space.neighbours(cheap)}
+    assert len(beside) == 2  # the other schemes
+    step(study, space)
+    step(study, space)
+    (first,) = waiting()
+    assert first.lines() in beside - {dear.lines()}
+    study.ask()
+    measured(first, 300.0, 0.0)
+    step(study, space)
+    (second,) = waiting()
+    assert second == Recipe(Rewrite(), Quantize(rounding="gptq"))
 
 
 def test_the_tuning_split_has_no_image_of_the_gate_or_of_calibration(

@@ -57,6 +57,33 @@ class Recipe:
         return cls(Rewrite(**sections["rewrite"]), Quantize(**sections["quantize"]))
 
 
+class _Given:
+    """A trial that suggests ``values``, and the first choice where they have none that there is."""
+
+    def __init__(self, values: Mapping[str, Choice]) -> None:
+        self.values = values
+        self.given: dict[str, Choice] = {}
+        self.asked: dict[str, Sequence[Choice]] = {}
+
+    def suggest_categorical(self, name: str, choices: Sequence[Choice]) -> Any:
+        self.asked[name] = choices
+        value = self.values.get(name, choices[0])
+        self.given[name] = value if value in choices else choices[0]
+        return self.given[name]
+
+
+def _values(recipe: Recipe) -> dict[str, Choice]:
+    """What a trial was given that suggested ``recipe``."""
+    rewrite, quantize = recipe.rewrite, recipe.quantize
+    return rewrite.model_dump() | {
+        "rotate": rewrite.rotate is not None,
+        "scheme": quantize.scheme,
+        "keep_float": len(quantize.keep_float),
+        "keep_dynamic": len(quantize.keep_dynamic),
+        "rounding": quantize.rounding,
+    }
+
+
 @dataclass(frozen=True, kw_only=True)
 class Space:
     """What may be chosen for one file of one model; ``ranking``: layers, best in float first."""
@@ -120,6 +147,26 @@ class Space:
             if rewritten
         ]
         return [*plain, *more]
+
+    def neighbours(self, recipe: Recipe) -> list[dict[str, Choice]]:
+        """What to ask for to get each recipe that differs from ``recipe`` in one choice.
+
+        What is not to choose in this space, or only since the change, has its first choice.
+        """
+        own = _Given(_values(recipe))
+        self.suggest(own)
+        found = []
+        for name, choices in own.asked.items():
+            for other in choices:
+                if other != own.given[name]:
+                    changed = _Given(own.given | {name: other})
+                    self.suggest(changed)
+                    found.append(changed.given)
+        return found
+
+    def recipe(self, values: Mapping[str, Choice]) -> Recipe:
+        """The recipe that a trial with ``values`` suggests."""
+        return self.suggest(_Given(values))
 
     def _own(self, scheme: str, rounding: str) -> dict[str, Choice]:
         """What is asked of a scheme alone."""
@@ -207,6 +254,17 @@ def pareto(results: Sequence[Result]) -> list[Result]:
         )
     ]
     return sorted(front, key=costs)
+
+
+def frontier(results: Iterable[Result]) -> list[Result]:
+    """The cheapest, and each dearer one that is nearer to the limits than all cheaper ones are; of
+    equals the nearest to float."""
+    ordered = sorted(results, key=lambda r: (r.instructions_m, r.violation, -r.sqnr_db))
+    found: list[Result] = []
+    for result in ordered:
+        if not found or result.violation < found[-1].violation:
+            found.append(result)
+    return found
 
 
 def by_cost(results: Sequence[Result]) -> list[Result]:

@@ -14,6 +14,7 @@ from pipeline.core.tuning import (
     Space,
     by_cost,
     fewest,
+    frontier,
     hopeless,
     judged,
     mendable,
@@ -26,6 +27,7 @@ from tests.core.made import criterion
 
 ROOT = Path(__file__).parent.parent.parent
 LAYERS = ("a", "b", "c", "d")
+COUNTS = 6  # of layers to keep, where there are enough
 
 
 class Fixed:
@@ -74,6 +76,55 @@ def test_a_layer_is_left_in_float_or_dynamic_and_not_both():
         Fixed({"scheme": "static_symmetric", "keep_float": 1, "keep_dynamic": 2})
     )
     assert (chosen.quantize.keep_float, chosen.quantize.keep_dynamic) == (("a",), ("b", "c"))
+
+
+@pytest.mark.parametrize(
+    ("key", "transformer", "schemes"),
+    [
+        ("ptl", True, 2 * COUNTS + COUNTS**2),
+        ("ptl", False, 3 * COUNTS),
+        ("int8_onnx", True, (2 * 2 + 1) * COUNTS),
+        ("int8_onnx", False, (2 * 2 + 1) * COUNTS),
+        ("pte", True, (2 + 1) * COUNTS),
+        ("pte", False, (2 * 2 + 1) * COUNTS),
+    ],
+)
+def test_neighbours_differ_in_one_choice_and_every_recipe_is_reached(key, transformer, schemes):
+    space = Space(key=key, transformer=transformer, ranking=tuple(f"blocks.{n}" for n in range(32)))
+    start = space.recipe(space.first()[0])
+    reached, border = {start.lines()}, [start]
+    while border:
+        recipe = border.pop()
+        for given in space.neighbours(recipe):
+            trial = Fixed(given)
+            other = space.suggest(trial)
+            assert set(trial.asked) == set(given)
+            assert other != recipe
+            rewrite = other.rewrite
+            few = not (rewrite.centre or rewrite.smooth or rewrite.query_key or rewrite.value)
+            if few and other.lines() not in reached:
+                reached.add(other.lines())
+                border.append(other)
+    folds = 3 if transformer else 1  # none, fold_norm, and rotate with it
+    assert len(reached) == folds * schemes
+
+
+def test_what_is_not_to_choose_is_replaced_in_the_neighbours_of_a_recipe():
+    space = Space(key="ptl", transformer=True, ranking=LAYERS)
+    strange = Recipe(Rewrite(centre=True, smooth=0.6), Quantize(keep_float=("a", "b", "c")))
+    neighbours = [space.recipe(given) for given in space.neighbours(strange)]
+    itself = Recipe(Rewrite(centre=True), Quantize())
+    assert Recipe(Rewrite(centre=True, smooth=0.5), Quantize()) in neighbours
+    assert Recipe(Rewrite(), Quantize()) in neighbours
+    assert itself not in neighbours
+
+
+def test_the_frontier_gets_nearer_to_the_limits_with_each_dearer_recipe():
+    cheap, equal = result(0, 100, 0.3, 30, 0.2), result(1, 100, 0.3, 31, 0.2)
+    worse, nearer = result(2, 110, 0.3, 40, 0.3), result(3, 120, 0.3, 40, 0.1)
+    fit, dearer = result(4, 130, 0.3, 40), result(5, 140, 0.3, 50)
+    assert frontier([dearer, fit, nearer, worse, cheap, equal]) == [equal, nearer, fit]
+    assert frontier([]) == []
 
 
 def test_the_lines_for_params_yaml_read_back_as_the_recipe():
