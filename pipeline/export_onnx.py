@@ -108,17 +108,15 @@ def _prepared(
     rounded already, hidden channels smoothed, in ONNX Runtime's own operators."""
     import onnx
 
-    from pipeline.support.onnx_fused import DOMAIN, fused, join_norms
+    from pipeline.support.onnx_fused import DOMAIN, fused
 
     fuses = own.operators == "fused"
     _smooth_and_round(network, contract, params, own, samples)
     if fuses:
         network = fused(network, contract.preprocessing, params.keep_float)
     model = _export(network, contract)
-    if fuses:
-        join_norms(model)
-        if all(known.domain != DOMAIN for known in model.opset_import):
-            model.opset_import.append(onnx.helper.make_opsetid(DOMAIN, 1))
+    if fuses and all(known.domain != DOMAIN for known in model.opset_import):
+        model.opset_import.append(onnx.helper.make_opsetid(DOMAIN, 1))
     source = target.with_suffix(".float")
     if _weights_bytes(model) > MAX_FILE_BYTES:
         _move_weights(model, paths.data_file(source))

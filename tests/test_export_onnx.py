@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
+import onnx
 import pytest
 
 from pipeline import export_onnx
@@ -62,3 +65,22 @@ def test_other_weights_beside_the_file_are_refused(split, healthy, tmp_path):
         file.write(b"\x00\x00\x00\x01")
     with pytest.raises(IntegrityError, match=r"\.onnx\.data is not what .*\.onnx was made with"):
         load(path)
+
+
+def test_the_operators_of_onnx_runtime_compute_the_same(healthy, tmp_path):
+    float_out, int8_out = tmp_path / "f", tmp_path / "q"
+    export_onnx.export_onnx(
+        Quantize(keep_float=("*",)),
+        healthy / "checkpoint",
+        healthy / "samples",
+        float_out,
+        int8_out,
+        ExportOnnx(),
+    )
+    fused = sole_file(int8_out, ".int8.onnx")
+    graph = onnx.load(fused).graph
+    own = Counter(node.op_type for node in graph.node if node.domain)
+    assert own == {"MultiHeadAttention": 12, "FastGelu": 12}
+    expected = answers(sole_file(float_out, ".onnx"), healthy)
+    # The tanh form of GELU differs by up to 5e-4.
+    np.testing.assert_allclose(answers(fused, healthy), expected, atol=0.01 * np.ptp(expected))
