@@ -30,7 +30,7 @@ from pipeline.support.images import CALIBRATION_FILE, SAMPLES_FILE, SampleSet, l
 
 FOLDER = "tuning"  # below artifacts
 ABOUT_FILE = "tuning.json"
-CALIBRATED = 64  # images of calibration that a search makes its files with
+CALIBRATED = 128  # images of calibration that a search makes its files with (docs/adr/0032)
 REWRITTEN, QUANTIZED = paths.REWRITTEN.name, paths.QUANTIZED.name
 
 
@@ -127,6 +127,7 @@ def _take(params: Params, artifacts: Path, folder: Path, count: int) -> None:
         "no id and no pixels of theirs",
         "source": str(params.samples.source),
         "asked": count,
+        "calibrated": CALIBRATED,
         "apart_from_samples_sha256": read_json(artifacts / "samples" / SAMPLES_FILE)["sha256"],
         "checkpoint_sha256": sha256_file(artifacts / "checkpoint" / MODEL_FILE),
     }

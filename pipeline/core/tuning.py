@@ -239,7 +239,7 @@ def hopeless(criteria: Iterable[Criterion], slack_db: float) -> bool:
 
 def pareto(results: Sequence[Result]) -> list[Result]:
     """Those within all limits that no other beats: no cheaper, no smaller and no nearer one."""
-    fit = [result for result in results if result.violation == 0]
+    fit = fitting(results)
 
     def costs(result: Result) -> tuple[float, float, float]:
         return result.instructions_m, result.size_ratio, -result.sqnr_db
@@ -268,14 +268,25 @@ def frontier(results: Iterable[Result]) -> list[Result]:
 
 
 def by_cost(results: Sequence[Result]) -> list[Result]:
-    """The front, what to take first: the cheapest; of those as cheap the nearest to float."""
-    left, ordered = pareto(results), []
+    """Those within all limits, what to take first: of the cheapest and those as cheap the nearest
+    to float first, then of the next."""
+    left = sorted(fitting(results), key=lambda r: r.instructions_m)
+    ordered: list[Result] = []
     while left:
-        limit = left[0].instructions_m * (1 + AS_CHEAP)
-        best = max((r for r in left if r.instructions_m <= limit), key=lambda r: r.sqnr_db)
-        ordered.append(best)
-        left.remove(best)
+        tier = [result for result in left if as_cheap(result, left[0])]
+        ordered += sorted(tier, key=lambda r: -r.sqnr_db)
+        left = left[len(tier) :]
     return ordered
+
+
+def as_cheap(result: Result, other: Result) -> bool:
+    """Whether a result costs no more than another, as far as the modelled cost can tell."""
+    return result.instructions_m <= other.instructions_m * (1 + AS_CHEAP)
+
+
+def fitting(results: Iterable[Result]) -> list[Result]:
+    """Those within all limits."""
+    return [result for result in results if result.violation == 0]
 
 
 def mendable(criteria: Iterable[Criterion]) -> tuple[list[Criterion], list[Criterion]]:

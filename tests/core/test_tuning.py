@@ -12,6 +12,7 @@ from pipeline.core.tuning import (
     Recipe,
     Result,
     Space,
+    as_cheap,
     by_cost,
     fewest,
     frontier,
@@ -146,8 +147,13 @@ def test_the_front_holds_what_no_other_beats_within_the_limits():
 
 
 def test_the_cheapest_is_first_and_of_those_as_cheap_the_nearest_to_float():
-    found = [result(0, 100, 0.35, 40), result(1, 100.9, 0.28, 50), result(2, 102, 0.2, 60)]
-    assert [r.number for r in by_cost(found)] == [1, 0, 2]
+    found = [
+        *(result(0, 100, 0.35, 40), result(1, 100.9, 0.28, 50), result(2, 102, 0.2, 60)),
+        *(result(3, 100.5, 0.35, 45), result(4, 90, 0.2, 60, violation=0.1)),
+    ]
+    assert [r.number for r in by_cost(found)] == [1, 3, 0, 2]
+    assert as_cheap(found[1], found[0])
+    assert not as_cheap(found[2], found[0])
 
 
 def test_a_cost_beyond_the_users_budget_counts_relatively():
