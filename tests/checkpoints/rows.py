@@ -130,10 +130,13 @@ ROWS = (
 
 def run(row: Row, folder: Path) -> Result:
     """Run the pipeline from `fetch` to the gate, on few samples."""
+    import torch
+
     from pipeline.gate import gate
     from pipeline.support.paths import Recorded
 
     artifacts = folder / "artifacts"
+    torch.manual_seed(0)  # position embeddings have no other: SQNR differed by 3 dB without
     with row.source(folder, row.images) as model:
         params = _params(row, model, data_set(folder, row.images))
         run_stages(params, artifacts, "fetch")
