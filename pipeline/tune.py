@@ -49,6 +49,7 @@ from pipeline.core.tuning import (
 from pipeline.support import paths
 from pipeline.support.contracts import MODEL_FILE
 from pipeline.support.files import atomic, sha256_file
+from pipeline.support.images import CALIBRATION_FILE
 
 if TYPE_CHECKING:
     import optuna
@@ -193,7 +194,7 @@ def _study(optuna: Any, params: Params, split: trials.Split, key: Format) -> Any
     asked = [
         split.samples.sha256,
         sha256_file(split.checkpoint / MODEL_FILE),
-        sha256_file(split.artifacts / "samples" / "calibration.npy"),
+        sha256_file(split.calibration / CALIBRATION_FILE),
         params.gate.model_dump(mode="json"),
         params.export_onnx.model_dump(mode="json"),
     ]
@@ -342,9 +343,8 @@ def _report(study: Any, tuner: Tuner) -> str:
         if nearest := min(found, key=lambda r: r.violation, default=None):
             text.append(f"the nearest: {study.trials[nearest.number].user_attrs['criteria']}")
         return "\n".join(text)
-    return "\n".join(
-        [tabulate(rows, header, disable_numparse=True), "", *text, *_last(found, tuner)]
-    )
+    table = tabulate(rows, header, disable_numparse=True)
+    return "\n".join([table, "", *text, *_last(found, tuner)])
 
 
 def _last(found: list[Result], tuner: Tuner) -> list[str]:
@@ -363,10 +363,8 @@ def _last(found: list[Result], tuner: Tuner) -> list[str]:
         if best is None or nearness > best[0]:
             best = nearness, result, said
     if best is None:
-        return [
-            *text,
-            "no recipe keeps the limits of all formats; more trials, or other gate.budgets",
-        ]
+        text.append("no recipe keeps the limits of all formats; more trials, or other gate.budgets")
+        return text
     return [*text, *_chosen(best[1], best[2], len(tuner.split.samples))]
 
 
