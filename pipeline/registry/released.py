@@ -25,6 +25,7 @@ from pipeline.registry.names import check_successor, version_tag
 from pipeline.registry.steps import Step
 from pipeline.registry.store import Store, Tree
 from pipeline.registry.tags import FOLDER, MODEL, SUMS, TREE, Registry, Tag, message
+from pipeline.releasing import build
 from pipeline.releasing.folder import VERDICT_FILE
 from pipeline.releasing.signing import sign
 from pipeline.releasing.verification import require_whole
@@ -60,8 +61,8 @@ class Releasing:
         """Refuse what must not be released.
 
         Raises:
-            InputError: the version is taken or too low, the name is another model's, or HEAD may
-                not be what the release was made from.
+            InputError: the version is taken or too low, the name is another model's, or HEAD is
+                not what the release was made from.
         """
         model, version = self.contract.name, self.contract.version
         self.git.check_clean()
@@ -76,6 +77,16 @@ class Releasing:
             self._check_same(versions[version])
         else:
             check_successor(self.name, version, versions)
+            self._check_made_from()
+
+    def _check_made_from(self) -> None:
+        if other := build.not_of(self.git.root, build.read(self.folder)):
+            lines = "\n  ".join(other)
+            raise InputError(
+                f"HEAD is not what {self.folder} was made from, as the tag would say:\n  {lines}\n"
+                "check that out and run this again; or raise release.version in params.yaml, "
+                "commit and run `dvc repro`"
+            )
 
     def _check_same(self, released: Tag) -> None:
         there = released.facts.get(SUMS)

@@ -21,7 +21,7 @@ from pydantic import Field, ValidationError
 import pipeline
 from pipeline.core.contract import Contract
 from pipeline.core.errors import InputError, IntegrityError
-from pipeline.core.params import Params
+from pipeline.core.params import PARAMS_FILE, Params, load_params
 from pipeline.core.schema import Section
 from pipeline.support.files import read_bytes, read_json, sha256_file, write_json
 from pipeline.support.http import without_secrets
@@ -33,6 +33,7 @@ PACKAGES = (
     *("torch", "timm", "onnx", "onnxscript", "onnx-ir", "onnxruntime", "executorch", "torchao"),
     *("numpy", "pillow", "safetensors", "protobuf", "flatbuffers"),
 )
+NAMED = "artifact"  # of section release: no file depends on it
 CODE = Path(pipeline.__file__).parent
 LOCK_FILE = "requirements.lock"
 LOCAL = (
@@ -136,7 +137,7 @@ def surroundings() -> Surroundings:
     """What this process has."""
     machine = fingerprint()
     return Surroundings(
-        code=Code(**commit(CODE), sha256=code_sha256(CODE), lock_sha256=_lock_sha256()),
+        code=Code(**commit(CODE), sha256=code_sha256(CODE), lock_sha256=_lock_sha256(CODE.parent)),
         packages={name: _version(name) for name in PACKAGES},
         python=platform.python_version(),
         machine=Machine(**{key: machine[key] for key in Machine.model_fields}),
@@ -158,6 +159,25 @@ def differences(was: Surroundings, here: Surroundings) -> list[str]:
         one, other = getattr(was.machine, key), getattr(here.machine, key)
         if one != other:
             lines.append(f"machine: {key} was {_words(one)}, here it is {_words(other)}")
+    return lines
+
+
+def not_of(checkout: Path, build: Build) -> list[str]:
+    """What made a release and is other in ``checkout``, a line each: code, lock, parameters.
+
+    Code that lies elsewhere (an installed package) is not looked at: no checkout has it.
+    """
+    made, lines = build.published_by.code, []
+    code = checkout / CODE.name
+    if code.is_dir() and code_sha256(code) != made.sha256:
+        lines.append(_other_code(made))
+    if _lock_sha256(checkout) != made.lock_sha256:
+        lines.append(f"{LOCK_FILE}: it was made with another one")
+    here = _without_paths(load_params(checkout / PARAMS_FILE)).model_dump()
+    was = build.params.model_dump()
+    for section in Params.model_fields:
+        other = [key for key, value in was[section].items() if here[section][key] != value]
+        lines += [f"{PARAMS_FILE}: {section}.{key} was other" for key in other if key != NAMED]
     return lines
 
 
@@ -197,8 +217,8 @@ def _git(folder: Path, *arguments: str) -> str | None:
     return ran.stdout.strip() if ran.returncode == 0 else None
 
 
-def _lock_sha256() -> str | None:
-    lock = CODE.parent / LOCK_FILE
+def _lock_sha256(checkout: Path) -> str | None:
+    lock = checkout / LOCK_FILE
     return sha256_file(lock) if lock.is_file() else None
 
 

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,11 +17,14 @@ from typing import Any
 import yaml
 
 from pipeline.core.manifest import SIGNATURE_FILE, SUMS_FILE, format_sums, parse_sums
+from pipeline.core.params import load_params
+from pipeline.releasing.build import BUILD_FILE, code_sha256
 from pipeline.support.files import write_json, write_text
 from pipeline.support.releases import hashes
 from tests.core import made
 from tests.core.test_contract import CONTRACT
 from tests.core.test_verdict import recorded
+from tests.releasing import materials
 
 ROOT = Path(__file__).parent.parent.parent
 MODEL = "deit_tiny_patch16_224.fashion_mnist"
@@ -121,9 +125,11 @@ class Place:
         git(self.work, "commit", "-q", "-m", message)
 
     def publish(self, version: str, content: str = "weights", channel: str = "candidate") -> Path:
-        """Write a small release as `publish` does, with a real contract, verdict and list."""
+        """Write a small release as `publish` does, with a real contract, verdict and list; made
+        from a commit whose parameters have the version."""
         folder = self.work / "artifacts" / "release" / f"{MODEL}-{version}"
         shutil.rmtree(folder, ignore_errors=True)
+        self.set_version(version)
         contract = dataclasses.replace(CONTRACT, name=MODEL, version=version)
         case = made.case()
         if channel == "release":
@@ -131,10 +137,29 @@ class Place:
             case.baselines = (recorded(case),)
         write_text(folder / "contract.json", contract.to_json())
         write_json(folder / "verdict.json", case.decide().to_dict())
+        write_json(folder / BUILD_FILE, self._build())
         write_text(folder / f"{MODEL}-{version}.ptl", f"{version} {content}" * 9999)
         write_text(folder / "evidence" / "parity.json", "{}\n")
         write_text(folder / SUMS_FILE, format_sums(hashes(folder)))
         return folder
+
+    def set_version(self, version: str) -> None:
+        path = self.work / "params.yaml"
+        old = path.read_text()
+        new = re.sub(r"(?m)^(  version: ).*$", rf"\g<1>{version}", old)
+        if new != old:
+            write_text(path, new)
+            self.commit(f"version {version}")
+            git(self.work, "push", "-q", "origin", "main")
+
+    def _build(self) -> Any:
+        """What `publish` records of this checkout."""
+        code = self.work / "pipeline"
+        made = materials.build(
+            sha256=code_sha256(code) if code.is_dir() else "d" * 64, lock_sha256=None
+        )
+        made = made.model_copy(update={"params": load_params(self.work / "params.yaml")})
+        return made.model_dump(mode="json", by_alias=True)
 
     def edge_vit(
         self, *arguments: str, kill: str | None = None, where: Path | None = None, dvc: bool = False

@@ -7,13 +7,14 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
 from pipeline.core.manifest import SIGNATURE_FILE
 from pipeline.core.params import Params
 from pipeline.publish import publish
 from pipeline.releasing.verification import verify
 from pipeline.support.paths import Recorded
-from tests.registry.place import Forker, Place
+from tests.registry.place import ROOT, Forker, Place, git
 
 
 @pytest.fixture(scope="module")
@@ -23,11 +24,22 @@ def published(params: Params, healthy: Path, tmp_path_factory: pytest.TempPathFa
     return publish(params, healthy, recorded, empty / "release")
 
 
-def test_a_published_release_is_fetched_by_stage_in_another_clone(
-    published: Path, tmp_path: Path, forker: Forker
-) -> None:
+@pytest.fixture
+def place(params: Params, published: Path, tmp_path: Path, forker: Forker) -> Place:
+    """With the release, and what made it committed."""
     place = Place.make(tmp_path, forker, small=False)
     shutil.copytree(published, place.work / "artifacts" / "release" / published.name)
+    shutil.copyfile(ROOT / "requirements.lock", place.work / "requirements.lock")
+    text = yaml.safe_dump(params.model_dump(mode="json"))
+    (place.work / "params.yaml").write_text(text)
+    place.commit("what made the release")
+    git(place.work, "push", "-q", "origin", "main")
+    return place
+
+
+def test_a_published_release_is_fetched_by_stage_in_another_clone(
+    place: Place, published: Path, tmp_path: Path
+) -> None:
     assert place.edge_vit("keygen", str(tmp_path / "keys")).status == 0
     key, public = (tmp_path / "keys" / f"edge-vit.{kind}" for kind in ("key", "pub"))
     assert place.edge_vit("release", "--yes", "--key", str(key), kill="push").status == -9
@@ -49,11 +61,9 @@ def test_a_published_release_is_fetched_by_stage_in_another_clone(
 
 
 def test_a_published_release_that_was_tampered_with_is_refused(
-    published: Path, tmp_path: Path, forker: Forker
+    place: Place, published: Path
 ) -> None:
-    place = Place.make(tmp_path, forker, small=False)
     folder = place.work / "artifacts" / "release" / published.name
-    shutil.copytree(published, folder)
     (model,) = folder.glob("*.ptl")
     content = bytearray(model.read_bytes())
     content[len(content) // 2] ^= 1

@@ -37,7 +37,7 @@ def test_a_dry_run_says_the_steps_and_changes_nothing(place: Place) -> None:
     ran = place.edge_vit("release")
     assert ran.status == 0
     assert tuple(steps(ran.text)) == STEPS
-    assert "5 of 5 files to DVC remote store" in ran.text
+    assert "6 of 6 files to DVC remote store" in ran.text
     assert place.state() == before
     place.do("release")
     assert place.state() != before
@@ -135,6 +135,53 @@ def test_what_is_not_committed_cannot_be_traced(place: Place, name: str) -> None
     assert place.tags() == {}
 
 
+def edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+@pytest.mark.parametrize(
+    ("path", "old", "new", "words"),
+    [
+        ("pipeline/code.py", "1", "2", f"code: it was made by commit {'c' * 40}; `git checkout"),
+        ("params.yaml", "smooth: 0.75", "smooth: 0.5", "params.yaml: rewrite.smooth was other"),
+        ("params.yaml", "version: 1.0.0", "version: 1.0.1", "params.yaml: release.version was"),
+        ("requirements.lock", "", "torch", "requirements.lock: it was made with another one"),
+    ],
+)
+def test_a_commit_that_did_not_make_the_release_gets_no_tag(
+    place: Place, path: str, old: str, new: str, words: str
+) -> None:
+    code = place.work / "pipeline" / "code.py"
+    code.parent.mkdir()
+    code.write_text("A = 1\n")
+    place.commit("code")
+    folder = place.publish("1.0.0")
+    (place.work / path).touch()
+    edit(place.work / path, old, new)
+    place.commit("something else")
+    for yes in ((), ("--yes",)):
+        ran = place.edge_vit("release", str(folder), *yes)
+        assert ran.status == 2
+        assert words in ran.text
+    assert place.tags() == {}
+    git(place.work, "checkout", "-q", "HEAD~1")
+    place.do("release", str(folder))
+    made = git(place.work, "rev-parse", "HEAD").strip()
+    assert f"Made-from: {made}" in git(place.origin, "cat-file", "tag", "deit-tiny@v1.0.0")
+    git(place.work, "checkout", "-q", "main")  # what is released already may be released again
+    assert "has been released before" in place.do("release", str(folder))
+
+
+def test_a_commit_that_changes_nothing_of_a_release_may_have_its_tag(place: Place) -> None:
+    place.publish("1.0.0")
+    (place.work / "notes.txt").write_text("none of code, parameters and packages")
+    place.commit("notes")
+    place.do("release")
+    place.check_tags()
+
+
 def test_another_model_cannot_take_a_name(place: Place) -> None:
     place.release("1.0.0")
     text = (place.work / "params.yaml").read_text()
@@ -167,8 +214,8 @@ def test_without_a_dvc_remote_it_says_what_to_run(place: Place, config: str, wor
 
 
 def test_without_a_git_remote_it_says_what_to_run(place: Place) -> None:
-    git(place.work, "remote", "remove", "origin")
     place.publish("1.0.0")
+    git(place.work, "remote", "remove", "origin")
     ran = place.edge_vit("release")
     assert ran.status == 2
     assert "`git remote add origin ADDRESS`" in ran.text
@@ -242,7 +289,7 @@ def test_files_that_were_removed_from_the_remote_are_brought_back(place: Place) 
     place.release("1.0.0")
     tags = place.tags()
     max(place.store.rglob("*"), key=lambda path: path.stat().st_size).unlink()
-    assert "push     1 of 5 files" in place.do("release")
+    assert "push     1 of 6 files" in place.do("release")
     place.check_tags()
     assert place.tags() == tags
 
