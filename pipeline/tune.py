@@ -19,9 +19,10 @@ import io
 import json
 import random
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +40,7 @@ from pipeline.core.tuning import (
     Space,
     as_cheap,
     by_cost,
+    dearest,
     frontier,
     hopeless,
     over_budget,
@@ -277,7 +279,7 @@ def _search(optuna: Any, study: Any, tuner: Tuner, most: int, minutes: float) ->
             said = trial.user_attrs.get("criteria") or trial.user_attrs.get("reason")
             bar.write(f"trial {trial.number}: {said}", file=bar.fp)
             if trial.number % 2:
-                step(study, tuner.space)
+                step(study, tuner.space, tuner.cost)
 
         if len(done) < most:
             with _bars_of_others_hidden():
@@ -289,10 +291,10 @@ def _search(optuna: Any, study: Any, tuner: Tuner, most: int, minutes: float) ->
                 )
 
 
-def step(study: Any, space: Space) -> None:
+def step(study: Any, space: Space, cost: Callable[[Recipe], float]) -> None:
     """Unless trials are waiting, queue one that was not tried yet and differs in one choice from
     the cheapest of the frontier that has such: a step of Pareto local search (Paquete, Chiarandini
-    and Stützle, 2004)."""
+    and Stützle, 2004). From one that keeps all limits no step goes to dearer ones by ``cost``."""
     import optuna
 
     trials = study.get_trials(deepcopy=False)
@@ -300,8 +302,13 @@ def step(study: Any, space: Space) -> None:
         return
     tried = {trial.user_attrs["recipe"] for trial in trials if "recipe" in trial.user_attrs}
     for result in frontier(results(study)):
-        found = space.neighbours(result.recipe)
-        if new := [values for values in found if space.recipe(values).lines() not in tried]:
+        most = inf if result.violation else dearest(result)
+        new = [
+            values
+            for values in space.neighbours(result.recipe)
+            if (other := space.recipe(values)).lines() not in tried and cost(other) <= most
+        ]
+        if new:
             study.enqueue_trial(random.Random(len(trials)).choice(new))
             return
 

@@ -7,10 +7,12 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 import yaml
 
@@ -18,9 +20,9 @@ from pipeline.core.errors import InputError
 from pipeline.core.params import Params, Quantize, Rewrite
 from pipeline.core.tuning import Recipe, Space
 from pipeline.support.files import read_json
-from pipeline.support.images import content_hash, load_pixels
+from pipeline.support.images import CALIBRATION_FILE, content_hash, load_pixels
 from pipeline.trial import splitted
-from pipeline.tune import step, tune
+from pipeline.tune import _study, step, tune
 from tests.conftest import run_stages
 from tests.test_cli import run
 
@@ -117,22 +119,44 @@ def test_a_step_is_beside_the_cheapest_that_may_still_be_bettered_and_never_take
             for trial in study.get_trials(states=[optuna.trial.TrialState.WAITING])
         ]
 
-    step(study, space)
+    def costs(dearer: float) -> Callable[[Recipe], float]:
+        return lambda recipe: dearer if recipe.quantize.rounding == "gptq" else 50.0
+
+    step(study, space, costs(50.0))
     assert not waiting()
     cheap, dear = Recipe(Rewrite(), Quantize(scheme="static")), Recipe(Rewrite(), Quantize())
     measured(cheap, 100.0, 0.5)
     measured(dear, 200.0, 0.0)
     beside = {space.recipe(given).lines() for given in space.neighbours(cheap)}
     assert len(beside) == 2  # the other schemes
-    step(study, space)
-    step(study, space)
+    step(study, space, costs(999.0))
+    step(study, space, costs(999.0))
     (first,) = waiting()
     assert first.lines() in beside - {dear.lines()}
     study.ask()
     measured(first, 300.0, 0.0)
-    step(study, space)
+    step(study, space, costs(203.0))
+    assert not waiting()  # `dear` keeps all limits, and what is left beside it is dearer
+    step(study, space, costs(202.0))
     (second,) = waiting()
     assert second == Recipe(Rewrite(), Quantize(rounding="gptq"))
+
+
+def test_trials_of_other_images_or_limits_are_a_study_of_their_own(
+    work: Path, params: Params
+) -> None:
+    import optuna
+
+    with splitted(params, work / "artifacts", 8) as split:
+        name = _study(optuna, params, split, "ptl").study_name
+        assert _study(optuna, params, split, "ptl").study_name == name
+        gate = params.gate.model_copy(update={"confidence": 0.9})
+        other = params.model_copy(update={"gate": gate})
+        assert _study(optuna, other, split, "ptl").study_name != name
+        calibration = split.calibration / CALIBRATION_FILE
+        fewer = load_pixels(calibration)[1:].copy()
+        np.save(calibration, fewer)
+        assert _study(optuna, params, split, "ptl").study_name != name
 
 
 def test_the_tuning_split_has_no_image_of_the_gate_or_of_calibration(

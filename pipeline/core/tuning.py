@@ -281,7 +281,12 @@ def by_cost(results: Sequence[Result]) -> list[Result]:
 
 def as_cheap(result: Result, other: Result) -> bool:
     """Whether a result costs no more than another, as far as the modelled cost can tell."""
-    return result.instructions_m <= other.instructions_m * (1 + AS_CHEAP)
+    return result.instructions_m <= dearest(other)
+
+
+def dearest(result: Result) -> float:
+    """The highest modelled cost that is no higher than a result's, as far as the model can tell."""
+    return result.instructions_m * (1 + AS_CHEAP)
 
 
 def fitting(results: Iterable[Result]) -> list[Result]:
