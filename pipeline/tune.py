@@ -6,9 +6,9 @@ Optuna's TPE sampler and, every other trial, by Pareto local search; for instruc
 the stages themselves and measures it on images that neither the gate nor calibration has (see
 `pipeline.trial`); on the first of them a bad one is given up. Trials are kept in
 artifacts/tuning/trials.db: run again, the search goes on. At the end the files of all formats are
-made by the cheapest recipes, of which the first with which all of them keep their budgets, or one
-as cheap whose files are nearer to float, is given as lines for params.yaml. Time and memory are
-left to the gate.
+made by the cheapest recipes and, if it is as cheap, by that of params.yaml. The first with which
+all files keep their budgets, or one as cheap whose files are nearer to float, is given as lines for
+params.yaml. Time and memory are left to the gate.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import io
 import json
 import random
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
@@ -43,6 +44,7 @@ from pipeline.core.tuning import (
     dearest,
     frontier,
     hopeless,
+    last,
     over_budget,
     pareto,
     violation,
@@ -64,7 +66,7 @@ SLACK_DB = 3.0  # that the SQNR of few images may be below that of many
 TRIALS, MINUTES = 200, 50.0
 STARTUP = 12  # trials of its own before the sampler trusts what it saw
 CONFIRMED = 5  # recipes of which the other formats' files are made, too, until one fits
-COMPARED = 3  # of as cheap ones, even if one fits
+COMPARING = 10.0  # minutes in which others that are as cheap are still begun
 LIMITS = "limits"  # the constraint's name
 NOTHING_KNOWN = 1e6  # the violation of what could not be made or measured
 
@@ -115,6 +117,11 @@ class Tuner:
         trial.set_user_attr("criteria", "; ".join(map(words, criteria)))
         trial.set_user_attr("images", measured["count"])
         return cost, measured["size_bytes"] / self.split.float_bytes, measured["sqnr_db"]
+
+    @property
+    def own(self) -> Recipe:
+        """That of params.yaml, which need not lie in the space."""
+        return Recipe(self.params.rewrite, self.params.quantize)
 
     def cost(self, recipe: Recipe) -> float:
         key, quantize = self.space.key, recipe.quantize
@@ -175,7 +182,7 @@ def tune(
     with trials.splitted(params, artifacts, count) as split:
         study = _study(optuna, params, split, key)
         tuner = _tuner(params, split, key, study)
-        _go_on(optuna, study, params, tuner.space)
+        _go_on(optuna, study, tuner)
         _search(optuna, study, tuner, most, minutes)
         return _report(study, tuner)
 
@@ -252,17 +259,17 @@ def _ranked(split: trials.Split, recipe: Recipe) -> list[str]:
         return [layer["name"] for layer in split.ranking(Path(name), RANKED_ON)]
 
 
-def _go_on(optuna: Any, study: Any, params: Params, space: Space) -> None:
+def _go_on(optuna: Any, study: Any, tuner: Tuner) -> None:
     """Close what a killed run left open, and put what must be tried first into the queue."""
     states = optuna.trial.TrialState
     for trial in study.get_trials(deepcopy=False, states=[states.RUNNING]):
         study.tell(trial.number, state=states.FAIL)
     kept = study.get_trials(states=[states.COMPLETE, states.PRUNED, states.WAITING])
-    own = Recipe(params.rewrite, params.quantize).lines()  # need not lie in the space
+    own = tuner.own.lines()
     if not any(trial.user_attrs.get("recipe") == own for trial in kept):
         study.enqueue_trial({}, user_attrs={"recipe": own})
     asked = [trial.system_attrs.get("fixed_params") for trial in kept]
-    for fixed in space.first():
+    for fixed in tuner.space.first():
         if fixed not in asked:
             study.enqueue_trial(fixed)
 
@@ -293,15 +300,19 @@ def _search(optuna: Any, study: Any, tuner: Tuner, most: int, minutes: float) ->
 
 def step(study: Any, space: Space, cost: Callable[[Recipe], float]) -> None:
     """Unless trials are waiting, queue one that was not tried yet and differs in one choice from
-    the cheapest of the frontier that has such: a step of Pareto local search (Paquete, Chiarandini
-    and Stützle, 2004). From one that keeps all limits no step goes to dearer ones by ``cost``."""
+    the first result that has such: a step of Pareto local search (Paquete, Chiarandini and Stützle,
+    2004). First is the cheapest of the frontier; behind it come all that keep the limits and are as
+    cheap, so that the search does not end where one change alone is no gain. From what keeps the
+    limits no step goes to what is dearer by ``cost``."""
     import optuna
 
     trials = study.get_trials(deepcopy=False)
     if any(trial.state == optuna.trial.TrialState.WAITING for trial in trials):
         return
     tried = {trial.user_attrs["recipe"] for trial in trials if "recipe" in trial.user_attrs}
-    for result in frontier(results(study)):
+    found = results(study)
+    fit = by_cost(found)
+    for result in (*frontier(found), *(r for r in fit if as_cheap(r, fit[0]))):
         most = inf if result.violation else dearest(result)
         new = [
             values
@@ -356,17 +367,22 @@ def _report(study: Any, tuner: Tuner) -> str:
 
 def _last(found: list[Result], tuner: Tuner) -> list[str]:
     """Make all formats' files by the first recipes until one keeps every budget; compare those that
-    are as cheap by how near all files are to float."""
+    are as cheap by how near all files are to float, as long as there is time."""
     text: list[str] = []
     best: tuple[float, Result, list[str]] | None = None
-    for number, result in enumerate(by_cost(found)[:CONFIRMED]):
-        if best and (number >= COMPARED or not as_cheap(result, best[1])):
+    started = time.monotonic()
+    for result in last(found, tuner.own, CONFIRMED):
+        late = time.monotonic() - started > 60 * COMPARING
+        if best and (late or not as_cheap(result, best[1])):
             break
         beyond, nearness, said = tuner.confirm(result.recipe)
         if beyond:
             text += [f"trial {result.number} does not keep the limits of all formats:", *said]
             continue
-        text.append(f"trial {result.number}: {nearness:.1f} dB, the mean of all formats' files")
+        own = ", that of params.yaml" if result.recipe == tuner.own else ""
+        text.append(
+            f"trial {result.number}{own}: {nearness:.2f} dB, the mean of all formats' files"
+        )
         if best is None or nearness > best[0]:
             best = nearness, result, said
     if best is None:

@@ -140,6 +140,12 @@ def test_a_step_is_beside_the_cheapest_that_may_still_be_bettered_and_never_take
     step(study, space, costs(202.0))
     (second,) = waiting()
     assert second == Recipe(Rewrite(), Quantize(rounding="gptq"))
+    study.ask()
+    measured(second, 201.0, 0.0)
+    step(study, space, costs(202.0))
+    (third,) = waiting()  # no neighbour of `dear` is left: from another that keeps the limits
+    assert third.quantize.rounding == "gptq"
+    assert third.quantize.scheme == "per_tensor"
 
 
 def test_trials_of_other_images_or_limits_are_a_study_of_their_own(

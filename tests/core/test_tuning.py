@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from pipeline.core.tuning import (
     frontier,
     hopeless,
     judged,
+    last,
     mendable,
     mended,
     over_budget,
@@ -154,6 +156,22 @@ def test_the_cheapest_is_first_and_of_those_as_cheap_the_nearest_to_float():
     assert [r.number for r in by_cost(found)] == [1, 3, 0, 2]
     assert as_cheap(found[1], found[0])
     assert not as_cheap(found[2], found[0])
+
+
+def test_the_recipe_that_is_had_already_is_compared_if_it_is_as_cheap():
+    own = Recipe(Rewrite(centre=True), Quantize())
+
+    def chosen(cost, sqnr, violation=0.0):
+        others = [result(n, 100.0, 0.3, 40.0 - n) for n in range(4)]
+        mine = dataclasses.replace(result(9, cost, 0.3, sqnr, violation), recipe=own)
+        return [r.number for r in last([*others, mine], own, 3)]
+
+    assert chosen(100.9, 30.0) == [0, 9, 1, 2]
+    assert chosen(100.0, 39.5) == [0, 9, 1]
+    assert chosen(102.0, 50.0) == [0, 1, 2]
+    assert chosen(90.0, 30.0) == [9, 0, 1]
+    assert chosen(100.0, 30.0, violation=0.1) == [0, 1, 2]
+    assert last([], own, 3) == []
 
 
 def test_a_cost_beyond_the_users_budget_counts_relatively():
