@@ -1,8 +1,8 @@
-"""Classifiers that nobody trained, with answers that mean something: random bodies, fitted heads.
+"""Classifiers in place of published ones: random bodies with fitted heads, or widened networks.
 
 Weights of the published checkpoints are not to be had on machines without a network, and random
 heads answer at random, so that no parity could be told. A head that is fitted to what a random body
-makes of labelled images is an honest, if weak, classifier.
+makes of labelled images is an honest, if weak, classifier; of trained weights wider ones are made.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ RIDGE = 30.0  # of the features' mean square: leans on what is large in them, as
 RESIDUAL = 0.25  # of what a block adds; trained blocks add little to their input, too
 SURENESS = 10.0  # of the logits, as trained classifiers have
 ADDED = ("attn.proj", "mlp.fc2", "output.dense", "out_proj")  # the last layer of a residual branch
+UNEVEN = 0.5  # deviation of a copy's share, of the even one
 SOURCE = Path("embedded/fashion_mnist")
 
 
@@ -35,6 +36,31 @@ def trained(architecture: str, weights: Path) -> nn.Module:
     model = create(architecture, num_classes=len(FASHION_MNIST_CLASSES))
     state = {key: value.float() for key, value in load_file(weights).items()}
     model.load_state_dict(state)
+    return model
+
+
+def widened(architecture: str, weights: Path) -> nn.Module:
+    """A vision transformer that computes what a narrower, trained one does (Net2Wider, Chen et al.,
+    2016): each channel and each head is there several times over, and what reads them has shares of
+    the trained weights, which differ at random."""
+    model = create(architecture, num_classes=len(FASHION_MNIST_CLASSES))
+    narrow = {key: value.float() for key, value in load_file(weights).items()}
+    times = model.state_dict()["cls_token"].shape[-1] // narrow["cls_token"].shape[-1]
+    chance = torch.Generator().manual_seed(0)
+
+    def wide(name: str, tensor: torch.Tensor) -> torch.Tensor:
+        if name.endswith(("cls_token", "pos_embed")):
+            return tensor.repeat(1, 1, times)
+        if not name.startswith("head."):
+            parts = 3 if ".qkv." in name else 1  # query, key and value, one below the other
+            tensor = torch.cat([part for one in tensor.chunk(parts) for part in [one] * times])
+        if tensor.ndim != 2:
+            return tensor
+        uneven = UNEVEN * torch.randn(len(tensor), times, tensor.shape[1], generator=chance)
+        shares = (1 + uneven - uneven.mean(1, keepdim=True)) / times
+        return (tensor[:, None] * shares).flatten(1)
+
+    model.load_state_dict({name: wide(name, tensor) for name, tensor in narrow.items()})
     return model
 
 

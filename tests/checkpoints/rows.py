@@ -23,7 +23,7 @@ from tests.checkpoints.sources import (
 )
 from tests.conftest import run_stages
 
-SAMPLES, CALIBRATION = 48, 256
+SAMPLES, MANY = 48, 200
 WHOLE, SMALL, FAIR, MEDIUM, LARGE = 10_000, 256, 96, 24, 12  # images at hand
 TRAINED = Path("embedded/deit_tiny_patch16_224.fashion_mnist.safetensors")  # timm's vit_tiny, too
 MOBILE = Path("embedded/mobilevitv2_050.fashion_mnist.safetensors")
@@ -41,6 +41,7 @@ class Row:
     images: int = SMALL  # to fit a random body's head to, and to take the samples of
     static: bool = False  # quantization; else dynamic
     convolved: bool = False  # what convolutions have stays in float with that
+    samples: int = SAMPLES
     shipped: bool = False  # with all that params.yaml has for the files, instead of dynamic int8
     slow: bool = True
 
@@ -125,6 +126,14 @@ ROWS = (
     Row("DeiT-S", "address, defaults", deit_pth("deit_small_patch16_224"), FAIR, shipped=True),
     Row("DeiT-B", "address, defaults", deit_pth("deit_base_patch16_224"), FAIR, shipped=True),
     Row("ViT-B/16", ".npz, defaults", google("vit_base_patch16_224"), FAIR, shipped=True),
+    *(
+        Row(name, f"{how}, defaults, widened", source, WHOLE, samples=MANY, shipped=True)
+        for name, how, source in (
+            ("DeiT-S", "address", deit_pth("deit_small_patch16_224", TRAINED)),
+            ("DeiT-B", "address", deit_pth("deit_base_patch16_224", TRAINED)),
+            ("ViT-B/16", ".npz", google("vit_base_patch16_224", TRAINED)),
+        )
+    ),
 )
 
 
@@ -162,7 +171,7 @@ def _params(row: Row, model: dict[str, Any], source: Path) -> Params:
     """
     values = load_params().model_dump()
     values["model"] = model
-    limit = min(SAMPLES, row.images * 2 // 3)
+    limit = min(row.samples, row.images * 2 // 3)
     values["samples"] |= {
         "source": source,
         "limit": limit,

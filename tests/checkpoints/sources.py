@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from pipeline.support.files import sha256_file
 from pipeline.support.idx import FASHION_MNIST_CLASSES
 from pipeline.support.quiet import quiet
-from tests.checkpoints.made import classifier, fit, images, trained, under_their_names
+from tests.checkpoints.made import classifier, fit, images, trained, under_their_names, widened
 from tests.loopback import Page, Site
 from tests.support.google_npz import save as save_npz
 
@@ -40,13 +40,15 @@ def in_zoo(name: str) -> Source:
     return lambda folder, count: contextlib.nullcontext({"checkpoint": name})
 
 
-def deit_pth(architecture: str) -> Source:
-    """A ``.pth`` as DeiT published them, at an address whose name has the hash."""
+def deit_pth(architecture: str, weights: Path | None = None) -> Source:
+    """A ``.pth`` as DeiT published them, at an address whose name has the hash; ``weights`` are
+    trained ones of a narrower network."""
 
     @contextlib.contextmanager
     def source(folder: Path, count: int) -> Iterator[dict[str, Any]]:
         path = folder / "it.pth"
-        torch.save({"model": classifier(architecture, count).state_dict()}, path)
+        own = widened(architecture, weights) if weights else classifier(architecture, count)
+        torch.save({"model": own.state_dict()}, path)
         address = f"/deit/{architecture}-{sha256_file(path)[:8]}.pth"
         with Site({address: Page(path.read_bytes())}) as site:
             labels = _labels(folder)
@@ -74,13 +76,13 @@ def timm_state(architecture: str, weights: Path | None = None, **options: Any) -
 
 
 def google(architecture: str, weights: Path | None = None) -> Source:
-    """An ``.npz`` as Google's vision_transformer writes them; ``weights`` are trained ones."""
+    """An ``.npz`` as Google's vision_transformer writes them; ``weights`` are trained ones, of this
+    network or of a narrower one."""
 
     def source(folder: Path, count: int) -> Named:
         path = folder / f"{architecture}.npz"
-        save_npz(
-            trained(architecture, weights) if weights else classifier(architecture, count), path
-        )
+        own = widened(architecture, weights) if weights else classifier(architecture, count)
+        save_npz(own, path)
         return contextlib.nullcontext(
             {
                 "checkpoint": str(path),
