@@ -1,7 +1,7 @@
 """``edge-vit tune``: search for the cheapest files that keep the gate's budgets.
 
 Searches rewrites, schemes and the layers left in float (or dynamic) for the file of one format, by
-Optuna's TPE sampler and, every other trial, by Pareto local search; for instructions on ARM64
+Optuna's TPE sampler and, three of four trials, by Pareto local search; for instructions on ARM64
 (modelled: `pipeline.core.costs`), size and nearness to float at once. Each trial makes its file by
 the stages themselves and measures it on images that neither the gate nor calibration has (see
 `pipeline.trial`); on the first of them a bad one is given up. Trials are kept in
@@ -64,6 +64,7 @@ RANKED_ON = 8  # images
 FEW = 32  # images on which a bad trial is given up
 SLACK_DB = 3.0  # that the SQNR of few images may be below that of many
 TRIALS, MINUTES = 200, 50.0
+SAMPLED = 4  # one trial of so many is the sampler's, the others are steps
 STARTUP = 12  # trials of its own before the sampler trusts what it saw
 CONFIRMED = 5  # recipes of which the other formats' files are made, too, until one fits
 COMPARING = 10.0  # minutes in which others that are as cheap are still begun
@@ -285,7 +286,7 @@ def _search(optuna: Any, study: Any, tuner: Tuner, most: int, minutes: float) ->
             bar.update()
             said = trial.user_attrs.get("criteria") or trial.user_attrs.get("reason")
             bar.write(f"trial {trial.number}: {said}", file=bar.fp)
-            if trial.number % 2:
+            if trial.number % SAMPLED:
                 step(study, tuner.space, tuner.cost)
 
         if len(done) < most:

@@ -135,14 +135,14 @@ def test_a_step_is_beside_the_cheapest_that_may_still_be_bettered_and_never_take
     assert first.lines() in beside - {dear.lines()}
     study.ask()
     measured(first, 300.0, 0.0)
-    step(study, space, costs(203.0))
+    step(study, space, costs(200.5))
     assert not waiting()  # `dear` keeps all limits, and what is left beside it is dearer
-    step(study, space, costs(202.0))
+    step(study, space, costs(200.3))
     (second,) = waiting()
     assert second == Recipe(Rewrite(), Quantize(rounding="gptq"))
     study.ask()
-    measured(second, 201.0, 0.0)
-    step(study, space, costs(202.0))
+    measured(second, 200.2, 0.0)
+    step(study, space, costs(200.3))
     (third,) = waiting()  # no neighbour of `dear` is left: from another that keeps the limits
     assert third.quantize.rounding == "gptq"
     assert third.quantize.scheme == "per_tensor"

@@ -23,7 +23,7 @@ SCHEMES_OF_OTHERS = ("per_channel", "per_tensor", "static")
 STRENGTHS = (None, 0.25, 0.5, 0.75)
 KEPT = (0, 1, 2, 4, 8, 16)  # so many of the ranking's first layers
 SEED = 0  # of the rotation
-AS_CHEAP = 0.01  # the cost is a model, whose error this is of
+AS_CHEAP = 0.002  # the modelled cost is within half of that of the counted one (docs/adr/0032)
 
 Choice = str | float | bool | None
 Item = TypeVar("Item")

@@ -150,8 +150,8 @@ def test_the_front_holds_what_no_other_beats_within_the_limits():
 
 def test_the_cheapest_is_first_and_of_those_as_cheap_the_nearest_to_float():
     found = [
-        *(result(0, 100, 0.35, 40), result(1, 100.9, 0.28, 50), result(2, 102, 0.2, 60)),
-        *(result(3, 100.5, 0.35, 45), result(4, 90, 0.2, 60, violation=0.1)),
+        *(result(0, 100, 0.35, 40), result(1, 100.19, 0.28, 50), result(2, 102, 0.2, 60)),
+        *(result(3, 100.1, 0.35, 45), result(4, 90, 0.2, 60, violation=0.1)),
     ]
     assert [r.number for r in by_cost(found)] == [1, 3, 0, 2]
     assert as_cheap(found[1], found[0])
@@ -166,7 +166,7 @@ def test_the_recipe_that_is_had_already_is_compared_if_it_is_as_cheap():
         mine = dataclasses.replace(result(9, cost, 0.3, sqnr, violation), recipe=own)
         return [r.number for r in last([*others, mine], own, 3)]
 
-    assert chosen(100.9, 30.0) == [0, 9, 1, 2]
+    assert chosen(100.19, 30.0) == [0, 9, 1, 2]
     assert chosen(100.0, 39.5) == [0, 9, 1]
     assert chosen(102.0, 50.0) == [0, 1, 2]
     assert chosen(90.0, 30.0) == [9, 0, 1]
