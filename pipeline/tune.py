@@ -8,7 +8,8 @@ the stages themselves and measures it on images that neither the gate nor calibr
 artifacts/tuning/trials.db: run again, the search goes on. At the end the files of all formats are
 made by the cheapest recipes and, if it is as cheap, by that of params.yaml. The first with which
 all files keep their budgets, or one as cheap whose files are nearer to float, is given as lines for
-params.yaml. Time and memory are left to the gate.
+params.yaml; what is there already gives way only to what is clearly nearer. Time and memory are
+left to the gate.
 """
 
 from __future__ import annotations
@@ -67,6 +68,7 @@ TRIALS, MINUTES = 200, 50.0
 SAMPLED = 4  # one trial of so many is the sampler's, the others are steps
 STARTUP = 12  # trials of its own before the sampler trusts what it saw
 CONFIRMED = 5  # recipes of which the other formats' files are made, too, until one fits
+CLEARLY_DB = 0.25  # that another must be nearer than the recipe of params.yaml (docs/adr/0032)
 COMPARING = 10.0  # minutes in which others that are as cheap are still begun
 LIMITS = "limits"  # the constraint's name
 NOTHING_KNOWN = 1e6  # the violation of what could not be made or measured
@@ -384,7 +386,9 @@ def _last(found: list[Result], tuner: Tuner) -> list[str]:
         text.append(
             f"trial {result.number}{own}: {nearness:.2f} dB, the mean of all formats' files"
         )
-        if best is None or nearness > best[0]:
+        margin = CLEARLY_DB * (best is not None and best[1].recipe == tuner.own)
+        margin -= CLEARLY_DB * (result.recipe == tuner.own)
+        if best is None or nearness > best[0] + margin:
             best = nearness, result, said
     if best is None:
         text.append("no recipe keeps the limits of all formats; more trials, or other gate.budgets")

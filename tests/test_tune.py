@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 from xml.etree import ElementTree
 
 import numpy as np
@@ -18,11 +20,11 @@ import yaml
 
 from pipeline.core.errors import InputError
 from pipeline.core.params import Params, Quantize, Rewrite
-from pipeline.core.tuning import Recipe, Space
+from pipeline.core.tuning import Recipe, Result, Space
 from pipeline.support.files import read_json
 from pipeline.support.images import CALIBRATION_FILE, content_hash, load_pixels
 from pipeline.trial import splitted
-from pipeline.tune import _study, step, tune
+from pipeline.tune import Tuner, _last, _study, step, tune
 from tests.conftest import run_stages
 from tests.test_cli import run
 
@@ -146,6 +148,49 @@ def test_a_step_is_beside_the_cheapest_that_may_still_be_bettered_and_never_take
     (third,) = waiting()  # no neighbour of `dear` is left: from another that keeps the limits
     assert third.quantize.rounding == "gptq"
     assert third.quantize.scheme == "per_tensor"
+
+
+@pytest.mark.parametrize(
+    ("nearness", "given"),
+    [
+        ({"a": 40.0, "own": 39.8, "b": 40.02}, "own"),
+        ({"a": 40.0, "own": 39.7, "b": 39.9}, "a"),
+        ({"a": 39.8, "own": 39.7, "b": 40.0}, "b"),
+        ({"a": None, "own": 30.0, "b": 30.1}, "own"),
+        ({"a": None, "own": None, "b": None}, None),
+    ],
+)
+def test_at_the_end_the_nearest_is_given_but_what_is_had_only_for_what_is_clearly_nearer(
+    nearness: dict[str, float | None], given: str | None
+) -> None:
+    recipes = dict(
+        zip(nearness, (Recipe(Rewrite(smooth=s), Quantize()) for s in (0.1, 0.2, 0.3)), strict=True)
+    )
+    found = [
+        Result(
+            number=number,
+            instructions_m=100.0,
+            size_ratio=0.3,
+            sqnr_db=40.0 - number,
+            agreement=1.0,
+            violation=0.0,
+            recipe=recipe,
+        )
+        for number, recipe in enumerate(recipes.values())
+    ]
+
+    def confirm(recipe: Recipe) -> tuple[float, float, list[str]]:
+        (name,) = [name for name, other in recipes.items() if other == recipe]
+        value = nearness[name]
+        return (0.0, value, [f"is {name}"]) if value else (1.0, 0.0, [f"not {name}"])
+
+    tuner = SimpleNamespace(own=recipes["own"], confirm=confirm, split=SimpleNamespace(samples=[]))
+    text = _last(found, cast(Tuner, tuner))
+    said = [line for line in text if line.startswith("is ")]
+    assert said == ([f"is {given}"] if given else [])
+    assert (
+        text[-1] == "no recipe keeps the limits of all formats; more trials, or other gate.budgets"
+    ) is (given is None)
 
 
 def test_trials_of_other_images_or_limits_are_a_study_of_their_own(
