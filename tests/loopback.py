@@ -102,12 +102,14 @@ class Site(Loopback):
                     return
                 self.close_connection = endless or (page.sent, page.length) != (None, None)
                 for piece in page.pieces() if page.pieces else [page.body[: page.sent]]:
+                    # Counted first: a client that has it all may ask before this thread goes on.
+                    site.sent += len(piece)
                     try:
                         self.wfile.write(piece)
                     except OSError:  # the client has seen enough
+                        site.sent -= len(piece)
                         self.close_connection = True
                         break
-                    site.sent += len(piece)
 
             def log_message(self, format: str, *args: object) -> None:
                 pass
