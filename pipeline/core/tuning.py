@@ -283,9 +283,9 @@ def last(results: Sequence[Result], own: Recipe, count: int) -> list[Result]:
     """The first ``count`` by cost, and the one of ``own`` as the second if it is as cheap as the
     first: what somebody has already is given up only for something better."""
     ordered = by_cost(results)
-    chosen = ordered[:count]
-    known = [r for r in ordered if r.recipe == own and as_cheap(r, chosen[0])]
-    return [*chosen[:1], *known, *chosen[1:]] if known and known[0] not in chosen else chosen
+    known = [r for r in ordered[1:] if r.recipe == own and as_cheap(r, ordered[0])]
+    others = [r for r in ordered[1:count] if r not in known]
+    return [*ordered[:1], *known, *others]
 
 
 def as_cheap(result: Result, other: Result) -> bool:

@@ -168,6 +168,7 @@ def test_the_recipe_that_is_had_already_is_compared_if_it_is_as_cheap():
 
     assert chosen(100.19, 30.0) == [0, 9, 1, 2]
     assert chosen(100.0, 39.5) == [0, 9, 1]
+    assert chosen(100.0, 38.5) == [0, 9, 1]
     assert chosen(102.0, 50.0) == [0, 1, 2]
     assert chosen(90.0, 30.0) == [9, 0, 1]
     assert chosen(100.0, 30.0, violation=0.1) == [0, 1, 2]
