@@ -428,7 +428,12 @@ def _plot(found: list[Result], front: list[Result], path: Path) -> None:
                 vmax=max(sizes) + 1e-9,
             )
         for result in front:
-            axes.annotate(str(result.number), (result.instructions_m, result.sqnr_db))
+            axes.annotate(
+                str(result.number),
+                (result.instructions_m, result.sqnr_db),
+                xytext=(5, -3),  # beside its dot
+                textcoords="offset points",
+            )
         axes.set_xlabel("million instructions on ARM64, modelled")
         axes.set_ylabel("SQNR, dB")
         figure.colorbar(drawn, label="size of float")
