@@ -382,14 +382,14 @@ def _last(found: list[Result], tuner: Tuner) -> list[str]:
         if beyond:
             text += [f"trial {result.number} does not keep the limits of all formats:", *said]
             continue
-        own = ", that of params.yaml" if result.recipe == tuner.own else ""
+        own = result.recipe == tuner.own
+        whose = ", that of params.yaml" if own else ""
         text.append(
-            f"trial {result.number}{own}: {nearness:.2f} dB, the mean of all formats' files"
+            f"trial {result.number}{whose}: {nearness:.2f} dB, the mean of all formats' files"
         )
-        margin = CLEARLY_DB * (best is not None and best[1].recipe == tuner.own)
-        margin -= CLEARLY_DB * (result.recipe == tuner.own)
-        if best is None or nearness > best[0] + margin:
-            best = nearness, result, said
+        worth = nearness + (CLEARLY_DB if own else 0.0)
+        if best is None or worth > best[0]:
+            best = worth, result, said
     if best is None:
         text.append("no recipe keeps the limits of all formats; more trials, or other gate.budgets")
         return text

@@ -20,12 +20,13 @@ import yaml
 
 from pipeline.core.errors import InputError
 from pipeline.core.params import Params, Quantize, Rewrite
-from pipeline.core.tuning import Recipe, Result, Space
+from pipeline.core.tuning import Recipe, Space
 from pipeline.support.files import read_json
 from pipeline.support.images import CALIBRATION_FILE, content_hash, load_pixels
 from pipeline.trial import splitted
 from pipeline.tune import Tuner, _last, _study, step, tune
 from tests.conftest import run_stages
+from tests.core.test_tuning import result
 from tests.test_cli import run
 
 ROOT = Path(__file__).parent.parent
@@ -167,15 +168,7 @@ def test_at_the_end_the_nearest_is_given_but_what_is_had_only_for_what_is_clearl
         zip(nearness, (Recipe(Rewrite(smooth=s), Quantize()) for s in (0.1, 0.2, 0.3)), strict=True)
     )
     found = [
-        Result(
-            number=number,
-            instructions_m=100.0,
-            size_ratio=0.3,
-            sqnr_db=40.0 - number,
-            agreement=1.0,
-            violation=0.0,
-            recipe=recipe,
-        )
+        result(number, 100.0, 0.3, 40.0 - number, recipe=recipe)
         for number, recipe in enumerate(recipes.values())
     ]
 

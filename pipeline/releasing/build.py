@@ -33,7 +33,7 @@ PACKAGES = (
     *("torch", "timm", "onnx", "onnxscript", "onnx-ir", "onnxruntime", "executorch", "torchao"),
     *("numpy", "pillow", "safetensors", "protobuf", "flatbuffers"),
 )
-NAMED = "artifact"  # of section release: no file depends on it
+NAME = ("release", "artifact")  # in the registry: no file depends on it
 CODE = Path(pipeline.__file__).parent
 LOCK_FILE = "requirements.lock"
 LOCAL = (
@@ -176,8 +176,9 @@ def not_of(checkout: Path, build: Build) -> list[str]:
     here = _without_paths(load_params(checkout / PARAMS_FILE)).model_dump()
     was = build.params.model_dump()
     for section in Params.model_fields:
-        other = [key for key, value in was[section].items() if here[section][key] != value]
-        lines += [f"{PARAMS_FILE}: {section}.{key} was other" for key in other if key != NAMED]
+        for key, value in was[section].items():
+            if here[section][key] != value and (section, key) != NAME:
+                lines.append(f"{PARAMS_FILE}: {section}.{key} was other")
     return lines
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 import pytest
@@ -46,7 +45,10 @@ class Fixed:
         return value
 
 
-def result(number, cost, size, sqnr, violation=0.0):
+PLAIN = Recipe(Rewrite(), Quantize())
+
+
+def result(number, cost, size, sqnr, violation=0.0, recipe=PLAIN):
     return Result(
         number=number,
         instructions_m=cost,
@@ -54,7 +56,7 @@ def result(number, cost, size, sqnr, violation=0.0):
         sqnr_db=sqnr,
         agreement=1.0,
         violation=violation,
-        recipe=Recipe(Rewrite(), Quantize()),
+        recipe=recipe,
     )
 
 
@@ -163,7 +165,7 @@ def test_the_recipe_that_is_had_already_is_compared_if_it_is_as_cheap():
 
     def chosen(cost, sqnr, violation=0.0):
         others = [result(n, 100.0, 0.3, 40.0 - n) for n in range(4)]
-        mine = dataclasses.replace(result(9, cost, 0.3, sqnr, violation), recipe=own)
+        mine = result(9, cost, 0.3, sqnr, violation, own)
         return [r.number for r in last([*others, mine], own, 3)]
 
     assert chosen(100.19, 30.0) == [0, 9, 1, 2]

@@ -118,6 +118,9 @@ class Place:
         text = f"[core]\n    analytics = false\n    remote = store\n['remote \"store\"']\n{lines}"
         write_text(self.work / ".dvc" / "config", text)
         self.commit("a remote")
+        self.push()
+
+    def push(self) -> None:
         git(self.work, "push", "-q", "origin", "main")
 
     def commit(self, message: str) -> None:
@@ -150,7 +153,7 @@ class Place:
         if new != old:
             write_text(path, new)
             self.commit(f"version {version}")
-            git(self.work, "push", "-q", "origin", "main")
+            self.push()
 
     def _build(self) -> Any:
         """What `publish` records of this checkout."""

@@ -14,7 +14,7 @@ from pipeline.core.params import Params
 from pipeline.publish import publish
 from pipeline.releasing.verification import verify
 from pipeline.support.paths import Recorded
-from tests.registry.place import ROOT, Forker, Place, git
+from tests.registry.place import ROOT, Forker, Place
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def place(params: Params, published: Path, tmp_path: Path, forker: Forker) -> Pl
     text = yaml.safe_dump(params.model_dump(mode="json"))
     (place.work / "params.yaml").write_text(text)
     place.commit("what made the release")
-    git(place.work, "push", "-q", "origin", "main")
+    place.push()
     return place
 
 

@@ -184,14 +184,12 @@ def test_a_commit_that_changes_nothing_of_a_release_may_have_its_tag(place: Plac
 
 def test_another_model_cannot_take_a_name(place: Place) -> None:
     place.release("1.0.0")
-    text = (place.work / "params.yaml").read_text()
-    (place.work / "params.yaml").write_text(text.replace("artifact: null", "artifact: other"))
+    edit(place.work / "params.yaml", "artifact: null", "artifact: other")
     place.commit("a name")
     place.do("release")
     assert list(place.tags()) == ["deit-tiny@v1.0.0", "other@v1.0.0"]
     folder = place.publish("1.0.0")
-    contract = folder / "contract.json"
-    contract.write_text(contract.read_text().replace(MODEL, "another"))
+    edit(folder / "contract.json", MODEL, "another")
     moved = folder.rename(folder.with_name("another-1.0.0"))
     ran = place.edge_vit("release", str(moved), "--yes")
     assert ran.status == 2
@@ -277,7 +275,7 @@ def test_a_remote_that_is_not_the_default_is_recorded_with_the_release(place: Pl
     archive = place.base / "archive"
     config.write_text(f"{config.read_text()}['remote \"archive\"']\n    url = {archive}\n")
     place.commit("another remote")
-    git(place.work, "push", "-q", "origin", "main")
+    place.push()
     place.publish("1.0.0")
     place.do("release", "--remote", "archive")
     assert not place.store.exists()
