@@ -11,6 +11,7 @@ from pipeline.core.contract import Contract
 from pipeline.runtimes import FloatArray
 from pipeline.support import torchscript
 from pipeline.support.quantized import load_model
+from pipeline.support.quiet import quiet
 
 
 class TorchRuntime:
@@ -50,3 +51,7 @@ class TorchScriptRuntime(TorchRuntime):
     def __init__(self, path: Path, threads: int) -> None:
         super().__init__(threads)
         self.module, self.contract = torchscript.load(path)
+
+    def logits(self, batch: FloatArray) -> FloatArray:
+        with quiet():  # QNNPACK warns, once in a process, of a flag that nobody here sets
+            return super().logits(batch)
