@@ -40,10 +40,9 @@ gate: $(SETUP) ## judge the evidence again, for CHANNEL (default: that of params
 	@edge-vit gate $(if $(CHANNEL),--channel $(CHANNEL))
 
 # A file's tests stay together, since they share what is made for them; the files with the longest
-# tests are not kept for the end. Two processes with two threads of torch each would wait for each
-# other's cores.
+# tests are not kept for the end.
 test: $(SETUP) ## run the tests, two at a time
-	@OMP_NUM_THREADS=1 python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	@python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 checkpoints: $(SETUP) ## every kind of checkpoint from `fetch` to the gate, as a table (ROWS=...: only these; hours)
 	@python -m tests.checkpoints $(ROWS)

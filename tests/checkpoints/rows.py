@@ -153,10 +153,11 @@ def run(row: Row, folder: Path) -> Result:
         *("samples", "reference", "rewrite", "quantize", "script", "optimize", "lite"),
         *("export_onnx", "export_executorch", "golden", "parity", "latency"),
     )
-    # Each in a process of its own, as `dvc repro` has them: what one kept of ViT-H/14, 9 GB, is
-    # then not in the way of the next.
+    # Large ones each in a process of its own, as `dvc repro` has them: what one kept of ViT-H/14,
+    # 9 GB, is then not in the way of the next.
     spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=spawn, max_tasks_per_child=1) as one:
+    own = 1 if row.slow else None
+    with ProcessPoolExecutor(1, mp_context=spawn, max_tasks_per_child=own) as one:
         for stage in stages:
             one.submit(run_stages, params, artifacts, stage).result()
     nothing = Recorded(baselines=folder / "none", devices=folder / "none")
