@@ -51,7 +51,7 @@ device-test: $(SETUP) ## run the files on every runtime that this machine can (T
 	@python -m device_tests $(TARGETS) $(if $(STRICT),--strict)
 
 device-faults: $(SETUP) ## plant faults in the files and see each caught by a target
-	@python -m pytest device_tests
+	@python -m pytest device_tests --numprocesses 2 --dist loadfile
 
 demo: $(SETUP) ## serve the page that runs the int8 ONNX file in a browser (PORT=8000)
 	@python -m device_tests.web.serve $(if $(PORT),--port $(PORT))
