@@ -35,7 +35,8 @@ class _Runtime:
     lock: Path
 
 
-# Old, as in apps in the field; onnxruntime from 1.28 on stops at import under qemu 7.2.
+# ONNX Runtime's and ExecuTorch's are the oldest that contracts name; onnxruntime from 1.28 on stops
+# at import under qemu 7.2.
 RUNTIMES = {
     "ptl": _Runtime("PyTorch Lite 2.1.2", HERE / "torch-2.1.2.lock"),
     "onnx": _Runtime("ONNX Runtime 1.20.1", HERE / "onnxruntime-1.20.1.lock"),

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import re
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +19,7 @@ from tests.checkpoints.sources import (
     timm_state,
     transformers_folder,
 )
-from tests.conftest import run_stages
+from tests.conftest import alone, run_stages
 
 SAMPLES, MANY = 48, 200
 WHOLE, SMALL, FAIR, MEDIUM, LARGE = 10_000, 256, 96, 24, 12  # images at hand
@@ -153,13 +151,10 @@ def run(row: Row, folder: Path) -> Result:
         *("samples", "reference", "rewrite", "quantize", "script", "optimize", "lite"),
         *("export_onnx", "export_executorch", "golden", "parity", "latency"),
     )
-    # Large ones each in a process of its own, as `dvc repro` has them: what one kept of ViT-H/14,
-    # 9 GB, is then not in the way of the next.
-    spawn = multiprocessing.get_context("spawn")
-    own = 1 if row.slow else None
-    with ProcessPoolExecutor(1, mp_context=spawn, max_tasks_per_child=own) as one:
-        for stage in stages:
-            one.submit(run_stages, params, artifacts, stage).result()
+    # Of large ones each stage in a process of its own, as `dvc repro` has them: what one kept of
+    # ViT-H/14, 9 GB, is then not in the way of the next.
+    for group in zip(stages) if row.slow else [stages]:
+        alone(run_stages, params, artifacts, *group)
     nothing = Recorded(baselines=folder / "none", devices=folder / "none")
     verdict = gate(params, artifacts, nothing, artifacts / "verdict")
     return _result(artifacts, tuple(f"{c.subject}, {c.name}: {c.note}" for c in verdict.in_the_way))
