@@ -103,7 +103,8 @@ def _make(given: argparse.Namespace, chosen: choose.Chosen) -> tuple[uvicorn.Ser
 def _listen(host: str, port: int) -> socket.socket:
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.create_server(address[:2], family=family, backlog=BACKLOG)
+        # The port as given: getaddrinfo makes 34463 of 99999.
+        listener = socket.create_server((address[0], port), family=family, backlog=BACKLOG)
         # Connections inherit it; without it an answer's second packet waits 40 ms for an ACK.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return listener

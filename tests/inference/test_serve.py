@@ -46,6 +46,7 @@ def test_what_keeps_it_from_starting_is_one_clear_error(released, tmp_path):
     assert "Address already in use" in words
     assert "choose others with --host and --port" in words
     assert "cannot listen on nowhere.invalid" in refused(released, "--host", "nowhere.invalid")
+    assert "port must be 0-65535" in refused(released, "--port", "99999")
 
 
 def test_a_file_that_cannot_be_loaded_ends_the_server_with_its_reason(released, tmp_path):
