@@ -24,7 +24,7 @@ export TORCH_WHEELS
 define dvc_repro
 	@if [ ! -d artifacts/executorch ]; then \
 	  dvc repro samples || exit $$?; \
-	  python -m pipeline.export_executorch >/dev/null 2>&1 & beside=$$!; \
+	  python -m pipeline.stages.export_executorch >/dev/null 2>&1 & beside=$$!; \
 	  dvc repro lite export_onnx && wait $$beside && dvc commit -q -f export_executorch || true; fi
 	@status=0; dvc repro $(1) || status=$$?; \
 	  if [ -f artifacts/latency/evidence.json ]; then edge-vit summary || true; fi; exit $$status
@@ -45,7 +45,7 @@ test: $(SETUP) ## run the tests, two at a time
 	@python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 checkpoints: $(SETUP) ## every kind of checkpoint from `fetch` to the gate, as a table (ROWS=...: only these; hours)
-	@python -m tests.checkpoints $(ROWS)
+	@python -m benchmarks.checkpoints $(ROWS)
 
 device-test: $(SETUP) ## run the files on every runtime that this machine can (TARGETS=...: only these)
 	@python -m device_tests $(TARGETS) $(if $(STRICT),--strict)
@@ -63,13 +63,13 @@ types: $(SETUP) ## check types
 	@mypy
 
 bench: $(SETUP) ## wall time and peak memory of each stage, for three sizes of DeiT
-	@python -m pipeline.bench
+	@python -m benchmarks.stages
 
 bench-serve: $(SETUP) ## what `edge-vit serve` carries here: requests a second, p99, lost ones
-	@python -m pipeline.bench_serve
+	@python -m benchmarks.serve
 
 bench-peers: $(SETUP) ## our files beside what other tools make of the same weights (PEERS=...: only these)
-	@python -m device_tests.peers $(PEERS) $(if $(ROUNDS),--rounds $(ROUNDS))
+	@python -m benchmarks.peers $(PEERS) $(if $(ROUNDS),--rounds $(ROUNDS))
 
 setup:
 	@$(BOOTSTRAP_PYTHON) scripts/bootstrap.py $(VENV)

@@ -17,16 +17,16 @@ from device_tests import bundle, cache
 from device_tests.record import record
 from device_tests.target import Bundle, Missing
 from device_tests.targets import NAMES, target
-from pipeline.core import matrix
-from pipeline.core.criteria import devices
-from pipeline.core.criteria.devices import Devices
-from pipeline.core.criteria.files import Files
-from pipeline.core.criterion import FAIL
-from pipeline.core.errors import EdgeVitError, InputError, exit_on_error
-from pipeline.core.params import Gate, load_params
-from pipeline.support import paths
-from pipeline.support.devices import read_devices
-from pipeline.support.files import sha256_file
+from pipeline import paths
+from pipeline.errors import EdgeVitError, InputError, exit_on_error
+from pipeline.evidence.devices import read_devices
+from pipeline.files import sha256_file
+from pipeline.params import Gate, load_params
+from pipeline.report import device_matrix
+from pipeline.verdict.criteria import devices
+from pipeline.verdict.criteria.devices import Devices
+from pipeline.verdict.criteria.files import Files
+from pipeline.verdict.criterion import FAIL
 
 
 def device_test(
@@ -76,7 +76,7 @@ def _judge(
         gate, Files(artefacts=hashes, checkpoint=checkpoint, samples=""), found
     )
     failed = [c for c in judged if c.outcome == FAIL]
-    lines = ["", *matrix.lines(found, gate)]
+    lines = ["", *device_matrix.lines(found, gate)]
     lines += [f"{name}: not run: {m.reason}\n    {m.command}" for name, m in missing.items()]
     lines += [f"{name}: does not work here: {error}" for name, error in broken.items()]
     lines += [f"FAIL {c.subject}: {c.note}" for c in failed]

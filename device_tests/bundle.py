@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from device_tests.target import Bundle
-from pipeline.core.manifest import SUMS_FILE
-from pipeline.support.contracts import load_contract
-from pipeline.support.golden import Golden
-from pipeline.support.paths import delivered_files
-from pipeline.support.releases import last_release, read_release
+from pipeline.contract.files import load_contract
+from pipeline.evidence.golden import Golden
+from pipeline.paths import delivered_files
+from pipeline.release.manifest import SUMS_FILE
+from pipeline.release.read import last_release, read_release
 
 
 def find(folder: Path) -> Bundle:

@@ -6,8 +6,8 @@ import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
-from pipeline.support.download import cache_folder
-from pipeline.support.files import atomic
+from pipeline.files import atomic
+from pipeline.untrusted.download import cache_folder
 
 STAMP = "edge-vit.stamp"
 

@@ -14,12 +14,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.core.criteria import devices
-from pipeline.core.criterion import FORMATS, NAMES
-from pipeline.core.errors import InputError, exit_on_error
-from pipeline.core.params import Gate, load_params
-from pipeline.support.files import read_json
-from pipeline.support.golden import Golden
+from pipeline.errors import InputError, exit_on_error
+from pipeline.evidence.golden import Golden
+from pipeline.files import read_json
+from pipeline.params import Gate, load_params
+from pipeline.verdict.criteria import devices
+from pipeline.verdict.criterion import FORMATS, NAMES
 
 
 def compare(golden: Golden, file_format: str, answer: Path, gate: Gate) -> tuple[bool, str]:

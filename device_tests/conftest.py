@@ -12,7 +12,7 @@ import pytest
 from device_tests import bundle as bundles
 from device_tests.__main__ import device_test
 from device_tests.target import Bundle
-from pipeline.core.params import load_params
+from pipeline.params import load_params
 
 ROOT = Path(__file__).parent.parent
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from device_tests.target import Cell, Cost
-from pipeline.core.errors import InputError
-from pipeline.support.files import sha256_file
+from pipeline.errors import InputError
+from pipeline.files import sha256_file
 
 LAST_LINES = 12
 # Threads that spin while they wait for work are counted as work.

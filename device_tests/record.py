@@ -7,13 +7,13 @@ from statistics import median
 from typing import Any
 
 from device_tests.target import Bundle, Findings
-from pipeline.core.errors import IntegrityError
-from pipeline.core.evidence import SCHEMA, seal
-from pipeline.support.contracts import read_contract
-from pipeline.support.devices import KIND, read_devices
-from pipeline.support.files import sha256_file, write_json
-from pipeline.support.machine import fingerprint
-from pipeline.support.releases import Release
+from pipeline.contract.files import read_contract
+from pipeline.errors import IntegrityError
+from pipeline.evidence.devices import KIND, read_devices
+from pipeline.evidence.machine import fingerprint
+from pipeline.evidence.seal import SCHEMA, seal
+from pipeline.files import sha256_file, write_json
+from pipeline.release.read import Release
 
 
 def record(

@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from pipeline.support.golden import Golden
-from pipeline.support.releases import Release
+from pipeline.evidence.golden import Golden
+from pipeline.release.read import Release
 
 
 @dataclass(frozen=True)

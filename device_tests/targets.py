@@ -6,7 +6,7 @@ import importlib
 from typing import cast, get_args
 
 from device_tests.target import Target
-from pipeline.core.params import Target as Name
+from pipeline.params import Target as Name
 
 NAMES: tuple[str, ...] = get_args(Name)
 

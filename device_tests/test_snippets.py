@@ -1,6 +1,6 @@
 """The code in the model card of a release, on what a reader would run it with.
 
-Python, and Java's arithmetic, are held to it in ``tests/releasing``, which need nothing but the
+Python, and Java's arithmetic, are held to it in ``tests/release``, which need nothing but the
 environment.
 """
 
@@ -21,12 +21,12 @@ from device_tests import android, cache, lite_app, web
 from device_tests.android import maven
 from device_tests.snippets import snippets
 from device_tests.web import packages
-from pipeline.core.distances import sqnr_db
-from pipeline.core.errors import InputError
-from pipeline.core.manifest import SUMS_FILE
-from pipeline.support.contracts import load_contract
-from pipeline.support.golden import Golden
-from pipeline.support.images import geometry
+from pipeline.contract.files import load_contract
+from pipeline.errors import InputError
+from pipeline.evidence.golden import Golden
+from pipeline.images.preprocessing import geometry
+from pipeline.metrics.distances import sqnr_db
+from pipeline.release.manifest import SUMS_FILE
 
 WASM_DB = 30.0  # of one image; other kernels round int8 otherwise (docs/adr/0015)
 

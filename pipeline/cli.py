@@ -25,13 +25,22 @@ COMMANDS = {
     "rollback": "give a stage back to the version that had it before",
     "baseline": "record the float model on this machine's GPU, for others to be held against",
 }
+MODULES = {
+    "gate": "pipeline.stages.gate",
+    "report": "pipeline.stages.report",
+    "tune": "pipeline.tuning.search",
+    "diagnose": "pipeline.tuning.diagnose",
+    "repair": "pipeline.tuning.repair",
+}
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run ``edge-vit COMMAND``; exit status 0: done, 1: refused, 2: bad input."""
     given = sys.argv[1:] if arguments is None else arguments
     if given and given[0] in COMMANDS:
-        importlib.import_module(f"pipeline.{given[0]}").main(given[1:])
+        importlib.import_module(MODULES.get(given[0], f"pipeline.commands.{given[0]}")).main(
+            given[1:]
+        )
         return
     help_asked = given[:1] in (["-h"], ["--help"])
     print(_help(), file=sys.stdout if help_asked else sys.stderr)

@@ -12,12 +12,17 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from pipeline.core.params import Params, load_params
+from pipeline.params import Params, load_params
 
 ROOT = Path(__file__).parent.parent
 SAMPLES = 96
 # Of two processes one would otherwise end minutes before the other.
-LONGEST = ("checkpoints/test_rows.py", "test_tune.py", "test_faults.py", "test_repair.py")
+LONGEST = (
+    "benchmarks/test_checkpoint_rows.py",
+    "tuning/test_search.py",
+    "stages/test_faults.py",
+    "tuning/test_repair.py",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -39,20 +44,20 @@ def run_stages(params: Params, artifacts: Path, *stages: str) -> None:
     But for ``script``: TorchScript gives a class another name where the process knows one of that
     name already, and each test's file would depend on which tests ran before.
     """
-    from pipeline.export_executorch import export_executorch
-    from pipeline.export_onnx import export_onnx
-    from pipeline.fetch import fetch
-    from pipeline.golden import golden
-    from pipeline.latency import latency
-    from pipeline.lite import lite
-    from pipeline.optimize import optimize
-    from pipeline.parity import parity
-    from pipeline.quantize import quantize
-    from pipeline.reference import reference
-    from pipeline.rewrite import rewrite
-    from pipeline.samples import samples
-    from pipeline.script import script
-    from pipeline.support.contracts import load_contract
+    from pipeline.contract.files import load_contract
+    from pipeline.stages.export_executorch import export_executorch
+    from pipeline.stages.export_onnx import export_onnx
+    from pipeline.stages.fetch import fetch
+    from pipeline.stages.golden import golden
+    from pipeline.stages.latency import latency
+    from pipeline.stages.lite import lite
+    from pipeline.stages.optimize import optimize
+    from pipeline.stages.parity import parity
+    from pipeline.stages.quantize import quantize
+    from pipeline.stages.reference import reference
+    from pipeline.stages.rewrite import rewrite
+    from pipeline.stages.samples import samples
+    from pipeline.stages.script import script
 
     a = artifacts
     checkpoint, rewritten = a / "checkpoint", a / "rewritten"
@@ -115,6 +120,8 @@ def params() -> Params:
 @pytest.fixture(scope="session")
 def healthy(params: Params, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The artifacts of a run without faults; shared, so never change them in place."""
+    if ready := os.environ.get("EDGE_VIT_TEST_RUN"):  # made by an earlier session
+        return Path(ready)
     base = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         base = base.parent  # of all processes, the first of which makes it

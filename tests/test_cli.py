@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from pipeline.cli import COMMANDS
-from pipeline.core.params import Params
+from pipeline.params import Params
 
 ROOT = Path(__file__).parent.parent
 
@@ -93,7 +93,7 @@ def test_an_unknown_command_is_bad_input(arguments):
 )
 def test_a_bad_parameter_ends_with_status_2_and_its_key(work, section, values, words):
     change(work, section, **values)
-    ran = run(work, "-m", "pipeline.gate")
+    ran = run(work, "-m", "pipeline.stages.gate")
     assert ran.returncode == 2
     assert words in ran.stderr
     assert "Traceback" not in ran.stderr
@@ -101,7 +101,7 @@ def test_a_bad_parameter_ends_with_status_2_and_its_key(work, section, values, w
 
 def test_a_pattern_of_keep_float_that_names_nothing_is_refused(work):
     change(work, "quantize", keep_float=["blocks.99.*"])
-    ran = run(work, "-m", "pipeline.quantize")
+    ran = run(work, "-m", "pipeline.stages.quantize")
     assert ran.returncode == 2
     assert (
         "'blocks.99.*' names no layer that is quantized; there are e.g. blocks.0.attn.qkv"
@@ -123,7 +123,7 @@ def test_a_full_disk_ends_in_one_message_and_keeps_the_old_file(work):
         "import resource, runpy; resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20));"
     )
     limited += "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
-    limited += "runpy.run_module('pipeline.quantize', run_name='__main__')"
+    limited += "runpy.run_module('pipeline.stages.quantize', run_name='__main__')"
     ran = run(work, "-c", limited)
     assert ran.returncode == 2, ran.stderr
     assert "File too large" in ran.stderr
@@ -136,7 +136,7 @@ def test_parity_killed_halfway_leaves_nothing_and_runs_again(work):
     evidence = work / "artifacts" / "parity" / "evidence.json"
     before = evidence.read_bytes()
     process = subprocess.Popen(
-        [sys.executable, "-m", "pipeline.parity"],
+        [sys.executable, "-m", "pipeline.stages.parity"],
         cwd=work,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         stderr=subprocess.PIPE,
@@ -153,9 +153,9 @@ def test_parity_killed_halfway_leaves_nothing_and_runs_again(work):
     while _alive(process.pid) and time.monotonic() < deadline:
         time.sleep(0.2)
     assert not _alive(process.pid), "workers outlive a killed parent"
-    ran = run(work, "-m", "pipeline.parity")
+    ran = run(work, "-m", "pipeline.stages.parity")
     assert ran.returncode == 0, ran.stderr
-    assert run(work, "-m", "pipeline.gate").returncode == 0
+    assert run(work, "-m", "pipeline.stages.gate").returncode == 0
 
 
 def _alive(group: int) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import itertools
 import re
 import subprocess
@@ -13,13 +12,9 @@ import pytest
 import yaml
 
 from device_tests import targets
-from pipeline.core.criterion import FORMATS
+from pipeline.verdict.criterion import FORMATS
 
 ROOT = Path(__file__).parent.parent
-# Each may import itself and those before it; reporting and releasing lie beside each other.
-LAYERS = ("core", "support", "reporting", "releasing", "runtimes", "inference", "registry")
-BESIDE = {"releasing": {"reporting"}}
-STAGES_READ_BY_OTHERS = {"gate"}
 GRAPH = yaml.safe_load((ROOT / "dvc.yaml").read_text())
 DOCUMENTS = sorted(
     path
@@ -28,23 +23,10 @@ DOCUMENTS = sorted(
 )
 
 
-def imported(path: Path) -> set[str]:
-    """Dotted names below ``pipeline`` that a module imports, anywhere in it."""
-    names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-        elif isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-    return {n.removeprefix("pipeline.") for n in names if n.startswith("pipeline.")}
-
-
-@pytest.mark.parametrize("layer", LAYERS)
-def test_imports_point_one_way(layer):
-    allowed = {*LAYERS[: LAYERS.index(layer) + 1]} - BESIDE.get(layer, set())
-    for path in (ROOT / "pipeline" / layer).rglob("*.py"):
-        wrong = {name for name in imported(path) if name.split(".")[0] not in allowed}
-        assert not wrong, f"{path.name} imports {wrong}"
+def test_imports_follow_the_order_of_pyproject():
+    """Layers, and that no stage imports another: contracts of import-linter in pyproject.toml."""
+    ran = subprocess.run(["lint-imports", "--no-cache"], capture_output=True, text=True, cwd=ROOT)
+    assert ran.returncode == 0, ran.stdout
 
 
 def test_device_tests_import_the_pipeline_and_never_the_reverse():
@@ -62,17 +44,13 @@ def test_every_target_that_params_may_name_is_there():
         assert callable(found.run)
 
 
-def test_no_stage_imports_another_but_the_gate():
-    stages = set(GRAPH["stages"])
-    for stage in stages:
-        names = {name.split(".")[0] for name in imported(ROOT / "pipeline" / f"{stage}.py")}
-        assert not (names & stages) - STAGES_READ_BY_OTHERS - {stage}
-
-
 def test_core_and_the_gate_are_importable_without_torch():
-    code = "import sys, pipeline.gate, pipeline.publish, pipeline.summary, pipeline.cli; "
-    code += "import pipeline.verify, pipeline.sign, pipeline.keygen; "
-    code += "import pipeline.release, pipeline.promote, pipeline.rollback; "
+    code = "import sys, pipeline.stages.gate, pipeline.stages.publish, pipeline.cli; "
+    code += "import pipeline.commands.summary; "
+    code += "import pipeline.commands.verify, pipeline.commands.sign, pipeline.commands.keygen; "
+    code += (
+        "import pipeline.commands.release, pipeline.commands.promote, pipeline.commands.rollback; "
+    )
     code += "print([m for m in ('torch', 'timm', 'onnxruntime', 'dvc') if m in sys.modules])"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert ran.stdout.strip() == "[]", ran.stderr
@@ -81,8 +59,8 @@ def test_core_and_the_gate_are_importable_without_torch():
 @pytest.mark.parametrize("stage", GRAPH["stages"])
 def test_a_stage_runs_its_own_module_and_depends_on_it(stage):
     entry = GRAPH["stages"][stage]
-    assert entry["cmd"] == f"python -m pipeline.{stage}"
-    assert f"pipeline/{stage}.py" in entry["deps"]
+    assert entry["cmd"] == f"python -m pipeline.stages.{stage}"
+    assert f"pipeline/stages/{stage}.py" in entry["deps"]
     assert entry["desc"]
     for dep in entry["deps"]:
         if dep.startswith("pipeline/"):

@@ -22,12 +22,12 @@ from device_tests import program
 from device_tests.android import maven
 from device_tests.android.operators import Library
 from device_tests.target import Bundle, Cell, Check, Findings, Missing
-from pipeline.core.errors import EdgeVitError
-from pipeline.core.evidence import json_logits
+from pipeline.errors import EdgeVitError
+from pipeline.evidence.golden import Golden
+from pipeline.files import sha256_file
+from pipeline.metrics.logits import json_logits
+from pipeline.process import quiet
 from pipeline.runtimes import Runtime, load
-from pipeline.support.files import sha256_file
-from pipeline.support.golden import Golden
-from pipeline.support.quiet import quiet
 
 WHAT = "the Android app's preprocessing and PyTorch Lite's operators"
 FORMATS = ("ptl",)

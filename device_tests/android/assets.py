@@ -12,11 +12,11 @@ import shutil
 import sys
 from pathlib import Path
 
-from pipeline.core.errors import InputError, IntegrityError, exit_on_error
-from pipeline.core.manifest import SUMS_FILE
-from pipeline.support.files import atomic, sha256_file
-from pipeline.support.golden import GOLDEN_FILE, Golden
-from pipeline.support.releases import read_release
+from pipeline.errors import InputError, IntegrityError, exit_on_error
+from pipeline.evidence.golden import GOLDEN_FILE, Golden
+from pipeline.files import atomic, sha256_file
+from pipeline.release.manifest import SUMS_FILE
+from pipeline.release.read import read_release
 
 SOURCES = Path(__file__).parent / "app" / "src"
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from device_tests import program
 from device_tests.cache import made
-from pipeline.core.errors import InputError
+from pipeline.errors import InputError
 
 PROJECT = Path(__file__).parent / "ci"
 POM = PROJECT / "pom.xml"

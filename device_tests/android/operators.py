@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.core.errors import IntegrityError
+from pipeline.errors import IntegrityError
 
 X86_64, AARCH64 = 62, 183  # ELF's e_machine
 RELATIVE = {X86_64: 8, AARCH64: 1027}  # relocation: an address within the library

@@ -20,15 +20,15 @@ from device_tests.android import maven
 from device_tests.android.assets import assets, from_release
 from device_tests.conftest import Judge
 from device_tests.target import Bundle
-from pipeline.core.contract import Contract, Preprocessing
-from pipeline.core.distances import sqnr_db
-from pipeline.core.errors import IntegrityError
-from pipeline.core.manifest import SUMS_FILE, format_sums
-from pipeline.core.params import load_params
+from pipeline.contract.contract import Contract, Preprocessing
+from pipeline.contract.files import read_contract
+from pipeline.errors import IntegrityError
+from pipeline.files import read_json, sha256_file
+from pipeline.images.preprocessing import geometry, normalize
+from pipeline.metrics.distances import sqnr_db
+from pipeline.params import load_params
+from pipeline.release.manifest import SUMS_FILE, format_sums
 from pipeline.runtimes import Runtime, load
-from pipeline.support.contracts import read_contract
-from pipeline.support.files import read_json, sha256_file
-from pipeline.support.images import geometry, normalize
 
 Pixels = NDArray[np.uint8]
 Inputs = NDArray[np.float32]

@@ -19,7 +19,7 @@ from device_tests import program
 from device_tests.arm64 import debian
 from device_tests.arm64.emulator import CPU, Emulator
 from device_tests.target import Bundle, Cell, Findings, Missing
-from pipeline.support.machine import cores
+from pipeline.process import cores
 
 WHAT = "PyTorch Lite, ONNX Runtime and ExecuTorch for ARM64, under qemu"
 FORMATS = ("ptl", "onnx", "int8_onnx", "pte")

@@ -15,8 +15,8 @@ from device_tests import cache, program
 from device_tests.arm64 import RUNNER, RUNTIMES
 from device_tests.arm64.emulator import Emulator
 from device_tests.target import Bundle, Cell
-from pipeline.core.criteria import devices
-from pipeline.core.params import Gate, load_params
+from pipeline.params import Gate, load_params
+from pipeline.verdict.criteria import devices
 
 KEY = "int8_onnx"  # the quickest here
 

@@ -9,13 +9,13 @@ import pytest
 from device_tests.bundle import find
 from device_tests.conftest import ROOT, Judge
 from device_tests.target import Bundle
-from pipeline.core.params import Quantize, load_params
-from pipeline.golden import golden
-from pipeline.lite import lite
-from pipeline.optimize import optimize
-from pipeline.quantize import quantize
-from pipeline.script import script
-from pipeline.support.contracts import read_contract
+from pipeline.contract.files import read_contract
+from pipeline.params import Quantize, load_params
+from pipeline.stages.golden import golden
+from pipeline.stages.lite import lite
+from pipeline.stages.optimize import optimize
+from pipeline.stages.quantize import quantize
+from pipeline.stages.script import script
 
 
 @pytest.fixture(scope="session")

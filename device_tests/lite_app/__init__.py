@@ -13,7 +13,7 @@ from pathlib import Path
 from device_tests import program
 from device_tests.cache import made
 from device_tests.target import Bundle, Findings, Missing
-from pipeline.core.errors import InputError
+from pipeline.errors import InputError
 
 WHAT = "PyTorch Lite in C++"
 FORMATS = ("ptl",)

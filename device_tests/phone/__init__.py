@@ -12,10 +12,10 @@ from typing import Any
 from device_tests import android, program
 from device_tests.android.assets import assets
 from device_tests.target import Bundle, Cell, Check, Cost, Findings, Missing
-from pipeline.core.distances import sqnr_db
-from pipeline.core.errors import InputError
-from pipeline.core.evidence import logits_array
-from pipeline.support.files import read_json, sha256_file
+from pipeline.errors import InputError
+from pipeline.files import read_json, sha256_file
+from pipeline.metrics.distances import sqnr_db
+from pipeline.metrics.logits import logits_array
 
 WHAT = "the Android app on a phone"
 FORMATS = ("ptl",)

@@ -11,8 +11,8 @@ import pytest
 
 from device_tests import phone
 from device_tests.target import Bundle
-from pipeline.core.errors import InputError
-from pipeline.core.evidence import json_logits
+from pipeline.errors import InputError
+from pipeline.metrics.logits import json_logits
 
 LISTING = """\
 * daemon not running; starting now at tcp:5037

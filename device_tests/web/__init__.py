@@ -21,9 +21,9 @@ import numpy as np
 from device_tests.target import Bundle, Cell, Check, Cost, Findings, Missing
 from device_tests.web import packages
 from device_tests.web.server import Site, serving
-from pipeline.core.errors import InputError
-from pipeline.support.files import sha256_file
-from pipeline.support.golden import Floats, Golden
+from pipeline.errors import InputError
+from pipeline.evidence.golden import Floats, Golden
+from pipeline.files import sha256_file
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page

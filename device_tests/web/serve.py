@@ -11,10 +11,10 @@ from pathlib import Path
 from device_tests import cache
 from device_tests.web.packages import install
 from device_tests.web.server import Site, address, server
-from pipeline.core.errors import InputError, exit_on_error
-from pipeline.support import paths
-from pipeline.support.files import sole_file
-from pipeline.support.golden import GOLDEN_FILE
+from pipeline import paths
+from pipeline.errors import InputError, exit_on_error
+from pipeline.evidence.golden import GOLDEN_FILE
+from pipeline.files import sole_file
 
 PORT = 8000
 MODEL_SUFFIX = ".int8.onnx"

@@ -14,7 +14,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
-from pipeline.core.errors import InputError
+from pipeline.errors import InputError
 
 HOST = "127.0.0.1"
 PAGE = Path(__file__).parent / "page"

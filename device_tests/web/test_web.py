@@ -28,11 +28,11 @@ from device_tests.conftest import Judge
 from device_tests.target import Bundle
 from device_tests.web import Visit, packages, serve
 from device_tests.web.server import HOST, Site, server, serving
-from pipeline.core.contract import METADATA_KEY, Contract, Preprocessing
-from pipeline.core.distances import sqnr_db
-from pipeline.core.errors import InputError
-from pipeline.support.golden import Golden
-from pipeline.support.images import geometry, normalize
+from pipeline.contract.contract import METADATA_KEY, Contract, Preprocessing
+from pipeline.errors import InputError
+from pipeline.evidence.golden import Golden
+from pipeline.images.preprocessing import geometry, normalize
+from pipeline.metrics.distances import sqnr_db
 
 DESKTOP = {"width": 1280, "height": 900}
 PHONE = {"width": 390, "height": 844}

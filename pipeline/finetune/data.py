@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from pipeline.core.errors import InputError
+from pipeline.errors import InputError
 from pipeline.finetune.params import Augmentation, Data
-from pipeline.support import cifar, idx
+from pipeline.images import cifar, idx
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional
 
 from pipeline.finetune.data import resize
-from pipeline.finetune.machine import Machine
+from pipeline.finetune.hardware import Machine
 from pipeline.finetune.params import Distillation
 
 Triple = tuple[float, float, float]

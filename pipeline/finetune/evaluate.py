@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.core.errors import InputError, exit_on_error
+from pipeline.errors import InputError, exit_on_error
 from pipeline.finetune import places
 from pipeline.finetune.params import FinetuneParams, Model, load_params
 
 if TYPE_CHECKING:
     import torch
 
-    from pipeline.core.contract import Preprocessing
+    from pipeline.contract.contract import Preprocessing
     from pipeline.finetune.data import ImageData
 
 BATCH = 50
@@ -44,7 +44,7 @@ class Measured:
 
     def metrics(self) -> dict[str, Any]:
         """Top-1 with its 95% interval (Wilson), and what it was measured on."""
-        from pipeline.core.statistics import wilson
+        from pipeline.metrics.intervals import wilson
 
         n = len(self.actual)
         interval = wilson(self.right, n)
@@ -70,7 +70,7 @@ def evaluate(params: FinetuneParams, artifacts: Path, records: Path) -> None:
     Raises:
         InputError: weights or test images are missing or cannot be used.
     """
-    from pipeline.support.files import read_json, write_json, write_text
+    from pipeline.files import read_json, write_json, write_text
 
     measured = measure(params, artifacts / places.TRAIN / places.WEIGHTS_FILE)
     metrics = measured.metrics()
@@ -92,7 +92,7 @@ def measure(params: FinetuneParams, weights: Path) -> Measured:
     """
     import torch
 
-    from pipeline.finetune.machine import Machine
+    from pipeline.finetune.hardware import Machine
 
     machine = Machine.of(params.run)
     data, part, which = _test_images(params)
@@ -115,7 +115,7 @@ def preprocessing_of(size: int, options: Model) -> Preprocessing:
     """Return how images are to be prepared for a model that was shown ``size`` pixels last."""
     import math
 
-    from pipeline.core.contract import Preprocessing
+    from pipeline.contract.contract import Preprocessing
 
     return Preprocessing(
         size=(size, size),
@@ -134,7 +134,7 @@ def packed_state(path: Path) -> dict[str, torch.Tensor]:
     Raises:
         InputError: the file is missing, or one of its values is too large for float16.
     """
-    from pipeline.support.checkpoints import open_checkpoint
+    from pipeline.untrusted.state_dict import open_checkpoint
 
     if not path.is_file():
         raise InputError(f"{path} is missing; run `dvc repro finetune/dvc.yaml` to train it")
@@ -149,18 +149,18 @@ def packed_state(path: Path) -> dict[str, torch.Tensor]:
 
 
 def _model(params: FinetuneParams, weights: Path, classes: int) -> torch.nn.Module:
-    from pipeline.finetune import nets
+    from pipeline.finetune import networks
 
     size = params.train.phases[-1].image_size
-    model = nets.build(params.model.architecture, classes, size)
-    nets.load(model, packed_state(weights), str(weights))
+    model = networks.build(params.model.architecture, classes, size)
+    networks.load(model, packed_state(weights), str(weights))
     return model.eval()
 
 
 def _test_images(params: FinetuneParams) -> tuple[ImageData, list[int], str]:
     """Return the data set, which of its images to measure on, and what to call them."""
     from pipeline.finetune.data import load_test, load_train
-    from pipeline.finetune.plan import split
+    from pipeline.finetune.schedule import split
 
     test = load_test(params.data)
     if test is not None:
@@ -176,7 +176,7 @@ def _prepared(
     """Yield batches of model input, float32 [n, 3, H, W]."""
     from tqdm import tqdm
 
-    from pipeline.support.images import geometry, normalize
+    from pipeline.images.preprocessing import geometry, normalize
 
     move = geometry(preparation)
     with tqdm(total=len(part), unit="image", desc="evaluate") as bar:

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.core.errors import exit_on_error
+from pipeline.errors import exit_on_error
 from pipeline.finetune import places
 from pipeline.finetune.evaluate import packed_state, preprocessing
 from pipeline.finetune.params import FinetuneParams, load_params
 
 if TYPE_CHECKING:
-    from pipeline.core.contract import Preprocessing
+    from pipeline.contract.contract import Preprocessing
 
 
 def pack(params: FinetuneParams, artifacts: Path) -> Path:
@@ -27,8 +27,8 @@ def pack(params: FinetuneParams, artifacts: Path) -> Path:
     """
     from safetensors.torch import save
 
+    from pipeline.files import atomic, sha256_file
     from pipeline.finetune.data import load_train
-    from pipeline.support.files import atomic, sha256_file
 
     trained = artifacts / places.TRAIN / places.WEIGHTS_FILE
     state = {key: value.contiguous() for key, value in sorted(packed_state(trained).items())}
@@ -44,8 +44,8 @@ def pack(params: FinetuneParams, artifacts: Path) -> Path:
 
 
 def metadata(architecture: str, labels: Sequence[str], prepared: Preprocessing) -> dict[str, str]:
-    """Return what :func:`pipeline.support.facts.facts_of_metadata` reads of a safetensors file."""
-    from pipeline.support.facts import METADATA_KEY
+    """Return what :func:`facts_of_metadata` reads of a safetensors file."""
+    from pipeline.checkpoints.metadata import METADATA_KEY
 
     about = {
         "architecture": architecture,

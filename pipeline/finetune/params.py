@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from pipeline.core.errors import ParamsError
-from pipeline.core.schema import Count, Fraction, Positive, Section, load
+from pipeline.errors import ParamsError
+from pipeline.schema import Count, Fraction, Positive, Section, load
 
 PARAMS_FILE = Path("finetune/params.yaml")
 
@@ -124,7 +124,7 @@ class FinetuneParams(Section):
 
 
 def load_params(path: Path = PARAMS_FILE) -> FinetuneParams:
-    """Read ``finetune/params.yaml``; errors as :func:`pipeline.core.params.load`."""
+    """Read ``finetune/params.yaml``; errors as :func:`pipeline.params.load`."""
     params = load(path, FinetuneParams)
     check(params, path)
     return params

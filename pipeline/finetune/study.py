@@ -15,8 +15,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from pipeline.core.errors import exit_on_error
-from pipeline.core.schema import Section, load
+from pipeline.errors import exit_on_error
 from pipeline.finetune import places
 from pipeline.finetune.evaluate import Measured
 from pipeline.finetune.params import (
@@ -29,6 +28,7 @@ from pipeline.finetune.params import (
     Training,
     check,
 )
+from pipeline.schema import Section, load
 
 STUDY_FILE = Path("finetune/study.yaml")
 ANSWERS_FILE = "answers.json"
@@ -74,8 +74,8 @@ def run_study(study: Study, artifacts: Path, record: Path) -> None:
     Raises:
         InputError: as :func:`pipeline.finetune.train.train`.
     """
+    from pipeline.files import read_json, write_json
     from pipeline.finetune.teacher import make_teacher
-    from pipeline.support.files import read_json, write_json
 
     made = artifacts / places.TEACHER / places.METRICS_FILE
     if not made.is_file():
@@ -93,9 +93,9 @@ def run_study(study: Study, artifacts: Path, record: Path) -> None:
 
 def _run(params: FinetuneParams, folder: Path) -> Measured:
     """Train and measure once, or take what an earlier call measured with the same parameters."""
+    from pipeline.files import read_json, sha256_file, write_json
     from pipeline.finetune.evaluate import measure
     from pipeline.finetune.train import train
-    from pipeline.support.files import read_json, sha256_file, write_json
 
     kept, weights = folder / ANSWERS_FILE, folder / places.TRAIN / places.WEIGHTS_FILE
     _link_teacher(folder)
@@ -128,7 +128,7 @@ def summarize(answers: Mapping[str, Sequence[Measured]], seeds: Sequence[int]) -
     The gain of one seed has Tango's interval, of the images that were measured; the mean gain
     has Student's over seeds, which holds what training by another seed changes.
     """
-    from pipeline.core.statistics import mean_interval
+    from pipeline.metrics.intervals import mean_interval
 
     first = next(iter(answers))
     methods = {}
@@ -153,7 +153,7 @@ def summarize(answers: Mapping[str, Sequence[Measured]], seeds: Sequence[int]) -
 
 def gain(base: Measured, other: Measured) -> dict[str, Any]:
     """How much more of the same images ``other`` has right, in percentage points (Tango)."""
-    from pipeline.core.statistics import paired_drop
+    from pipeline.metrics.intervals import paired_drop
 
     rows = zip(base.actual, base.predicted, other.predicted, strict=True)
     right = Counter((one == actual, two == actual) for actual, one, two in rows)

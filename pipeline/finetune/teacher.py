@@ -10,16 +10,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.core.errors import InputError, exit_on_error
+from pipeline.errors import InputError, exit_on_error
 from pipeline.finetune import places
 from pipeline.finetune.params import FinetuneParams, Model, Teacher, load_params
 
 if TYPE_CHECKING:
-    from pipeline.core.contract import Preprocessing
+    from pipeline.checkpoints.metadata import Facts
+    from pipeline.contract.contract import Preprocessing
     from pipeline.finetune import distill
     from pipeline.finetune.data import ImageData
     from pipeline.finetune.evaluate import Measured
-    from pipeline.support.facts import Facts
 
 BATCH = 50
 INTERPOLATIONS = ("bilinear", "bicubic")  # that tensors are resized by
@@ -30,15 +30,15 @@ def make_teacher(params: FinetuneParams, artifacts: Path) -> None:
 
     Raises:
         InputError: the checkpoint cannot be used or has other classes than the data; or as
-            :meth:`pipeline.finetune.fit.Trainer.fit`.
+            :meth:`pipeline.finetune.trainer.Trainer.fit`.
     """
     out = artifacts / places.TEACHER
     out.mkdir(parents=True, exist_ok=True)
     if params.teacher is None:
         print("finetune/params.yaml: teacher is null; there is none to make")
         return
+    from pipeline.files import write_json
     from pipeline.finetune.data import load_train
-    from pipeline.support.files import write_json
 
     data = load_train(params.data)
     if params.teacher.checkpoint:
@@ -66,10 +66,10 @@ def load_teacher(
 def _load(
     params: FinetuneParams, artifacts: Path, classes: Sequence[str], device: str
 ) -> distill.Teacher:
-    from pipeline.finetune import distill, nets
-    from pipeline.support.checkpoints import open_checkpoint
-    from pipeline.support.facts import facts_of_metadata
-    from pipeline.support.files import sha256_file
+    from pipeline.checkpoints.metadata import facts_of_metadata
+    from pipeline.files import sha256_file
+    from pipeline.finetune import distill, networks
+    from pipeline.untrusted.state_dict import open_checkpoint
 
     path = artifacts / places.TEACHER / places.WEIGHTS_FILE
     if not path.is_file():
@@ -78,8 +78,8 @@ def _load(
     facts = facts_of_metadata(metadata, str(path))
     _check_classes(facts.labels, classes, str(path))
     size = facts.data["input_size"][-1]
-    model = nets.build(str(facts.architecture), len(classes), size)
-    nets.load(model, state, str(path))
+    model = networks.build(str(facts.architecture), len(classes), size)
+    networks.load(model, state, str(path))
     return distill.Teacher(
         model=model.to(device).eval().requires_grad_(False),
         image_size=size,
@@ -107,10 +107,10 @@ def _take(teacher: Teacher, checkpoint: Path, classes: Sequence[str], out: Path)
     """Copy a checkpoint, once it fits its architecture and the data, as float32 safetensors."""
     from safetensors.torch import save
 
+    from pipeline.checkpoints.read import read_weights
+    from pipeline.files import write_bytes
     from pipeline.finetune.pack import metadata
-    from pipeline.support import models
-    from pipeline.support.files import write_bytes
-    from pipeline.support.weights import read_weights
+    from pipeline.models import build
 
     if not checkpoint.is_file():
         raise InputError(f"teacher.checkpoint: there is no file {checkpoint}")
@@ -123,7 +123,7 @@ def _take(teacher: Teacher, checkpoint: Path, classes: Sequence[str], out: Path)
         )
     _check_classes(facts.labels, classes, f"teacher.checkpoint: {checkpoint}")
     prepared = _resolved(facts, str(checkpoint))
-    model = models.create_from(
+    model = build.create_from(
         state,
         facts.architecture,
         num_classes=len(classes),
@@ -141,8 +141,8 @@ def _take(teacher: Teacher, checkpoint: Path, classes: Sequence[str], out: Path)
 
 def _given(teacher: Teacher) -> Facts:
     """What params say about a checkpoint, over what it says itself."""
-    from pipeline.support.facts import Facts, read_labels
-    from pipeline.support.zoo import IMAGENET
+    from pipeline.checkpoints.metadata import Facts, read_labels
+    from pipeline.checkpoints.zoo import IMAGENET
 
     path = teacher.labels
     if path is not None and str(path) != IMAGENET and not path.is_file():
@@ -179,7 +179,7 @@ def _resolved(facts: Facts, source: str) -> Preprocessing:
     """Return how images are prepared: by the facts, else by timm's configuration."""
     from timm.data import resolve_data_config
 
-    from pipeline.support.models import pretrained_cfg
+    from pipeline.models.build import pretrained_cfg
 
     cfg = pretrained_cfg(str(facts.architecture))
     config = resolve_data_config(dict(facts.data), pretrained_cfg=cfg)
@@ -203,8 +203,8 @@ def _measure(params: FinetuneParams, artifacts: Path, data: ImageData) -> Measur
     """Return what it takes each held-out image for, at its own resolution."""
     from pipeline.finetune.data import Draw, View, batches
     from pipeline.finetune.evaluate import Measured
-    from pipeline.finetune.machine import Machine
-    from pipeline.finetune.plan import split
+    from pipeline.finetune.hardware import Machine
+    from pipeline.finetune.schedule import split
 
     machine = Machine.of(params.run)
     teacher = _load(params, artifacts, data.classes, machine.device.type)

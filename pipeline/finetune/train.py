@@ -5,19 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.core.errors import exit_on_error
+from pipeline.errors import exit_on_error
 from pipeline.finetune import places
 from pipeline.finetune.params import FinetuneParams, Model, Training, load_params
 
 if TYPE_CHECKING:
-    from pipeline.finetune.crew import Crew
+    from pipeline.finetune.distributed import Crew
 
 
 def train(params: FinetuneParams, artifacts: Path, records: Path) -> None:
     """Train the transformer; write ``train/weights.safetensors``, and ``history.csv`` of records.
 
     Raises:
-        InputError: the teacher was not made yet; or as :meth:`pipeline.finetune.fit.Trainer.fit`.
+        InputError: the teacher was not made yet; or as ``Trainer.fit``.
         ParamsError: the machine lacks what ``run`` asks for.
     """
     out, history = artifacts / places.TRAIN, records / places.HISTORY_FILE
@@ -40,7 +40,7 @@ def train_together(
     from which a killed run goes on. The teacher, if params ask for one, comes from the artifacts in
     ``teachers``; ``about`` becomes metadata of the weights.
     """
-    from pipeline.finetune.crew import run_together
+    from pipeline.finetune.distributed import run_together
 
     work = (model, recipe, params, out, history, teachers, about)
     run_together(params.run.processes, _train, *work)
@@ -59,11 +59,11 @@ def _train(
 ) -> None:
     from safetensors.torch import save
 
+    from pipeline.files import write_bytes
     from pipeline.finetune.data import load_train
-    from pipeline.finetune.fit import Places, Trainer
-    from pipeline.finetune.machine import Machine
+    from pipeline.finetune.hardware import Machine
     from pipeline.finetune.teacher import load_teacher
-    from pipeline.support.files import write_bytes
+    from pipeline.finetune.trainer import Places, Trainer
 
     data = load_train(params.data)
     device = Machine.of(params.run).device.type

@@ -17,11 +17,11 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from pipeline.core.contract import Contract
-from pipeline.core.errors import EdgeVitError
-from pipeline.inference.choose import Chosen
-from pipeline.inference.intake import Intake, busy
+from pipeline.contract.contract import Contract
+from pipeline.errors import EdgeVitError
+from pipeline.inference.admission import Intake, busy
 from pipeline.inference.requests import Classification, Failure, Job, Label, Parameters
+from pipeline.inference.select import Chosen
 from pipeline.inference.workers import Workers
 
 LOG = logging.getLogger("edge_vit")

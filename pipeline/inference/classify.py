@@ -10,10 +10,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.core.errors import EdgeVitError
-from pipeline.inference.photos import MAX_PIXELS, PhotoError, decode
+from pipeline.errors import EdgeVitError
+from pipeline.images.preprocessing import geometry, normalize
 from pipeline.runtimes import FloatArray, load
-from pipeline.support.images import geometry, normalize
+from pipeline.untrusted.pictures import MAX_PIXELS, PhotoError, decode
 
 TOP = 5
 

@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pipeline.inference.classify import TOP, Classifier, Transform
-from pipeline.inference.photos import Fault, PhotoError
+from pipeline.untrusted.pictures import Fault, PhotoError
 
 STATUS: dict[Fault, int] = {"format": 415, "size": 413, "damaged": 400}
 

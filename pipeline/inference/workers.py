@@ -20,7 +20,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pipeline.core.errors import EdgeVitError
+from pipeline.errors import EdgeVitError
 from pipeline.inference.classify import Classifier
 from pipeline.inference.requests import Job, Reply, reply
 
@@ -53,7 +53,7 @@ class Worker:
         # Started from a small server process that has the libraries loaded: quick to replace, and
         # without the threads and open connections of the one that answers requests.
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["pipeline.inference.nursery"])
+        context.set_forkserver_preload(["pipeline.inference.worker_preload"])
         self._connection, theirs = context.Pipe()
         self._process = context.Process(target=_work, args=(theirs, path, limits), daemon=True)
         self._process.start()

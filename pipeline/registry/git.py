@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.core.errors import EdgeVitError, InputError, NetworkError, shown
+from pipeline.errors import EdgeVitError, InputError, NetworkError, shown
 
 PUSHED = "pipeline", "params.yaml", "dvc.yaml"  # untracked files there change what is made
 

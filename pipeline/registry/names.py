@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from pipeline.core.errors import InputError, shown
+from pipeline.errors import InputError, shown
 
 STAGES = ("candidate", "prod")
 PROD = "prod"

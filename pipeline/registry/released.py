@@ -16,21 +16,21 @@ from typing import Any
 
 import yaml
 
-from pipeline.core.contract import Contract
-from pipeline.core.criterion import FAIL, PASS, UNDECIDED
-from pipeline.core.errors import InputError, IntegrityError
-from pipeline.core.manifest import SIGNATURE_FILE, SUMS_FILE
+from pipeline.contract.contract import Contract
+from pipeline.contract.files import load_contract
+from pipeline.errors import InputError, IntegrityError
+from pipeline.files import read_json, sha256_file
 from pipeline.registry.git import Git
 from pipeline.registry.names import check_successor, version_tag
 from pipeline.registry.steps import Step
 from pipeline.registry.store import Store, Tree
 from pipeline.registry.tags import FOLDER, MODEL, SUMS, TREE, Registry, Tag, message
-from pipeline.releasing import build
-from pipeline.releasing.folder import VERDICT_FILE
-from pipeline.releasing.signing import sign
-from pipeline.releasing.verification import require_whole
-from pipeline.support.contracts import load_contract
-from pipeline.support.files import read_json, sha256_file
+from pipeline.release import build
+from pipeline.release.folder import VERDICT_FILE
+from pipeline.release.manifest import SIGNATURE_FILE, SUMS_FILE
+from pipeline.release.signing import sign
+from pipeline.release.verification import require_whole
+from pipeline.verdict.criterion import FAIL, PASS, UNDECIDED
 
 PLACE = "released"  # where a tagged commit has the `.dvc` file of its release
 

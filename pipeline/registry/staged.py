@@ -13,14 +13,14 @@ from typing import Any
 
 import yaml
 
-from pipeline.core.errors import GateError, InputError
+from pipeline.errors import GateError, InputError
 from pipeline.registry.git import Git
 from pipeline.registry.names import PROD, version_tag
 from pipeline.registry.released import PLACE
 from pipeline.registry.steps import Step, carry_out
 from pipeline.registry.store import Store, open_store
 from pipeline.registry.tags import ACTION, FOLDER, SUMS, TREE, Registry, Tag, message
-from pipeline.releasing.folder import VERDICT_FILE
+from pipeline.release.folder import VERDICT_FILE
 
 UNDECIDED = "Accepted-undecided"
 

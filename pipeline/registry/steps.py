@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.core.errors import InputError
+from pipeline.errors import InputError
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.core.errors import InputError, IntegrityError, NetworkError, shown
-from pipeline.core.manifest import SUMS_FILE, UNLISTED, parse_sums
-from pipeline.support.files import CHUNK_BYTES
+from pipeline.errors import InputError, IntegrityError, NetworkError, shown
+from pipeline.files import CHUNK_BYTES
+from pipeline.release.manifest import SUMS_FILE, UNLISTED, parse_sums
 
 AT_ONCE = 4  # files that are read at the same time
 NO_REMOTE = "there is no DVC remote to push files to; `dvc remote add --default NAME ADDRESS`"

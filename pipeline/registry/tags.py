@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from pipeline.core.errors import InputError, IntegrityError
+from pipeline.errors import InputError, IntegrityError
 from pipeline.registry.git import Git
 from pipeline.registry.names import Move, standing, version_tag
 

@@ -17,8 +17,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.core.contract import Contract
-from pipeline.core.errors import InputError
+from pipeline.contract.contract import Contract
+from pipeline.errors import InputError
 
 FloatArray = NDArray[np.float32]
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pipeline.core.contract import Contract
+from pipeline.contract.contract import Contract
+from pipeline.export import torchscript
+from pipeline.process import quiet, use_qnnpack
+from pipeline.quantization.load import load_model
 from pipeline.runtimes import FloatArray
-from pipeline.support import torchscript
-from pipeline.support.quantized import load_model
-from pipeline.support.quiet import quiet
 
 
 class TorchRuntime:
@@ -26,7 +26,7 @@ class TorchRuntime:
     dtype: torch.dtype = torch.float32
 
     def __init__(self, threads: int) -> None:
-        torchscript.use_qnnpack()
+        use_qnnpack()
         torch.set_num_threads(threads)
 
     def logits(self, batch: FloatArray) -> FloatArray:

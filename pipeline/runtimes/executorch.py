@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from executorch.extension.pybindings import _portable_lib as portable
 
-from pipeline.core.errors import InputError
+from pipeline.contract.files import read_contract
+from pipeline.errors import InputError
 from pipeline.runtimes import FloatArray
-from pipeline.support.contracts import read_contract
 
 
 class ExecuTorchRuntime:

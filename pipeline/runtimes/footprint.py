@@ -19,8 +19,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from pipeline.core.errors import InputError
-from pipeline.support.machine import cores
+from pipeline.errors import InputError
+from pipeline.process import cores
 
 INFERENCES = 3
 
@@ -54,8 +54,9 @@ def _in_process(path: Path, samples: Path, threads: int) -> Footprint:
 
 
 def _measure(path: Path, samples: Path, threads: int) -> Footprint:
+    from pipeline.images.preprocessing import normalize
+    from pipeline.images.samples import SampleSet
     from pipeline.runtimes import import_for, load
-    from pipeline.support.images import SampleSet, normalize
 
     import_for(path)
     images = SampleSet.load(samples).images[:1]

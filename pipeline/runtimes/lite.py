@@ -6,10 +6,10 @@ from pathlib import Path
 
 from torch.jit.mobile import _load_for_lite_interpreter
 
-from pipeline.core.errors import InputError
+from pipeline.contract.files import read_contract
+from pipeline.errors import InputError
+from pipeline.process import quiet
 from pipeline.runtimes.eager import TorchRuntime
-from pipeline.support.contracts import read_contract
-from pipeline.support.quiet import quiet
 
 
 class LiteRuntime(TorchRuntime):

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
-from pipeline.core.contract import DATA_KEY, METADATA_KEY, Contract
-from pipeline.core.errors import InputError, IntegrityError
+from pipeline.contract.contract import DATA_KEY, METADATA_KEY, Contract
+from pipeline.errors import InputError, IntegrityError
+from pipeline.files import sha256_file
+from pipeline.paths import data_file
 from pipeline.runtimes import FloatArray
-from pipeline.support.files import sha256_file
-from pipeline.support.paths import data_file
 
 
 class OnnxRuntime:

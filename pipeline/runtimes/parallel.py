@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tqdm import tqdm
 
+from pipeline.images.preprocessing import normalize
+from pipeline.images.samples import SampleSet
+from pipeline.process import cores
 from pipeline.runtimes import FloatArray, Runtime, load
-from pipeline.support.images import SampleSet, normalize
-from pipeline.support.machine import cores
 
 if TYPE_CHECKING:
     from torch import nn
@@ -117,8 +118,8 @@ def _restored(runtime: Runtime, run: Run) -> AbstractContextManager[None]:
         return nullcontext()
     from torch import fx
 
+    from pipeline.models.efficient import is_shaped
     from pipeline.runtimes.eager import EagerRuntime
-    from pipeline.support.forms import is_shaped
 
     assert isinstance(runtime, EagerRuntime)
     if isinstance(runtime.module, fx.GraphModule) or is_shaped(runtime.module):
@@ -133,7 +134,7 @@ def _converted_anew(
     runtime: EagerRuntime, path: Path, float_path: Path, names: tuple[str, ...]
 ) -> Iterator[None]:
     """For layers with fixed ranges: what lies between them depends on which are int8."""
-    from pipeline.support.quantized import with_float_layers
+    from pipeline.quantization.load import with_float_layers
 
     quantized = runtime.module
     runtime.module = with_float_layers(path, float_path, names)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from device_tests import compare
-from pipeline.support.golden import Golden
+from pipeline.evidence.golden import Golden
 
 
 def written(folder: Path, content: object) -> Path:

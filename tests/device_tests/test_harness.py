@@ -14,12 +14,12 @@ from device_tests import __main__ as harness
 from device_tests import bundle as bundles
 from device_tests import cache, program
 from device_tests.target import Bundle, Cell, Check, Cost, Findings, Missing
-from pipeline.core.errors import InputError
-from pipeline.core.params import Params
-from pipeline.gate import gate
-from pipeline.publish import publish
-from pipeline.support.files import sha256_file
-from pipeline.support.paths import Recorded
+from pipeline.errors import InputError
+from pipeline.files import sha256_file
+from pipeline.params import Params
+from pipeline.paths import Recorded
+from pipeline.stages.gate import gate
+from pipeline.stages.publish import publish
 
 NAME = "lite_app"
 Change = Callable[[Cell], Cell]

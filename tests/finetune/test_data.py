@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.core.errors import InputError
+from pipeline.errors import InputError
 from pipeline.finetune.data import Draw, View, batches, load_test, load_train
 from pipeline.finetune.params import Augmentation, Data
-from pipeline.support.idx import read_images
+from pipeline.images.idx import read_images
 from tests.finetune.conftest import write_idx
 
 PLAIN = View(28, "bicubic")

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from pipeline.finetune import nets
+from pipeline.finetune import networks
 from pipeline.finetune.distill import Lesson, Teacher, loss_of, split_heads
-from pipeline.finetune.machine import Machine
+from pipeline.finetune.hardware import Machine
 from pipeline.finetune.params import Distillation
 
 LOGITS = torch.tensor([[2.0, 0.0, -1.0], [0.5, 0.5, 0.5]])
@@ -99,7 +99,7 @@ def test_a_student_that_agrees_with_its_teacher_pays_nothing_for_it() -> None:
 
 def student() -> nn.Module:
     torch.manual_seed(0)
-    model = nets.build(DISTILLED, 3, 32, blocks=1)
+    model = networks.build(DISTILLED, 3, 32, blocks=1)
     for head in (model.head, model.head_dist):
         nn.init.normal_(head.weight)
     split_heads(model)
@@ -131,7 +131,7 @@ def test_each_head_gets_gradients_from_its_own_loss_only(kind: str) -> None:
 
 
 def test_without_a_teacher_both_heads_learn_from_the_label() -> None:
-    model = nets.build(DISTILLED, 3, 32, blocks=1).train()
+    model = networks.build(DISTILLED, 3, 32, blocks=1).train()
     x = torch.randn(2, 3, 32, 32)
     found = gradients(loss_of(model(x), LABELS, 0.1, None), model)
     assert found["head.bias"].abs().max() > 0
@@ -146,7 +146,7 @@ def test_at_evaluation_the_heads_are_averaged() -> None:
 
 
 def test_one_headed_architectures_are_left_as_they_are() -> None:
-    model = nets.build("test_vit", 3, 32).train()
+    model = networks.build("test_vit", 3, 32).train()
     split_heads(model)
     assert model(torch.zeros(1, 3, 32, 32)).shape == (1, 3)
 
@@ -218,9 +218,9 @@ def test_what_is_taught_changes_the_fingerprint() -> None:
 
 
 def test_distilled_weights_go_on_at_another_size_and_depth() -> None:
-    small = nets.build(DISTILLED, 3, 32, blocks=1)
-    large = nets.build(DISTILLED, 3, 64)
+    small = networks.build(DISTILLED, 3, 32, blocks=1)
+    large = networks.build(DISTILLED, 3, 64)
     state = copy.deepcopy(small.state_dict())
-    nets.load(large, state, "small")
+    networks.load(large, state, "small")
     assert large.pos_embed.shape == (1, 2 + 16, 192)
     assert torch.equal(large.pos_embed[:, :2], small.pos_embed[:, :2])

@@ -11,14 +11,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from pipeline.core.errors import InputError
+from pipeline.errors import InputError
 from pipeline.finetune.data import load_train
-from pipeline.finetune.nets import build, start_from
+from pipeline.finetune.networks import build, start_from
 from pipeline.finetune.params import FinetuneParams
 from pipeline.finetune.teacher import make_teacher
+from tests.checkpoints import google_npz
 from tests.finetune.conftest import TINY, params_for
-from tests.support import google_npz
-from tests.support.pickles import Call, write_legacy
+from tests.untrusted.pickles import Call, write_legacy
 
 GOOGLES = "vit_tiny_patch16_224"
 CLASSES_21K = 21_843

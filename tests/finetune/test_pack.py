@@ -6,19 +6,19 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from pipeline.core.errors import InputError
-from pipeline.finetune import nets
+from pipeline.checkpoints.metadata import METADATA_KEY, facts_of_metadata
+from pipeline.errors import InputError
+from pipeline.finetune import networks
 from pipeline.finetune.pack import pack
 from pipeline.finetune.params import FinetuneParams
-from pipeline.support.checkpoints import open_checkpoint
-from pipeline.support.facts import METADATA_KEY, facts_of_metadata
+from pipeline.untrusted.state_dict import open_checkpoint
 from tests.finetune.conftest import TINY
 
 
 @pytest.fixture
 def artifacts(tmp_path: Path) -> Path:
     torch.manual_seed(0)
-    model = nets.build(TINY, 10, 48)
+    model = networks.build(TINY, 10, 48)
     (tmp_path / "train").mkdir()
     save_file(model.state_dict(), tmp_path / "train" / "weights.safetensors")
     return tmp_path

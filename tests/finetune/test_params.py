@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.core.errors import ParamsError
-from pipeline.finetune.machine import Machine
+from pipeline.errors import ParamsError
+from pipeline.finetune.hardware import Machine
 from pipeline.finetune.params import PARAMS_FILE, Run, load_params
 
 ROOT = Path(__file__).parents[2]

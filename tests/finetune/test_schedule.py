@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline.finetune.optim import lr_at, optimizers, set_lr
+from pipeline.finetune.optimizer import lr_at, optimizers, set_lr
 from pipeline.finetune.params import Optimizer, Phase
-from pipeline.finetune.plan import draws, split, steps_of
-from pipeline.support.models import create
+from pipeline.finetune.schedule import draws, split, steps_of
+from pipeline.models.build import create
 from tests.finetune.conftest import TINY
 
 PHASE = Phase(image_size=32, epochs=2.5, batch_size=8, lr=1.0, lr_end=0.2, warmup_fraction=0.2)

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 import yaml
 
-from pipeline.core.errors import ParamsError
-from pipeline.core.statistics import paired_drop
+from pipeline.errors import ParamsError
 from pipeline.finetune import study as studies
 from pipeline.finetune.evaluate import Measured
 from pipeline.finetune.study import Study, gain, load_study, run_study, summarize, table
+from pipeline.metrics.intervals import paired_drop
 from tests.finetune.conftest import TINY
 
 CLASSES = ("a", "b")

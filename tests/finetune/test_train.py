@@ -11,14 +11,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from pipeline.core.errors import InputError
-from pipeline.finetune import fit
+from pipeline.errors import InputError
+from pipeline.files import read_json
+from pipeline.finetune import trainer
 from pipeline.finetune.evaluate import evaluate, measure
 from pipeline.finetune.pack import pack
 from pipeline.finetune.params import FinetuneParams
 from pipeline.finetune.teacher import make_teacher
 from pipeline.finetune.train import train
-from pipeline.support.files import read_json
 from tests.finetune.conftest import params_for
 
 ROOT = Path(__file__).parents[2]
@@ -67,15 +67,15 @@ class Stopped(Exception):
 
 def stop_after(steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a run fail after so many steps; the next run goes on undisturbed."""
-    step, left = fit.Trainer._step, [steps]
+    step, left = trainer.Trainer._step, [steps]
 
-    def stopping(self: fit.Trainer, batch: fit.Batch, lr: float, seed: int) -> float:
+    def stopping(self: trainer.Trainer, batch: trainer.Batch, lr: float, seed: int) -> float:
         left[0] -= 1
         if left[0] == -1:
             raise Stopped
         return step(self, batch, lr, seed)
 
-    monkeypatch.setattr(fit.Trainer, "_step", stopping)
+    monkeypatch.setattr(trainer.Trainer, "_step", stopping)
 
 
 def assert_same(whole: Path, other: Path) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.support import paths
-from pipeline.support.files import sha256_file
+from pipeline import paths
+from pipeline.files import sha256_file
 
 
 @pytest.fixture(scope="session")

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.core.errors import EdgeVitError
+from pipeline.errors import EdgeVitError
+from pipeline.evidence.golden import Golden
 from pipeline.inference.classify import Classifier, rank
-from pipeline.inference.photos import PhotoError
-from pipeline.support.golden import Golden
+from pipeline.untrusted.pictures import PhotoError
 from tests.inference.pictures import encoded
 
 LOGITS = np.array([0.5, 2.0, 2.0, -1.0], np.float32)

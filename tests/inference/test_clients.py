@@ -14,8 +14,8 @@ import httpx2
 import pytest
 
 from device_tests.web import packages
-from pipeline.inference.choose import choose
 from pipeline.inference.classify import Classifier
+from pipeline.inference.select import choose
 from tests.inference.pictures import encoded, oriented, pixels, png_bomb, scan_bomb
 from tests.inference.served import Served
 from tests.waiting import until

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.compare import Row, compare, find_files, table
-from pipeline.core.errors import InputError
-from pipeline.core.statistics import Interval
-from pipeline.support.contracts import CONTRACT_FILE
+from pipeline.commands.compare import Row, compare, find_files, table
+from pipeline.contract.files import CONTRACT_FILE
+from pipeline.errors import InputError
+from pipeline.metrics.intervals import Interval
 
 ROOT = Path(__file__).parent.parent.parent
 NAMES = (

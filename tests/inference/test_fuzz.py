@@ -15,9 +15,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from PIL import Image
 
-from pipeline.inference.choose import choose
 from pipeline.inference.classify import Classifier
-from pipeline.inference.protocol import HEAD_SECONDS
+from pipeline.inference.connections import HEAD_SECONDS
+from pipeline.inference.select import choose
 from tests.inference.pictures import encoded, oriented, pixels, png_bomb, scan_bomb
 from tests.inference.served import Served, exchange
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.core.errors import InputError, IntegrityError
-from pipeline.inference.choose import RUNTIMES, choose
+from pipeline.errors import InputError, IntegrityError
+from pipeline.inference.select import RUNTIMES, choose
 from tests.inference.pictures import encoded, oriented, pixels, png_bomb
 
 ROOT = Path(__file__).parent.parent.parent

@@ -50,7 +50,7 @@ def test_what_keeps_it_from_starting_is_one_clear_error(released, tmp_path):
 
 
 def test_a_file_that_cannot_be_loaded_ends_the_server_with_its_reason(released, tmp_path):
-    from pipeline.support.files import sha256_file
+    from pipeline.files import sha256_file
 
     release = Path(
         shutil.copytree(released / "artifacts" / "release" / "model-0.1.0", tmp_path / "m")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.registry.place import Forker, Place
+from tests.registry.registry_fixture import Forker, Place
 
 
 @pytest.fixture(scope="session")

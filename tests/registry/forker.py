@@ -15,11 +15,12 @@ import traceback
 from collections.abc import Callable
 from typing import NoReturn
 
-from pipeline import cli, promote, release, rollback  # noqa: F401
+from pipeline import cli
+from pipeline.commands import promote, release, rollback  # noqa: F401
 from pipeline.registry import git, released, staged, steps
-from pipeline.releasing import verification
-from pipeline.support.releases import check_sums
-from tests.registry.place import PUSH
+from pipeline.release import verification
+from pipeline.release.read import check_sums
+from tests.registry.registry_fixture import PUSH
 
 WARM = (  # what the commands import when they need it
     *("dvc.cli.parser", "dvc.commands.artifacts", "dvc.logger", "dvc.ui"),

@@ -5,7 +5,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.core.errors import InputError
+from pipeline.errors import InputError
 from pipeline.registry.names import (
     Move,
     check_successor,
@@ -14,7 +14,7 @@ from pipeline.registry.names import (
     standing,
 )
 from pipeline.registry.released import with_artifact
-from tests.registry.place import ROOT
+from tests.registry.registry_fixture import ROOT
 
 
 @pytest.mark.parametrize(

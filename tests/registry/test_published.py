@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline.core.manifest import SIGNATURE_FILE
-from pipeline.core.params import Params
-from pipeline.publish import publish
-from pipeline.releasing.verification import verify
-from pipeline.support.paths import Recorded
-from tests.registry.place import ROOT, Forker, Place
+from pipeline.params import Params
+from pipeline.paths import Recorded
+from pipeline.release.manifest import SIGNATURE_FILE
+from pipeline.release.verification import verify
+from pipeline.stages.publish import publish
+from tests.registry.registry_fixture import ROOT, Forker, Place
 
 
 @pytest.fixture(scope="module")

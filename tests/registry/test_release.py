@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.core.errors import InputError
+from pipeline.errors import InputError
 from pipeline.registry.steps import alone
-from tests.registry.place import IDENTITY, MODEL, PUSH, ROOT, Place, git
+from tests.registry.registry_fixture import IDENTITY, MODEL, PUSH, ROOT, Place, git
 
 STEPS = ("verify", "version", "push", "check", "commit", "tag", "keep")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.registry.place import MODEL, Forker, Place
+from tests.registry.registry_fixture import MODEL, Forker, Place
 
 SERVER = Path(__file__).with_name("sftp.py")
 

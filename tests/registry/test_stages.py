@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from tests.registry.place import PUSH, Forker, Place, git
+from tests.registry.registry_fixture import PUSH, Forker, Place, git
 
 REASON = ("--accept-undecided", "no record of the GPU yet")
 

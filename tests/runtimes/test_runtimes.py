@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.core.errors import InputError, IntegrityError
+from pipeline.errors import InputError, IntegrityError
+from pipeline.images.preprocessing import normalize
+from pipeline.images.samples import SampleSet
+from pipeline.paths import delivered_files
 from pipeline.runtimes import load
 from pipeline.runtimes.parallel import Run, run_all
-from pipeline.support.images import SampleSet, normalize
-from pipeline.support.paths import delivered_files
 
 FORMATS = ("ptl", "onnx", "int8_onnx", "pte")
 

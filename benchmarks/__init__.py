@@ -1,0 +1,1 @@
+"""Benchmarks: stages, serving, checkpoints, and other toolchains."""

@@ -1,0 +1,144 @@
+"""Where a row's checkpoint comes from: each makes it, then says how params.yaml names it.
+
+A source is a function of a folder and of the number of images that a head is fitted to; it gives
+a context in which the checkpoint can be reached.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from benchmarks.checkpoints.builders import (
+    classifier,
+    fit,
+    images,
+    trained,
+    under_their_names,
+    widened,
+)
+from pipeline.files import sha256_file
+from pipeline.images.idx import FASHION_MNIST_CLASSES
+from pipeline.process import quiet
+from tests.checkpoints.google_npz import save as save_npz
+from tests.loopback import Page, Site
+
+Named = contextlib.AbstractContextManager[dict[str, Any]]  # values of params.yaml's `model`
+Source = Callable[[Path, int], Named]
+
+PROCESSORS = {
+    "ViT": "ViTImageProcessor",
+    "DeiT": "DeiTImageProcessor",
+    "MobileViT": "MobileViTImageProcessor",
+    "MobileViTV2": "MobileViTImageProcessor",
+}
+CLASSIFIERS = {kind: f"{kind}ForImageClassification" for kind in PROCESSORS} | {
+    "DeiT": "DeiTForImageClassificationWithTeacher"
+}
+
+
+def in_zoo(name: str) -> Source:
+    """A checkpoint that this repository has."""
+    return lambda folder, count: contextlib.nullcontext({"checkpoint": name})
+
+
+def deit_pth(architecture: str, weights: Path | None = None) -> Source:
+    """A ``.pth`` as DeiT published them, at an address whose name has the hash; ``weights`` are
+    trained ones of a narrower network."""
+
+    @contextlib.contextmanager
+    def source(folder: Path, count: int) -> Iterator[dict[str, Any]]:
+        path = folder / "it.pth"
+        own = widened(architecture, weights) if weights else classifier(architecture, count)
+        torch.save({"model": own.state_dict()}, path)
+        address = f"/deit/{architecture}-{sha256_file(path)[:8]}.pth"
+        with Site({address: Page(path.read_bytes())}) as site:
+            labels = _labels(folder)
+            yield {
+                "checkpoint": site.address + address,
+                "architecture": architecture,
+                "labels": str(labels),
+            }
+
+    return source
+
+
+def timm_state(architecture: str, weights: Path | None = None, **options: Any) -> Source:
+    """A user's own timm weights, with class names from a file; ``options`` are of `model`."""
+
+    def source(folder: Path, count: int) -> Named:
+        path = folder / f"{architecture}.safetensors"
+        own = trained(architecture, weights) if weights else classifier(architecture, count)
+        save_file(own.state_dict(), path)
+        model = {"checkpoint": str(path), "architecture": architecture}
+        about = {"sha256": sha256_file(path), "labels": str(_labels(folder))}
+        return contextlib.nullcontext(model | about | options)
+
+    return source
+
+
+def google(architecture: str, weights: Path | None = None) -> Source:
+    """An ``.npz`` as Google's vision_transformer writes them; ``weights`` are trained ones, of this
+    network or of a narrower one."""
+
+    def source(folder: Path, count: int) -> Named:
+        path = folder / f"{architecture}.npz"
+        own = widened(architecture, weights) if weights else classifier(architecture, count)
+        save_npz(own, path)
+        return contextlib.nullcontext(
+            {
+                "checkpoint": str(path),
+                "sha256": sha256_file(path),
+                "labels": str(_labels(folder)),
+            }
+        )
+
+    return source
+
+
+def transformers_folder(
+    kind: str, size: int, weights: Path | None = None, **options: Any
+) -> Source:
+    """A downloaded folder that transformers itself wrote."""
+
+    def source(folder: Path, count: int) -> Named:
+        import transformers
+
+        parts = (f"{kind}Config", CLASSIFIERS[kind], PROCESSORS[kind])
+        config, model, processor = (getattr(transformers, part) for part in parts)
+        names = dict(enumerate(FASHION_MNIST_CLASSES))
+        with quiet():
+            made = model(config(**options, image_size=size, id2label=names)).eval()
+            prepare = processor(**_sizes(kind, size))
+            mean, std = getattr(prepare, "image_mean", None), getattr(prepare, "image_std", None)
+            if weights:
+                under_their_names(made, made.config.to_dict(), prepare.to_dict(), weights)
+            else:
+                heads = [m for n, m in made.named_modules() if n.endswith("classifier")]
+                fit(made, heads, *images(count, size, mean or [0.0] * 3, std or [1.0] * 3))
+            made.save_pretrained(folder / kind)
+            prepare.save_pretrained(folder / kind)
+        sha256 = sha256_file(folder / kind / "model.safetensors")
+        return contextlib.nullcontext({"checkpoint": str(folder / kind), "sha256": sha256})
+
+    return source
+
+
+def _sizes(kind: str, size: int) -> dict[str, Any]:
+    square = {"height": size, "width": size}
+    if kind.startswith("MobileViT"):
+        return {"size": {"shortest_edge": size + 32}, "crop_size": square}
+    if kind == "DeiT":
+        return {"size": {"height": size + 32, "width": size + 32}, "crop_size": square}
+    return {"size": square}
+
+
+def _labels(folder: Path) -> Path:
+    path = folder / "labels.txt"
+    path.write_text("\n".join(FASHION_MNIST_CLASSES) + "\n")
+    return path

@@ -1,0 +1,201 @@
+"""Take every file of the field through the same measurements, and gather what was found."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from benchmarks.peers import environment, given, race, stages
+from benchmarks.peers.field import BY_NAME, RUNTIMES, Contender, Peer, contenders
+from device_tests import cache
+from pipeline.contract.files import MODEL_FILE
+from pipeline.errors import EdgeVitError, InputError, IntegrityError
+from pipeline.evidence.machine import fingerprint
+from pipeline.evidence.seal import SCHEMA
+from pipeline.files import read_json, sha256_file
+from pipeline.images.samples import SampleSet
+from pipeline.metrics.logits import logits_sha256
+from pipeline.metrics.measures import against_float
+from pipeline.paths import delivered_file
+from pipeline.process import cores
+
+KIND = "peers"
+
+
+@dataclass
+class Entry:
+    """What was found of one contender."""
+
+    contender: Contender
+    path: Path | None = None
+    size_bytes: int | None = None
+    measured: dict[str, Any] | None = None
+    logits_sha256: str | None = None
+    instructions: list[int] = field(default_factory=list)
+    runs_ms: list[float] = field(default_factory=list)
+    error: str | None = None  # what stopped it, and at which step
+    instructions_error: str | None = None
+    seconds: dict[str, float] = field(default_factory=dict)  # that each step took; cached: none
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "key": self.contender.key,
+            "label": self.contender.label,
+            "rival": self.contender.rival,
+            "runtime": self.contender.runtime.peer,
+            "file": self.path and self.path.name,
+            "sha256": self.path and sha256_file(self.path),
+            "size_bytes": self.size_bytes,
+            "measured": self.measured,
+            "logits_sha256": self.logits_sha256,
+            "instructions": self.instructions,
+            "runs_ms": self.runs_ms,
+            "error": self.error,
+            "instructions_error": self.instructions_error,
+            "seconds": self.seconds,
+        }
+
+
+@dataclass(frozen=True)
+class Given:
+    """What all are made of, asked, and held against."""
+
+    source: Path  # the folder for recipes
+    inputs: Path  # float32 [n, 3, H, W]
+    samples: SampleSet
+    logits: stages.Logits  # float's, [n, classes]
+    noise_floor: float
+
+
+def bench(peers: Sequence[Peer], artifacts: Path, rounds: int) -> dict[str, Any]:
+    """Measure peers and the files of ours that they are held against; return the evidence.
+
+    Raises:
+        InputError: a file of the run is missing; the message says how to make it.
+        IntegrityError: reference, samples and checkpoint do not belong together.
+    """
+    if not (artifacts / "reference" / "reference.json").is_file():
+        raise InputError(f"{artifacts} has no run to compare with; run `make judge` first")
+    entries = [Entry(contender) for contender in contenders(peers)]
+    for entry in entries:
+        if entry.contender.peer is None:
+            entry.path = delivered_file(artifacts, entry.contender.rival)
+    about = _given(artifacts)
+    for entry in tqdm(entries, desc="environments", unit="file"):
+        _try(entry, "install", partial(stages.install, entry.contender))
+    with ThreadPoolExecutor(cores()) as pool:
+        each = pool.map(lambda entry: _measure(entry, about), entries)
+        for entry in tqdm(each, desc="files", unit="file", total=len(entries)):
+            tqdm.write(_took(entry))
+    started = time.perf_counter()
+    _time([entry for entry in entries if not entry.error], about.inputs, rounds)
+    print(f"timing: {time.perf_counter() - started:.0f} s")
+    checkpoint = artifacts / "checkpoint" / MODEL_FILE
+    return {
+        "kind": KIND,
+        "schema": SCHEMA,
+        "threads": 1,
+        "rounds": rounds,
+        "samples": {"sha256": about.samples.sha256, "count": len(about.samples)},
+        "checkpoint_sha256": sha256_file(checkpoint),
+        "float_size_bytes": checkpoint.stat().st_size,
+        "entries": [entry.to_dict() for entry in entries],
+        "environments": {
+            name: environment.versions(BY_NAME[name].lock)
+            for name in sorted({entry.contender.runtime.peer for entry in entries})
+        },
+        "environments_arm64": {
+            suffix: environment.versions(runtime.arm64)
+            for suffix, runtime in RUNTIMES.items()
+            if any(entry.contender.suffix == suffix for entry in entries)
+        },
+        "machine": fingerprint(),
+    }
+
+
+def _given(artifacts: Path) -> Given:
+    samples = SampleSet.load(artifacts / "samples")
+    about = read_json(artifacts / "reference" / "reference.json")
+    belongs = (about["samples_sha256"], about["checkpoint_sha256"])
+    if belongs != (samples.sha256, sha256_file(artifacts / "checkpoint" / MODEL_FILE)):
+        raise IntegrityError(
+            f"{artifacts / 'reference'} was taken on other samples or another checkpoint; "
+            "run `dvc repro reference`"
+        )
+    folder = cache.folder("peers")
+    return Given(
+        source=given.prepare(artifacts, folder / "given"),
+        inputs=given.inputs(artifacts, folder / "inputs"),
+        samples=samples,
+        logits=np.load(artifacts / "reference" / "logits.npy"),
+        noise_floor=about["noise_floor"]["max_abs"],
+    )
+
+
+def _measure(entry: Entry, about: Given) -> Entry:
+    _try(entry, "export", partial(_export, entry, about))
+    _try(entry, "answers", partial(_answers, entry, about))
+    _try(entry, "instructions", partial(_count, entry, about))
+    return entry
+
+
+def _took(entry: Entry) -> str:
+    steps = ", ".join(f"{step} {seconds:.0f} s" for step, seconds in entry.seconds.items())
+    return f"{entry.contender.key}: {steps}{'; failed' if entry.error else ''}"
+
+
+def _try(entry: Entry, step: str, action: Callable[[], None]) -> None:
+    """Take a step, unless one before it failed; a failure is a finding."""
+    if entry.error:
+        return
+    started = time.perf_counter()
+    try:
+        action()
+    except EdgeVitError as error:
+        entry.error = f"{step}: {error}"
+    entry.seconds[step] = round(time.perf_counter() - started, 1)
+
+
+def _export(entry: Entry, about: Given) -> None:
+    if entry.path is None:
+        entry.path = stages.export(entry.contender, about.source)
+    entry.size_bytes = stages.size_bytes(entry.contender, entry.path)
+
+
+def _answers(entry: Entry, about: Given) -> None:
+    assert entry.path
+    logits = stages.answers(entry.contender, entry.path, about.inputs)
+    if logits.shape != about.logits.shape:
+        raise InputError(f"answers are {logits.shape}, float's are {about.logits.shape}")
+    entry.logits_sha256 = logits_sha256(logits)
+    measured = against_float(about.logits, logits, about.samples.labels, about.noise_floor)
+    if not measured["finite"]:
+        raise InputError("answers hold NaN or infinity")
+    entry.measured = measured
+
+
+def _count(entry: Entry, about: Given) -> None:
+    assert entry.path
+    try:
+        entry.instructions = stages.instructions(entry.contender, entry.path, about.inputs)
+    except EdgeVitError as error:
+        entry.instructions_error = str(error)
+
+
+def _time(entries: list[Entry], inputs: Path, rounds: int) -> None:
+    if not rounds:
+        return
+    files = {e.contender.key: (stages.lock(e.contender), e.path) for e in entries if e.path}
+    times, lost = race.race(files, inputs, rounds)
+    for entry in entries:
+        entry.runs_ms = times.get(entry.contender.key, [])
+        if reason := lost.get(entry.contender.key):
+            entry.error = f"timing: {reason}"

@@ -1,0 +1,76 @@
+"""The table that the README shows: our files and their peers, each beside float and its rival."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from statistics import median
+from typing import Any
+
+from tabulate import tabulate
+
+from pipeline.metrics import timing
+from pipeline.report.text import nearness
+from pipeline.verdict.criterion import NAMES
+
+HEADER = (
+    *("file", "size MB", "of float", "ARM64 M instr.", "x86 p50 ms", "time of ours"),
+    *("agreement %", "SQNR dB", "top-1 %", "drop pp"),
+)
+NONE = "-"
+FIRST_LINE = 160  # characters of a reason
+
+
+def table(evidence: Mapping[str, Any], confidence: float = 0.95, style: str = "github") -> str:
+    """A row for each contender, and below it why numbers are missing."""
+    entries = evidence["entries"]
+    rows = [_row(entry, evidence, confidence) for entry in entries]
+    lines = [tabulate(rows, HEADER, tablefmt=style, disable_numparse=True)]
+    reasons = [
+        f"- {_name(entry)}: {what}: {_short(entry[key])}"
+        for entry in entries
+        for key, what in (("error", "**failed**"), ("instructions_error", "not counted on ARM64"))
+        if entry[key]
+    ]
+    return "\n".join([*lines, *(["", *reasons] if reasons else [])])
+
+
+def _row(
+    entry: Mapping[str, Any], evidence: Mapping[str, Any], confidence: float
+) -> tuple[str, ...]:
+    size = entry["size_bytes"]
+    if not entry["error"]:
+        accuracy, drop, agreement, sqnr = nearness(entry["measured"], confidence)
+    return (
+        _name(entry),
+        f"{size / 1e6:.2f}" if size else NONE,
+        f"{size / evidence['float_size_bytes']:.3f}" if size else NONE,
+        f"{median(entry['instructions']) / 1e6:.1f}" if entry["instructions"] else NONE,
+        *_times(entry, evidence["entries"], confidence),
+        *(("failed", *[NONE] * 3) if entry["error"] else (agreement, sqnr, accuracy, drop)),
+    )
+
+
+def _name(entry: Mapping[str, Any]) -> str:
+    return entry["label"] or f"**ours: {NAMES[entry['rival']]}**"
+
+
+def _times(
+    entry: Mapping[str, Any], entries: list[Mapping[str, Any]], confidence: float
+) -> tuple[str, str]:
+    runs = entry["runs_ms"]
+    if not runs:
+        return NONE, NONE
+    middle = f"{timing.median(runs):.1f}"
+    (ours,) = (e["runs_ms"] for e in entries if e["key"] == f"ours/{entry['rival']}")
+    if ours is runs:
+        return middle, "1"
+    if len(ours) != len(runs) or len(runs) < timing.ROUNDS_MIN:
+        return middle, NONE
+    ratio = timing.bootstrap_ratio(runs, ours, confidence)
+    return middle, f"{ratio.median:.2f} {ratio.interval:.2f}"
+
+
+def _short(reason: str) -> str:
+    """The last line that says something, which is where programs put what went wrong."""
+    lines = [line.strip() for line in reason.splitlines() if line.strip()]
+    return lines[-1][:FIRST_LINE].replace("|", "/")

@@ -1,0 +1,1 @@
+"""Any checkpoint becomes float32 weights and what is known about them."""

@@ -1,0 +1,172 @@
+"""Show what each file of a run makes of one picture, side by side with the float model.
+
+Files are read from artifacts/, those between quantization and delivery too. All of them are loaded
+in one process and take turns on this picture; the ratio of times has a 95% interval. One picture
+shows how a file answers, not how good it is: `edge-vit summary` has the numbers for that.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from tabulate import tabulate
+
+from pipeline import paths
+from pipeline.commands.predict import read_picture
+from pipeline.contract.files import MODEL_FILE
+from pipeline.errors import InputError, exit_on_error
+from pipeline.inference import select
+from pipeline.inference.classify import Classifier, rank
+from pipeline.metrics import timing
+from pipeline.metrics.distances import sqnr_db
+from pipeline.metrics.intervals import Interval
+from pipeline.runtimes import FloatArray
+from pipeline.runtimes.interleave import interleave
+from pipeline.untrusted.pictures import PhotoError
+
+FLOAT = "float"
+RUNS, WARMUP = 30, 3
+
+
+@dataclass(frozen=True)
+class Row:
+    """One file's answer to the picture, beside float's."""
+
+    label: str
+    score: float  # softmax
+    agrees: bool  # the label is float's
+    sqnr_db: float | None  # of the logits against float's; None: equal, or float itself
+    latency_ms: float  # median
+    ratio: float  # of the time of float, median of paired runs
+    ratio_interval: Interval  # 95%
+    size_mb: float  # 10^6 bytes
+
+
+def find_files(artifacts: Path) -> tuple[dict[str, Path], list[str]]:
+    """Return the files that are there, in the order of the graph, and words for each that lacks.
+
+    Raises:
+        InputError: the float model is not there; nothing can be compared with it.
+    """
+    wanted = {
+        FLOAT: artifacts / paths.CHECKPOINT.name / MODEL_FILE,
+        "quantized": artifacts / paths.QUANTIZED.name / MODEL_FILE,
+        "scripted": artifacts / paths.SCRIPTED.name / paths.TORCHSCRIPT_FILE,
+        "optimized": artifacts / paths.OPTIMIZED.name / paths.TORCHSCRIPT_FILE,
+    }
+    files = {name: path for name, path in wanted.items() if path.is_file()}
+    missing = [
+        f"{wanted[name]} is missing; run `dvc repro`" for name in wanted if name not in files
+    ]
+    if FLOAT not in files:
+        raise InputError(f"{wanted[FLOAT]} is missing; run `dvc repro` to make it")
+    for name, key in (
+        *(("lite (.ptl)", "ptl"), ("ONNX float", "onnx")),
+        *(("ONNX int8", "int8_onnx"), ("ExecuTorch (.pte)", "pte")),
+    ):
+        try:
+            files[name] = paths.delivered_file(artifacts, key)
+        except InputError as error:
+            missing.append(str(error))
+    return files, missing
+
+
+def compare(files: Mapping[str, Path], picture: bytes, runs: int) -> dict[str, Row]:
+    """Run each file on one encoded picture, ``runs`` times.
+
+    Raises:
+        InputError: a file cannot be loaded, is of another model than float, or the picture cannot
+            be used.
+    """
+    classifiers = {name: Classifier(path) for name, path in files.items()}
+    reference = classifiers[FLOAT]
+    for name, classifier in classifiers.items():
+        if classifier.contract.checkpoint.sha256 != reference.contract.checkpoint.sha256:
+            raise InputError(
+                f"{files[name]} was made from another checkpoint than {files[FLOAT]}; "
+                "run `dvc repro` to make it anew"
+            )
+    batch = reference.prepare(picture)
+    runtimes = {name: classifier.runtime for name, classifier in classifiers.items()}
+    logits = {name: runtime.logits(batch) for name, runtime in runtimes.items()}
+    times = interleave(
+        runtimes, lambda _: batch, warmup=WARMUP, runs=runs, min_seconds=0, name="compare"
+    )
+    best = int(logits[FLOAT][0].argmax())
+    rows = {}
+    for name, path in files.items():
+        (answer,) = rank(logits[name][0], reference.contract.labels, 1)
+        ratio = timing.bootstrap_ratio(times[name], times[FLOAT])
+        rows[name] = Row(
+            label=answer.label,
+            score=answer.score,
+            agrees=int(logits[name][0].argmax()) == best,
+            sqnr_db=None if name == FLOAT else _finite(logits[FLOAT], logits[name]),
+            latency_ms=timing.median(times[name]),
+            ratio=ratio.median,
+            ratio_interval=ratio.interval,
+            size_mb=paths.size_bytes(path) / 1e6,
+        )
+    return rows
+
+
+def _finite(reference: FloatArray, logits: FloatArray) -> float | None:
+    found = sqnr_db(reference, logits)
+    return found if math.isfinite(found) else None
+
+
+def table(rows: Mapping[str, Row]) -> str:
+    shown = [
+        [
+            name,
+            row.label,
+            f"{row.score:.4f}",
+            "" if name == FLOAT else "yes" if row.agrees else "NO",
+            "" if name == FLOAT else "equal" if row.sqnr_db is None else f"{row.sqnr_db:.1f}",
+            f"{row.latency_ms:.1f}",
+            "1" if name == FLOAT else f"{row.ratio:.2f} {row.ratio_interval:.2f}",
+            f"{row.size_mb:.2f}",
+        ]
+        for name, row in rows.items()
+    ]
+    heads = ["file", "answer", "score", "as float", "SQNR dB", "median ms", "time of float", "MB"]
+    return tabulate(shown, heads, tablefmt="github", disable_numparse=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="edge-vit compare",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("image", metavar="IMAGE", help="a picture, or - for stdin")
+    parser.add_argument(
+        "--runs", type=select.count, default=RUNS, help="timed inferences (%(default)s)"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    given = parser.parse_args(arguments)
+    with exit_on_error():
+        if given.runs < timing.ROUNDS_MIN:
+            raise InputError(f"--runs must be at least {timing.ROUNDS_MIN}, got {given.runs}")
+        files, missing = find_files(paths.ARTIFACTS)
+        try:
+            picture = read_picture(given.image)
+            rows = compare(files, picture, given.runs)
+        except PhotoError as error:
+            raise InputError(f"{given.image}: {error}") from None
+        for words in missing:
+            print(f"edge-vit: left out: {words}", file=sys.stderr)
+        if given.json:
+            print(json.dumps({name: asdict(row) for name, row in rows.items()}, indent=2))
+        else:
+            print(table(rows))
+
+
+if __name__ == "__main__":
+    main()

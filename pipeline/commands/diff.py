@@ -1,0 +1,166 @@
+"""Show what is other in release B than in release A, and what the developer of an app must change.
+
+Contract, answers, accuracy, size, time, operators: all from what the releases recorded, nothing is
+run. Intervals are 95%: Wilson for proportions, Tango for the paired drop, a block bootstrap for
+times that took turns in one process. What was measured on other pictures or another machine is not
+compared.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from tabulate import tabulate
+
+from pipeline.contract import changes
+from pipeline.contract.changes import Change, Operators
+from pipeline.errors import IntegrityError, exit_on_error
+from pipeline.release import differences
+from pipeline.release.differences import KEYS, Accuracy, Agreement, Cost, Opened, Share
+from pipeline.verdict.criterion import FORMATS, NAMES
+
+SIDES = ("before", "after")
+
+
+@dataclass(frozen=True)
+class Difference:
+    """All that is said of two releases; files are keyed by format, ``float`` is the checkpoint."""
+
+    before: str
+    after: str
+    app_must_change: list[str]
+    contract: list[Change]
+    accuracy: dict[str, Accuracy]
+    agreement: dict[str, Agreement | str]
+    cost: dict[str, Cost]
+    operators: dict[str, Operators]
+
+
+def diff(before: Path, after: Path) -> Difference:
+    """Compare the releases in two folders.
+
+    Raises:
+        InputError: something in one is missing or damaged.
+        IntegrityError: one is not what was published.
+    """
+    a, b = Opened.open(before), Opened.open(after)
+    both = [key for key in FORMATS if key in a.artefacts and key in b.artefacts]
+    try:
+        return Difference(
+            before=a.release.folder.name,
+            after=b.release.folder.name,
+            app_must_change=changes.to_do(a.side, b.side),
+            contract=changes.changes(a.contract, b.contract),
+            accuracy={key: differences.accuracy(a, b, key) for key in KEYS},
+            agreement={key: differences.agreement(a, b, key) for key in KEYS},
+            cost={key: differences.cost(a, b, key) for key in FORMATS},
+            operators={k: changes.operators(a.artefacts[k], b.artefacts[k]) for k in both},
+        )
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise IntegrityError(
+            f"the evidence in {before} or {after} is not what edge-vit writes ({error!r}); "
+            "fetch both again"
+        ) from None
+
+
+def text(found: Difference) -> str:
+    """The whole as tables, what an app must change first."""
+    return "\n".join(
+        [
+            f"{found.before} -> {found.after}",
+            "",
+            "What an app must change:",
+            *(f"  - {line}" for line in found.app_must_change or ["nothing"]),
+            "",
+            _files(found),
+            "",
+            _contract(found.contract),
+            "",
+            *_operators(found.operators),
+        ]
+    ).rstrip()
+
+
+def _files(found: Difference) -> str:
+    rows = []
+    for key in KEYS:
+        accuracy, agreement, cost = found.accuracy[key], found.agreement[key], found.cost.get(key)
+        rows.append(
+            (
+                NAMES.get(key, "float (PyTorch)"),
+                *(_share(getattr(accuracy, side)) for side in SIDES),
+                f"{accuracy.drop.drop_pp:+.2f} {accuracy.drop.interval_pp:+.2f}"
+                if accuracy.drop
+                else "",
+                *_agreement(agreement),
+                *(_cost(cost) if cost else ("", "", "")),
+            )
+        )
+    heads = (
+        *("file", "top-1 % before", "after", "drop pp", "same answers %", "SQNR dB"),
+        *("size MB", "time", "M instructions"),
+    )
+    return tabulate(rows, heads, disable_numparse=True)
+
+
+def _agreement(found: Agreement | str) -> tuple[str, str]:
+    if isinstance(found, str):
+        return found, ""
+    return f"{_share(found.same)} of {found.count} {found.on}", f"{found.sqnr_db:.1f}"
+
+
+def _cost(found: Cost) -> tuple[str, str, str]:
+    sizes = [None if size is None else size / 1e6 for size in found.size_bytes]
+    time = found.note
+    if found.time_ratio is not None:
+        bounds = f" {found.time_interval:.2f}" if found.time_interval else ""
+        time = f"x {found.time_ratio:.2f}{bounds} ({found.note})"
+    return _pair(sizes, ".2f"), time, _pair(list(found.instructions_m), ".1f")
+
+
+def _pair(values: list[float | None], digits: str) -> str:
+    if values == [None, None]:
+        return ""
+    return " -> ".join("none" if value is None else format(value, digits) for value in values)
+
+
+def _contract(found: list[Change]) -> str:
+    rows = [(change.what, change.before, change.after) for change in found]
+    return tabulate(rows or [("nothing", "", "")], ("contract", *SIDES), disable_numparse=True)
+
+
+def _operators(found: dict[str, Operators]) -> list[str]:
+    lines = []
+    for key, operators in found.items():
+        for how, names in (("needs", operators.added), ("no longer needs", operators.removed)):
+            if names:
+                lines.append(f"{NAMES[key]} {how} {', '.join(names)}")
+    return lines or ["operators: the same"]
+
+
+def _share(found: Share | None) -> str:
+    if found is None:
+        return ""
+    return f"{100 * found.value:.2f} {found.interval.percent:.2f}"
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="edge-vit diff",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("before", type=Path, metavar="A", help="folder of the earlier release")
+    parser.add_argument("after", type=Path, metavar="B", help="folder of the later release")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    given = parser.parse_args(arguments)
+    with exit_on_error():
+        found = diff(given.before, given.after)
+        print(json.dumps(asdict(found), indent=2) if given.json else text(found))
+
+
+if __name__ == "__main__":
+    main()

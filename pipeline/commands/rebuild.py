@@ -1,0 +1,180 @@
+"""Make a release again from what it records, and compare each file byte by byte.
+
+Run from the root of a checkout, in the environment that made it: what is other here than it was
+(code, packages, processor) is listed, and stops it unless --anyway is given. Samples are needed
+only where the files depend on them: where a rewrite, ranges or rounding come from the calibration
+images.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from tabulate import tabulate
+
+from pipeline import paths
+from pipeline.contract.contract import Contract
+from pipeline.contract.files import CONTRACT_FILE, load_contract
+from pipeline.errors import EdgeVitError, InputError, IntegrityError, exit_on_error
+from pipeline.files import read_json, sha256_file, write_text
+from pipeline.params import Params
+from pipeline.release import build
+from pipeline.release.bytewise import difference
+from pipeline.release.folder import LABELS_FILE, labels_text
+from pipeline.release.read import read_release
+
+
+def rebuild(params: Params, inputs: build.Inputs, into: Path) -> dict[str, Path]:
+    """Make the files of a release below ``into``; return each by its name in the release.
+
+    Raises:
+        InputError: checkpoint or samples are not at hand.
+        IntegrityError: they are not those that the release was made from.
+    """
+    from pipeline.stages.export_executorch import export_executorch
+    from pipeline.stages.export_onnx import export_onnx
+    from pipeline.stages.lite import lite
+    from pipeline.stages.optimize import optimize
+    from pipeline.stages.quantize import quantize
+    from pipeline.stages.rewrite import rewrite
+    from pipeline.stages.script import script
+
+    checkpoint, samples = into / paths.CHECKPOINT.name, into / paths.SAMPLES.name
+    contract = _checkpoint(params, inputs.checkpoint, checkpoint)
+    if params.calibrated:
+        _samples(params, inputs.samples, contract, samples)
+    rewritten = into / paths.REWRITTEN.name
+    rewrite(params.rewrite, checkpoint, samples, rewritten)
+    quantize(params.quantize, rewritten, samples, into / paths.QUANTIZED.name)
+    script(into / paths.QUANTIZED.name, into / paths.SCRIPTED.name)
+    optimize(into / paths.SCRIPTED.name, into / paths.OPTIMIZED.name)
+    lite(params.quantize, into / paths.OPTIMIZED.name, into / paths.LITE.name)
+    onnx = (into / paths.ONNX.name, into / paths.ONNX_INT8.name)
+    export_onnx(params.quantize, rewritten, samples, *onnx, params.export_onnx)
+    export_executorch(params.quantize, rewritten, samples, into / paths.EXECUTORCH.name)
+    write_text(into / LABELS_FILE, labels_text(contract))
+    made = [into / LABELS_FILE, checkpoint / CONTRACT_FILE]
+    for path in paths.delivered_files(into).values():
+        made += sorted(path.parent.iterdir())  # with what lies beside it
+    return {path.name: path for path in made}
+
+
+def _checkpoint(params: Params, recorded: build.Checkpoint, into: Path) -> Contract:
+    from pipeline.stages.fetch import fetch
+
+    try:
+        fetch(params, into)
+    except EdgeVitError as error:
+        raise InputError(
+            f"the checkpoint {recorded.source} (SHA-256 {recorded.source_sha256}) is not at "
+            f"hand: {error}; give its path with --checkpoint"
+        ) from None
+    contract = load_contract(into)
+    for key, what in (("source_sha256", "the checkpoint"), ("sha256", "its float32 copy")):
+        found, expected = getattr(contract.checkpoint, key), getattr(recorded, key)
+        if found != expected:
+            raise IntegrityError(
+                f"{what} has SHA-256 {found}, the release was made from {expected}; give the "
+                "right one with --checkpoint"
+            )
+    return contract
+
+
+def _samples(params: Params, recorded: build.SampleSet, contract: Contract, into: Path) -> None:
+    from pipeline.images.samples import CALIBRATION_FILE, SAMPLES_FILE
+    from pipeline.stages.samples import samples
+
+    try:
+        samples(params.samples, contract, into)
+    except EdgeVitError as error:
+        raise InputError(
+            f"the samples are not at hand: {error}; give their path with --samples"
+        ) from None
+    found = {
+        "sha256": read_json(into / SAMPLES_FILE)["sha256"],
+        "calibration_sha256": sha256_file(into / CALIBRATION_FILE),
+    }
+    for key, what in (("sha256", "the samples"), ("calibration_sha256", "the calibration images")):
+        expected = getattr(recorded, key)
+        if found[key] != expected:
+            raise IntegrityError(
+                f"{what} of {params.samples.source} are others: {found[key]}, the release was made "
+                f"with {expected}; give the right ones with --samples"
+            )
+
+
+def located(
+    params: Params, release: Path, scratch: Path, checkpoint: Path | None, samples: Path | None
+) -> Params:
+    """Recorded parameters, with where their inputs are now; links to them are put into ``scratch``.
+
+    A contract has the name of the checkpoint's file in it, so a link gives it the one that it had.
+    """
+    model = params.model
+    if checkpoint is not None:
+        named = scratch / Path(model.checkpoint).name
+        named.symlink_to(checkpoint.resolve())
+        model = model.model_copy(update={"checkpoint": str(named)})
+    if model.labels is not None and model.labels.suffix and not model.labels.is_file():
+        model = model.model_copy(update={"labels": release / LABELS_FILE})
+    chosen = params.samples
+    if samples is not None:
+        chosen = chosen.model_copy(update={"source": samples})
+    return params.model_copy(update={"model": model, "samples": chosen})
+
+
+def compare(release: Path, made: Mapping[str, Path]) -> dict[str, str | None]:
+    """Where each file that was made differs from the release's; None where it does not."""
+    found: dict[str, str | None] = {}
+    for name, path in made.items():
+        published = release / name
+        found[name] = difference(published, path) if published.is_file() else "not in the release"
+    return found
+
+
+def table(found: Mapping[str, str | None]) -> str:
+    rows = [(name, f"DIFFERS: {where}" if where else "identical") for name, where in found.items()]
+    return tabulate(rows, ("file", "rebuilt"), disable_numparse=True)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="edge-vit rebuild", description=__doc__)
+    parser.add_argument("release", type=Path, metavar="DIR", help="folder of a release")
+    parser.add_argument(
+        "--checkpoint", type=Path, metavar="PATH", help="where the checkpoint is now"
+    )
+    parser.add_argument("--samples", type=Path, metavar="PATH", help="where the images are now")
+    parser.add_argument("--anyway", action="store_true", help="whatever is other here")
+    given = parser.parse_args(arguments)
+    with exit_on_error(), tempfile.TemporaryDirectory() as scratch:
+        read_release(given.release)
+        recorded = build.read(given.release)
+        other = build.differences(recorded.published_by, build.surroundings())
+        if other and not given.anyway:
+            lines = "\n  ".join(other)
+            raise InputError(
+                f"this is not what {given.release.name} was made by, so other bytes would prove "
+                f"nothing:\n  {lines}\nmend that, or compare nevertheless with --anyway"
+            )
+        for line in other:
+            print(f"edge-vit: {line}", file=sys.stderr)
+        place = Path(scratch)
+        inputs = (given.checkpoint, given.samples)
+        params = located(recorded.params, given.release, place, *inputs)
+        found = compare(given.release, rebuild(params, recorded.inputs, place / "made"))
+    print(table(found))
+    differ = sum(where is not None for where in found.values())
+    print(
+        f"{given.release}: {differ} of {len(found)} files differ"
+        if differ
+        else f"{given.release}: rebuilt, every file the same bytes"
+    )
+    sys.exit(1 if differ else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""How to feed a file and read its answer: the contract that travels with it."""

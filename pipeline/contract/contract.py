@@ -1,0 +1,135 @@
+"""The contract: how to feed an artefact and how to read its answer.
+
+It travels inside the file it describes (``contract.json`` in a ``.ptl``'s extra files, the
+``edge_vit.contract`` key of ONNX ``metadata_props``) or beside it (``NAME.pte.contract.json``),
+so that an app never guesses at a crop or a colour order. `fetch` writes the first half, with
+``artefact`` null; each exporter adds its own with :func:`for_artefact`.
+
+Laws: ``Contract.from_json(contract.to_json()) == contract``, and equal contracts are equal bytes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.errors import IntegrityError
+
+SCHEMA = 1
+EXTRA_FILE = "contract.json"
+METADATA_KEY = "edge_vit.contract"
+DATA_KEY = "edge_vit.data_sha256"  # of the weights beside an ONNX file that cannot hold them
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preprocessing:
+    """From an RGB image file to the model's input.
+
+    Resize the shorter side to ``resize`` pixels (or, with ``crop_mode`` "squash", both sides),
+    cut ``size`` from the centre, divide by 255, subtract ``mean``, divide by ``std``.
+    """
+
+    size: tuple[int, int]  # height, width in pixels
+    resize: int  # pixels
+    crop_pct: float  # size / resize, as timm states it
+    crop_mode: str  # timm's: "center", "squash" or "border"
+    interpolation: str  # Pillow's filter: "bicubic", "bilinear", ...
+    mean: tuple[float, float, float]  # RGB, of values in 0..1
+    std: tuple[float, float, float]
+    colour_order: str = "RGB"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """The published float weights that everything was made from."""
+
+    name: str
+    architecture: str  # timm's name
+    source: str  # as given: a zoo entry's address, a path's file name, a hub id
+    source_sha256: str  # of the file that was fetched
+    sha256: str  # of the float32 safetensors that `fetch` wrote
+    license: str | None
+    norm_eps: float | None = None  # of layer normalization, where it is not timm's
+
+
+@dataclass(frozen=True, kw_only=True)
+class Artefact:
+    """What is true of one delivered file only."""
+
+    format: str  # "ptl", "onnx", "int8_onnx" or "pte"
+    quantization: str  # "none", or what was quantized and how
+    keep_float: tuple[str, ...]  # names of layers left in float
+    engine: str  # what must run it
+    oldest_runtime: str  # oldest release known to load it
+    operators: tuple[str, ...]  # sorted; what a runtime must have
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contract:
+    """How to feed an artefact and read it. The input is float32 NCHW, the output raw logits."""
+
+    name: str
+    version: str
+    preprocessing: Preprocessing
+    labels: tuple[str, ...]
+    checkpoint: Checkpoint
+    artefact: Artefact | None = None
+    input_name: str = "input"
+    output_name: str = "logits"
+    layout: str = "NCHW"
+    dtype: str = "float32"
+    output: str = "logits"
+    schema: int = SCHEMA
+
+    @property
+    def input_shape(self) -> tuple[int, int, int, int]:
+        """Shape of one image: ``(1, 3, height, width)``."""
+        return (1, 3, *self.preprocessing.size)
+
+    def for_artefact(self, artefact: Artefact) -> Contract:
+        return dataclasses.replace(self, artefact=artefact)
+
+    def file_name(self, scheme: str, suffix: str) -> str:
+        """Name of a delivered file: model, scheme and version, since apps cache by name."""
+        return f"{self.name}-{scheme}-{self.version}{suffix}"
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self) | {"input_shape": list(self.input_shape)}
+
+    def to_json(self) -> str:
+        return json.dumps(self.to_dict(), indent=2, sort_keys=True, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> Contract:
+        """Read a contract.
+
+        Raises:
+            IntegrityError: not a contract, or of a schema that this version does not know.
+        """
+        try:
+            values = json.loads(text)
+            if values.get("schema") != SCHEMA:
+                raise IntegrityError(
+                    f"contract of schema {values.get('schema')}, this edge-vit reads {SCHEMA}; "
+                    "use the version that wrote it"
+                )
+            values.pop("input_shape", None)
+            if not isinstance(values["labels"], list):
+                raise TypeError("labels are no list")
+            return cls(
+                **values
+                | {
+                    "preprocessing": Preprocessing(**_tuples(values["preprocessing"])),
+                    "labels": tuple(values["labels"]),
+                    "checkpoint": Checkpoint(**values["checkpoint"]),
+                    "artefact": values["artefact"] and Artefact(**_tuples(values["artefact"])),
+                }
+            )
+        except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
+            raise IntegrityError(f"not an edge-vit contract: {error!r}") from None
+
+
+def _tuples(values: dict[str, Any]) -> dict[str, Any]:
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}

@@ -1,1 +1,0 @@
-"""Values and decisions: no input or output beyond what is passed in, no torch."""

@@ -1,1 +1,0 @@
-"""The criteria, a module each for what they judge; each yields them from evidence alone."""

@@ -1,0 +1,1 @@
+"""Measurements bound to the bytes and the machine they were taken on."""

@@ -1,0 +1,1 @@
+"""Data sets, preprocessing and the samples that files are measured on."""

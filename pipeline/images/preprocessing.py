@@ -1,0 +1,61 @@
+"""timm's evaluation transform: its geometry, and the normalization that is left."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.contract.contract import Preprocessing
+from pipeline.errors import InputError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+
+Pixels = NDArray[np.uint8]
+
+
+def geometry(preprocessing: Preprocessing) -> Callable[[Image.Image], Pixels]:
+    """Return the part of timm's evaluation transform that moves pixels: RGB image -> [H, W, 3].
+
+    As timm does it, an EXIF orientation is not applied.
+    """
+    from timm.data import create_transform
+
+    transform = create_transform(
+        (3, *preprocessing.size),
+        is_training=False,
+        crop_pct=preprocessing.crop_pct,
+        crop_mode=preprocessing.crop_mode,
+        interpolation=preprocessing.interpolation,
+        mean=preprocessing.mean,
+        std=preprocessing.std,
+    )
+    steps = transform.transforms[:-2]  # all but MaybeToTensor and Normalize
+
+    def apply(image: Image.Image) -> Pixels:
+        image = image.convert("RGB")
+        for step in steps:
+            image = step(image)
+        return np.asarray(image)
+
+    return apply
+
+
+def normalize(images: Pixels, preprocessing: Preprocessing) -> NDArray[np.float32]:
+    """Turn pixels [n, H, W, 3] into model input [n, 3, H, W], C-contiguous float32.
+
+    Bit-equal to torchvision's ``ToTensor`` and ``Normalize``: each of 256 values is divided by
+    255, less the mean, divided by the standard deviation, each step rounded to float32.
+    """
+    if images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8:
+        raise InputError(f"images must be uint8 [n, H, W, 3], got {images.dtype} {images.shape}")
+    unit = np.arange(256, dtype=np.float32) / np.float32(255)
+    out = np.empty((len(images), 3, *images.shape[1:3]), np.float32)
+    for channel, (mean, std) in enumerate(zip(preprocessing.mean, preprocessing.std, strict=True)):
+        table = (unit - np.float32(mean)) / np.float32(std)
+        out[:, channel] = table[images[..., channel]]
+    return out

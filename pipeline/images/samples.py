@@ -1,0 +1,138 @@
+"""Images as models see them: timm's evaluation transform, and the samples it was applied to.
+
+A sample is stored as the uint8 pixels that come out of the transform's geometry (resize and crop);
+:func:`normalize` does the rest with exactly the result of the whole transform.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.contract.contract import Preprocessing
+from pipeline.errors import InputError, IntegrityError, ParamsError
+from pipeline.files import read_json
+from pipeline.images.preprocessing import Pixels, normalize
+
+if TYPE_CHECKING:
+    pass
+
+SCHEMA = 1
+IMAGES_FILE = "images.npy"
+CALIBRATION_FILE = "calibration.npy"
+SAMPLES_FILE = "samples.json"
+
+
+def content_hash(image: Pixels) -> bytes:
+    """Return the SHA-256 of one image's pixels (C order)."""
+    return hashlib.sha256(np.ascontiguousarray(image).data).digest()
+
+
+def samples_sha256(
+    image_hashes: Sequence[bytes], labels: Sequence[int | None], ids: Sequence[str]
+) -> str:
+    """Return the SHA-256 that stands for samples: pixels, labels and ids, in their order."""
+    listing = json.dumps([list(ids), list(labels)], separators=(",", ":"))
+    return hashlib.sha256(b"".join(image_hashes) + listing.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class SampleSet:
+    """Evaluation images, as the ``samples`` stage wrote them."""
+
+    images: Pixels  # [n, H, W, 3], on disk
+    labels: NDArray[np.int64] | None  # [n] indices into the model's labels; None: unlabelled
+    ids: tuple[str, ...]  # [n], unique
+    classes: tuple[str, ...]  # the model's labels
+    sha256: str  # of pixels, labels and ids
+
+    @classmethod
+    def load(cls, folder: Path) -> SampleSet:
+        """Open the samples in ``folder``; pixels are read when they are used.
+
+        Raises:
+            InputError: a file is missing or damaged.
+        """
+        about = read_json(folder / SAMPLES_FILE)
+        images = load_pixels(folder / IMAGES_FILE)
+        try:
+            if about["schema"] != SCHEMA:
+                raise InputError(
+                    f"{folder / SAMPLES_FILE} is of schema {about['schema']}, this edge-vit reads "
+                    f"{SCHEMA}; delete it and run `dvc repro`"
+                )
+            ids, labels = tuple(about["ids"]), about["labels"]
+            classes, sha256 = tuple(about["classes"]), about["sha256"]
+        except (KeyError, TypeError) as error:
+            raise InputError(
+                f"{folder / SAMPLES_FILE} lacks {error}; delete it and run `dvc repro`"
+            ) from None
+        if not len(ids) == len(labels) == len(images):
+            raise InputError(
+                f"{folder}: {len(images)} images, {len(ids)} ids and {len(labels)} labels do not "
+                "belong together; delete the folder and run `dvc repro`"
+            )
+        known = None if None in labels else np.array(labels, np.int64)
+        return cls(images, known, ids, classes, sha256)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def verify(self) -> None:
+        """Read every pixel and hold samples to the hash that was recorded.
+
+        Raises:
+            IntegrityError: pixels, labels or ids were changed.
+        """
+        labels = [None] * len(self) if self.labels is None else self.labels.tolist()
+        actual = samples_sha256([content_hash(image) for image in self.images], labels, self.ids)
+        if actual != self.sha256:
+            raise IntegrityError(
+                f"samples were changed: expected SHA-256 {self.sha256}, got {actual}; "
+                "run `dvc repro --force samples`"
+            )
+
+
+def load_pixels(path: Path) -> Pixels:
+    """Map ``images.npy`` or ``calibration.npy`` into memory: uint8 [n, H, W, 3], read-only.
+
+    Raises:
+        InputError: missing, damaged, or not such an array.
+    """
+    try:
+        array: Pixels = np.load(path, mmap_mode="r")
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing; run `dvc repro` to make it") from None
+    except (ValueError, EOFError, OSError) as error:
+        raise InputError(
+            f"{path} is no array of images ({error}); delete it and run `dvc repro`"
+        ) from None
+    if array.dtype != np.uint8 or array.ndim != 4 or array.shape[3] != 3:
+        raise InputError(f"{path} holds {array.dtype} {array.shape}, not uint8 [n, H, W, 3]")
+    return array
+
+
+def calibration_input(
+    folder: Path, preprocessing: Preprocessing, asking: str = "quantize.scheme: static"
+) -> NDArray[np.float32]:
+    """Return the calibration images in ``folder`` as model input, float32 [n, 3, H, W].
+
+    ``asking`` is the parameter that needs them, for the error.
+
+    Raises:
+        ParamsError: there are none.
+    """
+    images = load_pixels(folder / CALIBRATION_FILE)
+    if not len(images):
+        raise ParamsError(
+            f"params.yaml: {asking} needs calibration images, and there are none; "
+            "raise samples.calibration, or give more images in samples.source"
+        )
+    return normalize(images, preprocessing)

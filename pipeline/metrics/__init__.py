@@ -1,0 +1,1 @@
+"""Distances, intervals and timing: pure functions of numbers."""

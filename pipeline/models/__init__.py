@@ -1,0 +1,1 @@
+"""timm's networks, their efficient form, and rewrites that preserve their function."""

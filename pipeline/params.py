@@ -1,0 +1,216 @@
+"""Everything a user may change, read once from ``params.yaml``. Sections are named as stages."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import Field
+
+from pipeline.schema import HASH_OR_TRUST, KEBAB, VERSION, Count, Fraction, Positive, Section, load
+
+PARAMS_FILE = Path("params.yaml")
+
+Format = Literal["ptl", "onnx", "int8_onnx", "pte"]  # of what is delivered
+Target = Literal["lite_app", "torch_1_13_1", "torch_2_1_2", "arm64", "web", "android", "phone"]
+
+
+class Model(Section):
+    checkpoint: str = Field(min_length=1)
+    architecture: str | None = None
+    sha256: str | None = Field(default=None, pattern=HASH_OR_TRUST)
+    labels: Path | None = None
+    image_size: Annotated[int, Field(ge=16, le=1024)] | None = None
+    crop_pct: Annotated[float, Field(gt=0, le=1)] | None = None
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """What it says of the images, as timm's data configuration has it."""
+        size = self.image_size
+        told = {"input_size": size and (3, size, size), "crop_pct": self.crop_pct}
+        return {key: value for key, value in told.items() if value is not None}
+
+
+class Samples(Section):
+    source: Path
+    limit: Count = 2000
+    calibration: Annotated[int, Field(ge=0)] = 256
+    seed: Annotated[int, Field(ge=0)] = 0
+    bad_images: Literal["stop", "skip"] = "stop"
+
+
+class Reference(Section):
+    noise_samples: Count = 32
+
+
+class Rewrite(Section):
+    """Methods that change weights and not what they compute; null or false is off."""
+
+    fold_norm: bool = False
+    rotate: Annotated[int, Field(ge=0)] | None = None
+    centre: bool = False
+    smooth: Fraction | None = None
+    query_key: Fraction | None = None
+    value: Fraction | None = None
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether a method asks calibration images."""
+        return self.centre or {self.smooth, self.query_key, self.value} != {None}
+
+    @property
+    def any(self) -> bool:
+        return self.fold_norm or self.calibrated
+
+
+class Quantize(Section):
+    scheme: Literal["per_tensor", "per_channel", "static", "static_symmetric"] = "per_channel"
+    rounding: Literal["nearest", "gptq"] = "nearest"
+    keep_float: tuple[str, ...] = ()
+    keep_dynamic: tuple[str, ...] = ()
+    fused_attention: bool = False
+
+    @property
+    def static(self) -> bool:
+        return self.scheme == "static"
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether it asks calibration images."""
+        return self.fixed or self.rounding != "nearest"
+
+    @property
+    def fixed(self) -> bool:
+        """Whether ranges are found beforehand."""
+        return self.scheme in ("static", "static_symmetric")
+
+    @property
+    def elsewhere(self) -> Quantize:
+        """The same for runtimes other than PyTorch Lite, for which static_symmetric is made."""
+        if self.scheme != "static_symmetric":
+            return self
+        return self.model_copy(update={"scheme": "per_channel", "keep_dynamic": ()})
+
+    def words(self, weights: str | None = None) -> str:
+        """What a contract says of a file; ``weights`` where its engine has but one scheme."""
+        if self.fixed:
+            return "static int8, per_channel weights"
+        return f"dynamic int8, {weights or self.scheme} weights"
+
+
+class ExportOnnx(Section):
+    """Of the int8 file of a vision transformer; others have standard operators in any case."""
+
+    operators: Literal["fused", "standard"] = "fused"
+    smooth_hidden: Fraction | None = None
+
+
+class Golden(Section):
+    samples: Annotated[int, Field(ge=0)] = 8
+    photographs: Path = Path("embedded/photos")
+
+
+class Parity(Section):
+    step_samples: Count = 32
+
+
+class Latency(Section):
+    threads: Count = 1
+    warmup: Annotated[int, Field(ge=0)] = 5
+    runs: Annotated[int, Field(ge=10)] = 100
+    min_seconds: Annotated[float, Field(ge=0)] = 10.0
+
+
+class Budget(Section):
+    """Limits of one artefact; a key left out is a criterion not asked for."""
+
+    top1_agreement_min: Fraction | None = None
+    accuracy_drop_max_pp: Annotated[float, Field(gt=0, le=100)] | None = None
+    sqnr_min_db: float | None = None
+    size_ratio_max: Positive | None = None
+    latency_ratio_max: Positive | None = None
+    regression_ratio_max: Positive | None = None
+    memory_ratio_max: Positive | None = None
+    baseline_ratio_max: Positive | None = None
+    device_sqnr_min_db: float | None = None
+    instructions_max_m: Positive | None = None
+    instructions_growth_max: Positive | None = None
+
+
+class Devices(Section):
+    """The targets of `device_tests` whose evidence a channel asks for."""
+
+    candidate: tuple[Target, ...] = ()
+    release: tuple[Target, ...] = ()
+
+
+class Gate(Section):
+    channel: Literal["candidate", "release"] = "candidate"
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+    noise_multiple: Annotated[float, Field(ge=1)] = 10.0
+    weight_error_max_steps: Annotated[float, Field(ge=0.5)] = 0.51
+    published_tolerance_pp: Annotated[float, Field(gt=0, le=100)] | None = 4.0
+    latency_noise: Annotated[float, Field(ge=0, lt=1)] = 0.03
+    devices: Devices = Devices()
+    budgets: dict[Format, Budget]
+
+
+class Baseline(Section):
+    device: str = Field(min_length=1)
+
+
+class Release(Section):
+    version: str = Field(pattern=VERSION)
+    artifact: Annotated[str, Field(pattern=KEBAB)] | None = None
+
+
+class Params(Section):
+    """The whole of ``params.yaml``."""
+
+    model: Model
+    samples: Samples
+    reference: Reference = Reference()
+    rewrite: Rewrite = Rewrite()
+    quantize: Quantize = Quantize()
+    export_onnx: ExportOnnx = ExportOnnx()
+    golden: Golden = Golden()
+    parity: Parity = Parity()
+    latency: Latency = Latency()
+    gate: Gate
+    baseline: Baseline
+    release: Release
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether the files depend on calibration images."""
+        smoothed = self.export_onnx.smooth_hidden is not None
+        return self.rewrite.calibrated or self.quantize.calibrated or smoothed
+
+
+def load_params(path: Path = PARAMS_FILE) -> Params:
+    """Read ``params.yaml``; see :func:`load` for errors."""
+    return load(path, Params)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The two sections of params.yaml that are searched."""
+
+    rewrite: Rewrite
+    quantize: Quantize
+
+    def lines(self) -> str:
+        """What to paste into params.yaml."""
+        sections = {
+            "rewrite": self.rewrite.model_dump(mode="json"),
+            "quantize": self.quantize.model_dump(mode="json"),
+        }
+        return yaml.safe_dump(sections, sort_keys=False).rstrip()
+
+    @classmethod
+    def of(cls, lines: str) -> Recipe:
+        """Read what :meth:`lines` gave."""
+        sections = yaml.safe_load(lines)
+        return cls(Rewrite(**sections["rewrite"]), Quantize(**sections["quantize"]))

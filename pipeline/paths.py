@@ -1,0 +1,82 @@
+"""Where the stages put things, under ``artifacts/``; the same names as in ``dvc.yaml``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.files import sole_file
+
+ARTIFACTS = Path("artifacts")
+BASELINES = Path("baselines")  # recorded elsewhere, and committed
+DEVICES = Path("device_tests/evidence")  # recorded by `make device-test`
+
+CHECKPOINT = ARTIFACTS / "checkpoint"
+SAMPLES = ARTIFACTS / "samples"
+REFERENCE = ARTIFACTS / "reference"
+REWRITTEN = ARTIFACTS / "rewritten"
+QUANTIZED = ARTIFACTS / "quantized"
+SCRIPTED = ARTIFACTS / "scripted"
+OPTIMIZED = ARTIFACTS / "optimized"
+LITE = ARTIFACTS / "lite"
+ONNX = ARTIFACTS / "onnx"
+ONNX_INT8 = ARTIFACTS / "onnx_int8"
+EXECUTORCH = ARTIFACTS / "executorch"
+GOLDEN = ARTIFACTS / "golden"
+PARITY = ARTIFACTS / "parity"
+LATENCY = ARTIFACTS / "latency"
+REPORTS = ARTIFACTS / "reports"
+VERDICT = ARTIFACTS / "verdict"
+RELEASE = ARTIFACTS / "release"
+
+TORCHSCRIPT_FILE = "model.pt"
+CONTRACT_SUFFIX = ".contract.json"  # beside a .pte, which has no room for a contract
+DATA_SUFFIX = ".data"  # beside an .onnx, which has no room for more than 2 GB of weights
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """Folders of evidence that commands write and stages only read."""
+
+    baselines: Path = BASELINES
+    devices: Path = DEVICES
+
+
+DELIVERED = {  # by format: folder and how the file's name ends
+    "ptl": (LITE.name, ".ptl"),
+    "onnx": (ONNX.name, ".onnx"),
+    "int8_onnx": (ONNX_INT8.name, ".int8.onnx"),
+    "pte": (EXECUTORCH.name, ".pte"),
+}
+
+
+def delivered_files(artifacts: Path) -> dict[str, Path]:
+    """The files that a release delivers, by format.
+
+    Raises:
+        InputError: one is missing, or there is more than one of its kind.
+    """
+    return {key: delivered_file(artifacts, key) for key in DELIVERED}
+
+
+def delivered_file(artifacts: Path, key: str) -> Path:
+    """The one of them that has format ``key``; errors as :func:`delivered_files`."""
+    folder, suffix = DELIVERED[key]
+    return sole_file(artifacts / folder, suffix)
+
+
+def data_file(path: Path) -> Path:
+    """Where the weights of an ONNX file are if it is too large for one."""
+    return path.with_name(path.name + DATA_SUFFIX)
+
+
+def companions(path: Path) -> list[Path]:
+    """The files that a delivered file needs beside it."""
+    names = (path.name + suffix for suffix in (CONTRACT_SUFFIX, DATA_SUFFIX))
+    return [beside for name in names if (beside := path.with_name(name)).is_file()]
+
+
+def size_bytes(path: Path) -> int:
+    """Size of a delivered file with all its weights."""
+    data = data_file(path)
+    return path.stat().st_size + (data.stat().st_size if data.is_file() else 0)

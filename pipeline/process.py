@@ -1,0 +1,55 @@
+"""This process: cores, threads, the quantized engine, and how loud libraries are."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+ENGINE = "qnnpack"
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence warnings and log messages below an error, of the calls in the block only.
+
+    TorchScript, eager quantization and the Lite interpreter warn that they are deprecated; we know
+    (docs/adr/0001). Exporters warn about enums and passes of theirs that no user can change.
+    """
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+def cores() -> int:
+    """Number of processor cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute on one thread: how many share a sum decides its last bits, and so a range seen."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def use_qnnpack() -> None:
+    """Force the engine: on another one the same file is packed otherwise and answers otherwise."""
+    import torch
+
+    torch.backends.quantized.engine = ENGINE

@@ -1,0 +1,1 @@
+"""Int8 schemes, activation ranges and GPTQ."""

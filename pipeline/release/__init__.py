@@ -1,0 +1,1 @@
+"""The release folder: judged, built, named once, verified, signed."""

@@ -1,0 +1,264 @@
+"""Two releases beside each other, from what each recorded: answers, time, size, instructions.
+
+Nothing is measured. What was measured on other samples or on another machine is not compared, and
+it is said why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline import paths
+from pipeline.contract.changes import Side
+from pipeline.contract.contract import Artefact, Contract
+from pipeline.contract.files import load_contract, read_contract
+from pipeline.errors import IntegrityError
+from pipeline.evidence.logits import load_logits
+from pipeline.evidence.read import Places, read_evidence
+from pipeline.files import read_json
+from pipeline.metrics import timing
+from pipeline.metrics.distances import sqnr_db
+from pipeline.metrics.intervals import Interval, PairedDrop, paired_drop, wilson
+from pipeline.metrics.measures import SQNR_LIMIT_DB
+from pipeline.release.read import Release, read_release
+from pipeline.verdict.criterion import FORMATS
+from pipeline.verdict.decide import Evidence
+
+FLOAT = "float"
+KEYS = (FLOAT, *FORMATS)
+MACHINE = ("device", "processor", "cores", "flags", "system")  # what makes times comparable
+COUNTED_ON = "arm64"  # the target whose emulator counts instructions
+
+Logits = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A release that is whole, and what it says."""
+
+    release: Release
+    contract: Contract
+    artefacts: dict[str, Artefact]
+    evidence: Evidence
+    labels: NDArray[np.int64] | None  # of the samples
+
+    @classmethod
+    def open(cls, folder: Path) -> Opened:
+        """Read the release in ``folder``.
+
+        Raises:
+            InputError: something is missing or damaged.
+            IntegrityError: it is not what was published.
+        """
+        release, places = read_release(folder), Places.of_release(folder)
+        artefacts = {}
+        for key, path in release.files.items():
+            found = read_contract(path).artefact
+            if found is None:
+                raise IntegrityError(f"{path} does not say what it needs; fetch it again")
+            artefacts[key] = found
+        labels = read_json(places.samples)["labels"]
+        return cls(
+            release,
+            load_contract(folder),
+            artefacts,
+            read_evidence(places),
+            None if None in labels else np.array(labels, np.int64),
+        )
+
+    @property
+    def side(self) -> Side:
+        names = {key: path.name for key, path in self.release.files.items()}
+        return Side(self.contract, names, self.artefacts)
+
+    def logits(self, key: str) -> Logits | None:
+        """Answers to the samples, [n, classes]."""
+        name = "reference" if key == FLOAT else key
+        parity = self.evidence.parity
+        if name not in parity["logits_sha256"]:
+            return None
+        return load_logits(Places.of_release(self.release.folder).logits, parity, [name])[name]
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Right answers of one file before and after, and on the same samples the paired drop."""
+
+    before: Share | None
+    after: Share | None
+    drop: PairedDrop | None
+
+
+@dataclass(frozen=True)
+class Share:
+    """A proportion with its 95% interval (Wilson)."""
+
+    value: float
+    interval: Interval
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How many answers are the same, before and after."""
+
+    on: str  # "samples" or "golden images"
+    count: int
+    same: Share
+    sqnr_db: float  # of after's logits against before's
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one file costs, after as a multiple of before; None where that cannot be said."""
+
+    size_bytes: tuple[int | None, int | None]
+    time_ratio: float | None
+    time_interval: Interval | None  # only where both took turns in one process
+    instructions_m: tuple[float | None, float | None]
+    note: str  # why there is no time
+
+
+def accuracy(before: Opened, after: Opened, key: str) -> Accuracy:
+    drop = None
+    if _same_samples(before, after) and before.labels is not None:
+        one, other = before.logits(key), after.logits(key)
+        if one is not None and other is not None and _finite(one, other):
+            a, b = one.argmax(1) == before.labels, other.argmax(1) == before.labels
+            counts = ((a & b), (a & ~b), (~a & b), (~a & ~b))
+            drop = paired_drop(*(int(part.sum()) for part in counts))
+    return Accuracy(_right(before, key), _right(after, key), drop)
+
+
+def _right(of: Opened, key: str) -> Share | None:
+    parity = of.evidence.parity
+    if key == FLOAT:
+        found = parity["reference_accuracy"]
+        return found and _share(found["right"], found["count"])
+    measured = parity["artefacts"].get(key)
+    if not measured or not measured["finite"] or not measured["accuracy"]:
+        return None
+    pairs = measured["accuracy"]
+    return _share(pairs["both"] + pairs["only_edge"], measured["count"])
+
+
+def agreement(before: Opened, after: Opened, key: str) -> Agreement | str:
+    """How alike both answer; words where that cannot be said."""
+    order = _order(before.contract.labels, after.contract.labels)
+    if order is None:
+        return "other labels"
+    if _same_samples(before, after):
+        on, one, other = "samples", before.logits(key), after.logits(key)
+    else:
+        on, one, other = "golden images", *_golden(before, after, key)
+    if one is None or other is None or not len(one):
+        return "not measured on the same pictures"
+    if not _finite(one, other):
+        return "NaN or infinity"
+    other = other[:, order]
+    equal = int((one.argmax(1) == other.argmax(1)).sum())
+    distance = float(np.clip(sqnr_db(one, other), -SQNR_LIMIT_DB, SQNR_LIMIT_DB))
+    return Agreement(on, len(one), _share(equal, len(one)), distance)
+
+
+def _order(before: tuple[str, ...], after: tuple[str, ...]) -> list[int] | None:
+    """Where each class of ``before`` is in ``after``; None unless both have the same classes."""
+    if before == after:
+        return list(range(len(before)))
+    if sorted(before) != sorted(after) or len(set(before)) != len(before):
+        return None
+    return [after.index(label) for label in before]
+
+
+def _golden(before: Opened, after: Opened, key: str) -> tuple[Logits | None, Logits | None]:
+    """Answers to the golden pictures that both have."""
+    from pipeline.metrics.logits import logits_array
+
+    sides = []
+    for of in (before, after):
+        golden = of.evidence.devices.golden
+        if golden is None or key not in golden["artefacts"]:
+            return None, None
+        rows = golden["artefacts"][key]["logits"]
+        hashes = [image["sha256"] for image in golden["images"]]
+        sides.append(dict(zip(hashes, rows, strict=True)))
+    shared = [sha256 for sha256 in sides[0] if sha256 in sides[1]]
+    one, other = (logits_array([side[sha256] for sha256 in shared]) for side in sides)
+    return one, other
+
+
+def cost(before: Opened, after: Opened, key: str) -> Cost:
+    ratio, interval, note = _time(before, after, key)
+    return Cost(
+        size_bytes=(_size(before, key), _size(after, key)),
+        time_ratio=ratio,
+        time_interval=interval,
+        instructions_m=(_instructions(before, key), _instructions(after, key)),
+        note=note,
+    )
+
+
+def _time(before: Opened, after: Opened, key: str) -> tuple[float | None, Interval | None, str]:
+    one, other = (of.release.sha256.get(key) for of in (before, after))
+    if one is not None and one == other:
+        return 1.0, None, "the same bytes"
+    if (pair := _turns(before, after, key)) is not None:
+        found = timing.bootstrap_ratio(*pair)
+        return found.median, found.interval, "took turns"
+    if (pair := _turns(after, before, key)) is not None:
+        found = timing.bootstrap_ratio(pair[1], pair[0])
+        return found.median, found.interval, "took turns"
+    sides = [of.evidence.latency for of in (before, after)]
+    times = [side["artefacts"].get(key) for side in sides]
+    if not all(times):
+        return None, None, "not timed"
+    machines = [[side["machine"][name] for name in MACHINE] for side in sides]
+    if machines[0] != machines[1] or sides[0]["threads"] != sides[1]["threads"]:
+        return None, None, "timed on other machines"
+    earlier, later = (timing.median(found["runs_ms"]) for found in times)
+    return later / earlier, None, "timed apart"
+
+
+def _turns(before: Opened, after: Opened, key: str) -> tuple[list[float], list[float]] | None:
+    """Times of ``after`` and of ``before`` in one process, which the later release measured."""
+    latency = after.evidence.latency
+    previous = (latency["previous"] or {"artefacts": {}})["artefacts"].get(key)
+    if previous is None or key not in latency["artefacts"]:
+        return None
+    if previous["sha256"] != before.release.sha256.get(key):
+        return None
+    return latency["artefacts"][key]["runs_ms"], previous["runs_ms"]
+
+
+def _size(of: Opened, key: str) -> int | None:
+    path = of.release.files.get(key)
+    return paths.size_bytes(path) if path else None
+
+
+def _instructions(of: Opened, key: str) -> float | None:
+    """Millions that one inference retires on ARM64, of these very bytes."""
+    found: Mapping[str, Any] = of.evidence.devices.targets.get(COUNTED_ON, {"cells": []})
+    for cell in found["cells"]:
+        same = cell["format"] == key and cell["sha256"] == of.release.sha256.get(key)
+        if same and cell["cost"]["instructions"]:
+            return float(median(cell["cost"]["instructions"])) / 1e6
+    return None
+
+
+def _same_samples(before: Opened, after: Opened) -> bool:
+    one, other = (of.evidence.parity["samples"]["sha256"] for of in (before, after))
+    return bool(one == other)
+
+
+def _finite(*logits: Logits) -> bool:
+    return all(bool(np.isfinite(rows).all()) for rows in logits)
+
+
+def _share(part: int, whole: int) -> Share:
+    return Share(part / whole, wilson(part, whole))

@@ -1,0 +1,132 @@
+"""What is in a release folder, and how it gets its name: once, and never replaced."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import importlib.metadata
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from pipeline import paths
+from pipeline.contract.contract import Contract
+from pipeline.contract.files import CONTRACT_FILE
+from pipeline.errors import IntegrityError
+from pipeline.evidence import baselines
+from pipeline.evidence.golden import Golden
+from pipeline.evidence.read import Places
+from pipeline.files import open_up, read_json, write_json, write_text
+from pipeline.params import Params
+from pipeline.release import build
+from pipeline.release.documents.write import documents
+from pipeline.release.manifest import SUMS_FILE, difference, format_sums
+from pipeline.release.read import hashes
+from pipeline.report import text
+from pipeline.verdict.decide import Evidence, Verdict
+
+LABELS_FILE = "labels.txt"
+VERDICT_FILE = "verdict.json"
+TEXT_FILE = "verdict.md"
+PARAMS_FILE = "params.json"  # what the gate judged by
+
+
+def fill(
+    folder: Path,
+    run: Places,
+    artifacts: Path,
+    contract: Contract,
+    verdict: Verdict,
+    evidence: Evidence,
+    params: Params,
+) -> None:
+    """Write everything that a release has; the same inputs give the same bytes."""
+    folder.mkdir()
+    for path in paths.delivered_files(artifacts).values():
+        shutil.copyfile(path, folder / path.name)
+        for beside in paths.companions(path):
+            shutil.copyfile(beside, folder / beside.name)
+    shutil.copytree(Golden.load(run.golden).folder, folder / "golden")
+    write_text(folder / CONTRACT_FILE, dataclasses.replace(contract, artefact=None).to_json())
+    write_text(folder / LABELS_FILE, labels_text(contract))
+    _fill_evidence(Places.of_release(folder), run, evidence)
+    write_json(folder / PARAMS_FILE, _judged_by(params))
+    write_json(folder / VERDICT_FILE, verdict.to_dict())
+    write_text(folder / TEXT_FILE, text.markdown(verdict, evidence, params.gate))
+    build.record(folder, params, contract, artifacts)
+    documents(folder, contract, verdict, evidence, params)
+    write_text(folder / SUMS_FILE, format_sums(hashes(folder)))
+
+
+def labels_text(contract: Contract) -> str:
+    return "".join(f"{label}\n" for label in contract.labels)
+
+
+def _fill_evidence(to: Places, run: Places, evidence: Evidence) -> None:
+    """Keep what deciding again needs: evidence, logits, labels, records of other machines."""
+    to.parity.parent.mkdir()
+    for name in ("parity", "latency", "logits"):
+        shutil.copyfile(getattr(run, name), getattr(to, name))
+    samples = read_json(run.samples)
+    write_json(to.samples, {key: samples[key] for key in ("sha256", "labels")})
+    for target, found in evidence.devices.targets.items():
+        write_json(to.recorded.devices / f"{target}.json", found)
+    for path in {b.path for b in evidence.baselines}:
+        (to.recorded.baselines / path).mkdir(parents=True)
+        for name in (baselines.RECORD_FILE, baselines.LOGITS_FILE):
+            shutil.copyfile(
+                run.recorded.baselines / path / name, to.recorded.baselines / path / name
+            )
+
+
+def without_refused(evidence: Evidence) -> Evidence:
+    """The evidence that a release is decided on: records that do not belong to it stay behind.
+
+    They never count; the verdict only names them.
+    """
+    used = tuple(b for b in evidence.baselines if b.refusal is None)
+    return dataclasses.replace(evidence, baselines=used)
+
+
+def made_by() -> str:
+    """The version of this edge-vit."""
+    return importlib.metadata.version("edge-vit")
+
+
+def _judged_by(params: Params) -> dict[str, Any]:
+    return {
+        "edge_vit": made_by(),
+        "gate": params.gate.model_dump(mode="json"),
+        "baseline": params.baseline.model_dump(mode="json"),
+    }
+
+
+def place(new: Path, release: Path) -> bool:
+    """Give a finished folder its name; return False if the very same release has it already.
+
+    A signature that the published one has got meanwhile is no difference.
+
+    Raises:
+        IntegrityError: something else has the name; it is left as it is.
+    """
+    open_up(new)
+    try:
+        # Of two at once only one can succeed: a folder that has files is never replaced.
+        os.rename(new, release)
+        return True
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+            raise
+    if not release.is_dir():
+        raise IntegrityError(f"{release} is no folder; move it away and publish again")
+    found = difference(hashes(release), hashes(new))
+    if found:
+        lines = "\n  ".join(found.lines())
+        raise IntegrityError(
+            f"{release} was published before, with other bytes than would be published now:\n"
+            f"  {lines}\n"
+            "a release is never replaced: raise release.version in params.yaml, or, if nobody "
+            f"has it yet, delete {release}"
+        )
+    return False

@@ -1,0 +1,268 @@
+"""Is a release what was published? Everything that can be known without the runtimes.
+
+The list of hashes shows accidents. What it lists is then held to what the files say of each other:
+the contract inside each file, the golden answers, the evidence with the logits it rests on, and the
+verdict, which is decided again. Somebody who changes all of them alike is found by the signature
+only. Every problem is reported, not only the first. What is read may come from anywhere, so sizes
+are bounded and nothing is unpickled.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.contract.contract import DATA_KEY, Contract
+from pipeline.contract.files import CONTRACT_FILE, load_contract, read_contract
+from pipeline.contract.onnx_metadata import metadata
+from pipeline.errors import EdgeVitError, InputError, IntegrityError, shown
+from pipeline.evidence.golden import GOLDEN_FILE, Golden
+from pipeline.evidence.read import Places, measure_again, read_evidence
+from pipeline.evidence.seal import check_seal
+from pipeline.files import read_bytes, read_json, sha256_file
+from pipeline.params import Baseline, Gate
+from pipeline.paths import data_file
+from pipeline.release import signatures
+from pipeline.release.folder import (
+    LABELS_FILE,
+    PARAMS_FILE,
+    TEXT_FILE,
+    VERDICT_FILE,
+    labels_text,
+    made_by,
+)
+from pipeline.release.manifest import SUMS_FILE
+from pipeline.release.read import ENDINGS, check_sums, model_files
+from pipeline.report import text as report
+from pipeline.schema import Section
+from pipeline.verdict.criteria.files import Files
+from pipeline.verdict.decide import Evidence, Verdict, decide
+
+MAX_ROUNDS = 30_000  # of timing: the bootstrap of a ratio takes 32 kB for each
+TOLERANCE = 1e-9  # relative, between numbers that two machines computed from the same evidence
+# What damaged content makes of code that expects edge-vit's.
+DAMAGE = (
+    *(KeyError, TypeError, ValueError, AttributeError, ArithmeticError, IndexError),
+    *(OSError, RecursionError, MemoryError),
+)
+
+
+class JudgedBy(Section):
+    """``params.json``: what the gate judged by."""
+
+    edge_vit: str
+    gate: Gate
+    baseline: Baseline
+
+
+@dataclass(frozen=True)
+class Examined:
+    """What was found of a release."""
+
+    problems: list[str]  # each names its file; empty: it is what was published
+    facts: list[str]  # what was checked and holds
+
+
+def verify(folder: Path, public_key: Path | None = None) -> list[str]:
+    """Return every problem of the release in ``folder``; empty: it is what was published.
+
+    With ``public_key`` an unsigned release is a problem, too.
+
+    Raises:
+        InputError: ``folder`` is none, or the key cannot be used.
+    """
+    return examine(folder, public_key).problems
+
+
+def require_whole(folder: Path) -> None:
+    """Stop where `verify` finds a problem.
+
+    Raises:
+        InputError: ``folder`` is none.
+        IntegrityError: lists every problem.
+    """
+    if problems := verify(folder):
+        listed = "\n  ".join(problems)
+        raise IntegrityError(f"{folder} is not what was published:\n  {listed}")
+
+
+def examine(folder: Path, public_key: Path | None = None) -> Examined:
+    """As `verify`, with what was found to hold."""
+    if not folder.is_dir():
+        raise InputError(f"{folder} is no folder; give the folder of a release")
+    found = Examined([], [])
+    checked = check_sums(folder)
+    checks = {
+        f"every file is as listed in {SUMS_FILE}, none is missing or added": checked.problems,
+        f"each model file carries the contract of {CONTRACT_FILE}": _contracts(folder),
+        "the golden images, tensors and answers are the sealed ones": _golden(folder),
+        "the evidence is sealed, and its numbers follow from its logits": _evidence(folder),
+        f"the verdict of {VERDICT_FILE} follows from the evidence, and lets it out": _verdict(
+            folder, checked.sha256
+        ),
+    }
+    for claim, check in checks.items():
+        problems = list(_guarded(claim, check, folder))
+        found.problems.extend(problems)
+        found.facts.extend([] if problems else [claim])
+    if public_key is not None:
+        problems = signatures.check(folder, public_key)
+        found.problems.extend(problems)
+        found.facts.extend([] if problems else [f"signed by {public_key}"])
+    return Examined(list(dict.fromkeys(found.problems)), found.facts)
+
+
+def _guarded(claim: str, problems: Iterable[str], folder: Path) -> Iterator[str]:
+    """The problems that a check finds, and the one that ends it."""
+    try:
+        yield from (_below(problem, folder) for problem in problems)
+    except EdgeVitError as error:
+        # What follows the semicolon tells whoever makes releases what to run.
+        yield _below(str(error).split("; ")[0], folder)
+    except DAMAGE as error:
+        # Nothing that edge-vit wrote: which file it is, the sums or the seals say.
+        yield f"cannot be checked: {claim} ({shown(repr(error), 200)})"
+
+
+def _below(text: str, folder: Path) -> str:
+    return text.replace(f"{folder}/", "")
+
+
+def _contracts(folder: Path) -> Iterator[str]:
+    contract = load_contract(folder)
+    if read_bytes(folder / LABELS_FILE) != labels_text(contract).encode():
+        yield f"{LABELS_FILE} has other labels than {CONTRACT_FILE}"
+    for key, ending in ENDINGS.items():
+        found = model_files(folder).get(key, [])
+        if len(found) != 1:
+            names = ", ".join(path.name for path in found) or "none"
+            yield f"one *{ending} is expected, found {names}"
+        for path in found:
+            yield from _guarded(path.name, _contract(path, key, contract), folder)
+
+
+def _contract(path: Path, key: str, contract: Contract) -> Iterator[str]:
+    inside = read_contract(path)
+    wanted = contract.to_dict()
+    for name, value in dataclasses.replace(inside, artefact=None).to_dict().items():
+        if value != wanted[name]:
+            yield (
+                f"{path.name} carries another contract than {CONTRACT_FILE}: {name} is "
+                f"{shown(value)}, expected {shown(wanted[name])}"
+            )
+    if inside.artefact is None or inside.artefact.format != key:
+        made = inside.artefact and inside.artefact.format
+        yield f"{path.name} carries the contract of format {shown(made)}, expected {key}"
+    yield from _weights_beside(path)
+    if not (path.name.startswith(f"{contract.name}-") and f"-{contract.version}." in path.name):
+        yield f"{path.name} does not have the name and version of {CONTRACT_FILE}"
+
+
+def _weights_beside(path: Path) -> Iterator[str]:
+    """Hold what lies beside an ONNX file that is too large for one to the hash inside it."""
+    data = data_file(path)
+    wanted = metadata(path, DATA_KEY, 64) if path.suffix == ".onnx" else None
+    if wanted is None and data.is_file():
+        yield f"{data.name} is no part of {path.name}"
+    elif wanted is not None and sha256_file(data) != wanted.decode():
+        yield f"{data.name} does not have the SHA-256 that {path.name} says"
+
+
+def _golden(folder: Path) -> Iterator[str]:
+    golden = Golden.load(folder / "golden")
+    known = {*golden.images, golden.inputs_file, golden.folder / GOLDEN_FILE}
+    for path in sorted(golden.folder.rglob("*")):
+        if path.is_file() and path not in known:
+            yield f"{path} is no part of the golden set"
+
+
+def _evidence(folder: Path) -> Iterator[str]:
+    places = Places.of_release(folder)
+    sealed = {places.parity: "parity", places.latency: "latency"}
+    for path, kind in sealed.items():
+        yield from _guarded(str(path), _seal(path, kind), folder)
+    parity = check_seal(read_json(places.parity), "parity", str(places.parity))
+    yield from measure_again(places, parity)
+
+
+def _seal(path: Path, kind: str) -> Iterator[str]:
+    check_seal(read_json(path), kind, str(path))
+    yield from ()
+
+
+def _verdict(folder: Path, sha256: Mapping[str, str]) -> Iterator[str]:
+    evidence, judged_by, verdict = _decide_again(folder, sha256)
+    problems = list(_differences(read_json(folder / VERDICT_FILE), verdict))
+    if not verdict.passed:
+        problems.append(f"{report.headline(verdict)}: {'; '.join(report.refusals(verdict))}")
+    text = report.markdown(verdict, evidence, judged_by.gate)
+    if read_bytes(folder / TEXT_FILE) != text.encode():
+        problems.append(f"{TEXT_FILE} is not what the evidence gives")
+    yield from problems
+    if problems and judged_by.edge_vit != made_by():
+        yield (
+            f"{PARAMS_FILE}: edge-vit {shown(judged_by.edge_vit)} made this release, and this is "
+            f"{made_by()}, which may decide or word it otherwise: verify it with that version"
+        )
+
+
+def _decide_again(folder: Path, sha256: Mapping[str, str]) -> tuple[Evidence, JudgedBy, Verdict]:
+    """Judge the evidence of the release for the bytes that are there."""
+    places = Places.of_release(folder)
+    path = folder / PARAMS_FILE
+    try:
+        judged_by = JudgedBy.model_validate_json(read_bytes(path), strict=True)
+    except ValueError as error:
+        raise IntegrityError(f"{path} is not what edge-vit writes ({shown(error, 200)})") from None
+    delivered = Files(
+        artefacts={k: sha256.get(f[0].name, "") for k, f in model_files(folder).items()},
+        checkpoint=load_contract(folder).checkpoint.sha256,
+        samples=read_json(places.samples)["sha256"],
+    )
+    evidence = read_evidence(places)
+    _require_few_rounds(evidence, places)
+    verdict = decide(judged_by.gate, judged_by.baseline.device, delivered, evidence)
+    return evidence, judged_by, verdict
+
+
+def _require_few_rounds(evidence: Evidence, places: Places) -> None:
+    before = evidence.latency.get("previous") or {"artefacts": {}}
+    timed = [*evidence.latency["artefacts"].values(), *before["artefacts"].values()]
+    rounds = max((len(found["runs_ms"]) for found in timed), default=0)
+    if rounds > MAX_ROUNDS:
+        raise IntegrityError(f"{places.latency} has {rounds} rounds, more than {MAX_ROUNDS}")
+
+
+def _differences(recorded: Any, verdict: Verdict) -> Iterator[str]:
+    again = json.loads(json.dumps(verdict.to_dict()))
+    criteria, decided = recorded.pop("criteria"), again.pop("criteria")
+    for key in sorted(recorded.keys() | again.keys()):
+        if not _same(recorded.get(key), again.get(key)):
+            yield _other(key, recorded.get(key), again.get(key))
+    if len(criteria) != len(decided):
+        yield _other("the number of criteria", len(criteria), len(decided))
+    for one, other in zip(criteria, decided, strict=False):
+        for key in sorted(one.keys() | other.keys()):
+            if not _same(one.get(key), other.get(key)):
+                of = f"{key} of {other['subject']}: {other['name']}"
+                yield _other(of, one.get(key), other.get(key))
+
+
+def _other(what: str, recorded: object, again: object) -> str:
+    return f"{VERDICT_FILE}: {what} is {shown(recorded)}, deciding again gives {shown(again)}"
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether two JSON values are equal, numbers up to what two machines may compute otherwise."""
+    if isinstance(one, float) and isinstance(other, float):
+        return math.isclose(one, other, rel_tol=TOLERANCE)
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_same(one[k], other[k]) for k in one)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_same, one, other))
+    return type(one) is type(other) and bool(one == other)

@@ -1,0 +1,75 @@
+"""The matrix of files and the runtimes that devices run: loads, runs, agrees, costs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from statistics import median
+from typing import Any
+
+from tabulate import tabulate
+
+from pipeline.metrics.measures import SQNR_LIMIT_DB
+from pipeline.params import Gate
+from pipeline.verdict.criteria.devices import Devices, agreement, agrees
+from pipeline.verdict.criterion import NAMES
+
+HEADER = (
+    *("file", "runtime", "on", "loads", "runs", "agrees"),
+    *("top-1 as here", "SQNR dB", "of float", "p50 ms", "peak MB", "M instructions"),
+)
+NONE = "-"
+
+
+def rows(devices: Devices, gate: Gate) -> list[tuple[str, ...]]:
+    """A row for each file on each runtime that was run, in the order of :data:`HEADER`.
+
+    SQNR is against the golden answers of the same file, ``of float`` against float's.
+    """
+    golden = devices.golden
+    if golden is None:
+        return []
+    return [
+        _row(cell, golden, gate)
+        for found in devices.targets.values()
+        if found["golden"] == golden["seal"]
+        for cell in found["cells"]
+    ]
+
+
+def lines(devices: Devices, gate: Gate, style: str = "simple") -> list[str]:
+    """The matrix as lines of text, none where nothing was run; ``style`` is one of tabulate's."""
+    found = rows(devices, gate)
+    if not found:
+        return []
+    return [*tabulate(found, HEADER, tablefmt=style, disable_numparse=True).splitlines(), ""]
+
+
+def _row(cell: Mapping[str, Any], golden: Mapping[str, Any], gate: Gate) -> tuple[str, ...]:
+    near = agreement(golden, cell)
+    cost = cell["cost"]
+    answers = [NONE] * 3
+    if near is not None:
+        answers = [
+            f"{near.top1_equal} of {near.count}",
+            _decibels(near.sqnr_db),
+            _decibels(near.float_sqnr_db),
+        ]
+    return (
+        NAMES[cell["format"]],
+        cell["runtime"],
+        cell["machine"],
+        *(_word(cell[key]) for key in ("loads", "runs")),
+        _word(agrees(gate, golden, cell)),
+        *answers,
+        f"{median(cost['runs_ms']):.1f}" if cost["runs_ms"] else NONE,
+        f"{cost['peak_memory_mb']:.0f}" if cost["peak_memory_mb"] else NONE,
+        f"{median(cost['instructions']) / 1e6:.1f}" if cost["instructions"] else NONE,
+    )
+
+
+def _decibels(value: float) -> str:
+    return f"{value:.1f}" if value < SQNR_LIMIT_DB else "equal"
+
+
+def _word(yes: bool) -> str:
+    return "yes" if yes else "NO"

@@ -1,0 +1,155 @@
+"""Set the report page: one HTML file that needs no script and loads nothing from elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.contract.contract import Contract
+from pipeline.images.samples import SampleSet
+from pipeline.metrics import intervals
+from pipeline.params import Params
+from pipeline.report import charts, device_matrix, flips, tables
+from pipeline.report import text as report
+from pipeline.verdict.criterion import FAIL, FORMATS, NAMES, PASS, UNDECIDED
+from pipeline.verdict.decide import Evidence, Verdict
+
+TEMPLATE = "report.html.jinja"
+MARKS = {PASS: "✓", FAIL: "✕", UNDECIDED: "?"}
+
+Logits = NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Findings:
+    """Everything that the page shows."""
+
+    params: Params
+    contract: Contract
+    verdict: Verdict
+    evidence: Evidence
+    judged: int  # variants that were judged on these samples so far
+    logits: Mapping[str, Logits]  # "reference" and each measured file, [n, classes]
+    samples: SampleSet | None  # None: those at hand are not the measured ones
+
+
+def page(findings: Findings) -> str:
+    """Return the page as HTML; equal findings give equal text."""
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    source = resources.files(__package__).joinpath(TEMPLATE).read_text(encoding="utf-8")
+    return environment.from_string(source).render(_context(findings)) + "\n"
+
+
+def _context(findings: Findings) -> dict[str, Any]:
+    params, verdict, evidence = findings.params, findings.verdict, findings.evidence
+    parity, latency, confidence = evidence.parity, evidence.latency, params.gate.confidence
+    finite: dict[str, flips.Logits] = {
+        key: findings.logits[key]
+        for key in FORMATS
+        if (measured := parity["artefacts"].get(key)) and measured["count"] and measured["finite"]
+    }
+    timed = latency["artefacts"]
+    runs = {key: timed[key]["runs_ms"] for key in charts.SERIES if key in timed}
+    samples, reference = findings.samples, findings.logits["reference"]
+    labels = None if samples is None else samples.labels
+    rows = []
+    if samples is not None and labels is not None and finite:
+        rows = flips.by_class(reference, finite, labels, samples.classes)
+    return {
+        "contract": findings.contract,
+        "verdict": verdict,
+        "counts": {outcome: verdict.count(outcome) for outcome in (PASS, FAIL, UNDECIDED)},
+        "marks": MARKS,
+        "names": NAMES,
+        "refusals": tables.in_the_way(verdict),
+        "confidence": confidence,
+        "parity": parity,
+        "latency": latency,
+        "answers": tables.answers(parity, confidence),
+        "answers_header": tables.ANSWERS,
+        "times": tables.times(latency, confidence),
+        "times_header": tables.TIMES,
+        "quantile_confidence": tables.QUANTILE_CONFIDENCE,
+        "criteria": tables.criteria(verdict),
+        "matrix": device_matrix.rows(evidence.devices, params.gate),
+        "matrix_header": device_matrix.HEADER,
+        "sight": [*tables.sight(parity, params.gate), *report.sight(parity, params.gate)],
+        "wear": report.wear(parity, params.gate, findings.judged),
+        "judged": findings.judged,
+        "scatters": {key: charts.scatter(key, reference, logits) for key, logits in finite.items()},
+        "not_drawn": [NAMES[key] for key in FORMATS if key not in finite],
+        "samples": samples,
+        "labelled": labels is not None,
+        "finite": list(finite),
+        "class_rows": rows[: flips.CLASSES_MAX],
+        "class_total": len(rows),
+        "largest_net": max((abs(c.net) for row in rows for c in row.changes.values()), default=0),
+        "latency_charts": [charts.distributions(runs), charts.rounds(runs)],
+        "pareto_charts": _pareto(parity, runs, confidence),
+        "galleries": [
+            flips.gallery(key, reference, logits, samples, parity["noise_floor"]["max_abs"])
+            for key, logits in finite.items()
+        ]
+        if samples is not None
+        else [],
+        "baselines": report.baselines(evidence),
+        "reference_device": params.baseline.device,
+        "provenance": tables.provenance(parity, latency),
+        "machines": _machines(parity, latency),
+        "params": _yaml(params),
+        "light": charts.LIGHT,
+        "dark": charts.DARK,
+    }
+
+
+def _pareto(
+    parity: Mapping[str, Any], runs: Mapping[str, list[float]], confidence: float
+) -> list[charts.Chart]:
+    agreement = {
+        key: (measured["top1_equal"], measured["count"])
+        for key in FORMATS
+        if (measured := parity["artefacts"].get(key)) and measured["count"] and measured["finite"]
+    }
+    sizes: dict[str, float] = {
+        key: parity["artefacts"][key]["size_bytes"] / 1e6 for key in agreement
+    }
+    medians = {key: float(np.median(values)) for key, values in runs.items()}
+
+    def places(costs: Mapping[str, float], of_float: float) -> dict[str, charts.Place]:
+        found = {charts.FLOAT: charts.Place(of_float, 1.0, None)}
+        for key, (equal, count) in agreement.items():
+            if key in costs:
+                interval = intervals.wilson(equal, count, confidence)
+                found[key] = charts.Place(costs[key], equal / count, interval)
+        return found
+
+    return [
+        charts.pareto(places(sizes, parity["float_size_bytes"] / 1e6), "MB", "size"),
+        charts.pareto(places(medians, medians[charts.FLOAT]), "ms", "median time"),
+    ]
+
+
+def _machines(
+    parity: Mapping[str, Any], latency: Mapping[str, Any]
+) -> dict[str, list[tuple[str, str]]]:
+    """Both evidences' machines, told apart only where they differ."""
+    answers, times = tables.machine(parity), tables.machine(latency)
+    if answers == times:
+        return {"Answers and times were taken on": answers}
+    return {"Answers were taken on": answers, "Times were taken on": times}
+
+
+def _yaml(params: Params) -> str:
+    import yaml
+
+    text: str = yaml.safe_dump(params.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    return text

@@ -1,1 +1,0 @@
-"""The report page: tables, charts and pictures, from values alone."""

@@ -1,0 +1,160 @@
+"""Stage ``export_onnx``: the float model and an int8 copy, as single ONNX files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline import paths
+from pipeline.contract.contract import Contract
+from pipeline.contract.files import MODEL_FILE
+from pipeline.errors import exit_on_error
+from pipeline.export.onnx_file import (
+    MAX_FILE_BYTES,
+    _export,
+    _kept_nodes,
+    _move_weights,
+    _save,
+    _weights_bytes,
+)
+from pipeline.files import atomic
+from pipeline.images.samples import calibration_input
+from pipeline.params import ExportOnnx, Quantize, load_params
+from pipeline.process import one_thread, quiet
+
+if TYPE_CHECKING:
+    import onnx
+    from torch import nn
+
+QUANTIZED_OPERATORS = ["MatMul", "Gemm"]
+PLAIN = ExportOnnx(operators="standard")  # with which int8 starts from the float file
+
+
+def export_onnx(
+    params: Quantize,
+    checkpoint: Path,
+    samples: Path,
+    float_out: Path,
+    int8_out: Path,
+    own: ExportOnnx,
+) -> None:
+    """Write folder ``float_out`` with the float file and ``int8_out`` with the int8 one.
+
+    Both take a batch of any size, are checked by onnx and carry the contract in their metadata.
+    Weights that are too large for one file lie beside it, in ``NAME.onnx.data``.
+    Folder ``samples`` has the calibration images of scheme ``static``, of rounding ``gptq`` and of
+    ``smooth_hidden``.
+    """
+    import onnx
+
+    from pipeline.export.onnx_quantize import quantize as quantize_static
+    from pipeline.models import efficient
+    from pipeline.models.tracing import plain
+    from pipeline.quantization.load import load_model
+
+    params = params.elsewhere
+    network, contract = load_model(checkpoint / MODEL_FILE, fused_attention=False)
+    network = efficient.lean(plain(network))
+    model = _export(network, contract)
+    float_name = contract.file_name("float", ".onnx")
+    with atomic(float_out) as new:
+        new.mkdir()
+        _save(model, contract, "onnx", "none", (), new / float_name)
+
+    if not efficient.attends(network):
+        own = PLAIN
+    own_graph = not params.static and (own != PLAIN or params.rounding != "nearest")
+    int8_name = contract.file_name(params.scheme, ".int8.onnx")
+    with quiet(), atomic(int8_out) as new:
+        new.mkdir()
+        source, target = float_out / float_name, new / int8_name
+        if own_graph:
+            source, model = _prepared(network, contract, params, own, samples, target)
+        kept = _kept_nodes(model, params.keep_float)
+        if params.static:
+            images = calibration_input(samples, contract.preprocessing)
+            quantize_static(source, target, kept, images)
+        else:
+            _quantize_dynamic(source, target, kept, params)
+        if own_graph:
+            source.unlink()
+            paths.data_file(source).unlink(missing_ok=True)
+        quantized = onnx.load(target)
+        _save(quantized, contract, "int8_onnx", params.words(), params.keep_float, target)
+
+
+def _quantize_dynamic(source: Path, target: Path, kept: list[str], params: Quantize) -> None:
+    import onnx
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    quantize_dynamic(
+        source,
+        target,
+        per_channel=params.scheme == "per_channel",
+        weight_type=QuantType.QInt8,
+        op_types_to_quantize=QUANTIZED_OPERATORS,
+        nodes_to_exclude=kept,
+        # Of values behind operators of ONNX Runtime's own, whose types onnx does not infer.
+        extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT},
+    )
+
+
+def _prepared(
+    network: nn.Module,
+    contract: Contract,
+    params: Quantize,
+    own: ExportOnnx,
+    samples: Path,
+    target: Path,
+) -> tuple[Path, onnx.ModelProto]:
+    """The float model as dynamic int8 is to have it, in a file beside ``target``: its weights
+    rounded already, hidden channels smoothed, in ONNX Runtime's own operators."""
+    import onnx
+
+    from pipeline.export.onnx_operators import DOMAIN, fused
+
+    fuses = own.operators == "fused"
+    _smooth_and_round(network, contract, params, own, samples)
+    if fuses:
+        network = fused(network, contract.preprocessing, params.keep_float)
+    model = _export(network, contract)
+    if fuses and all(known.domain != DOMAIN for known in model.opset_import):
+        model.opset_import.append(onnx.helper.make_opsetid(DOMAIN, 1))
+    source = target.with_suffix(".float")
+    if _weights_bytes(model) > MAX_FILE_BYTES:
+        _move_weights(model, paths.data_file(source))
+    onnx.save(model, source)
+    return source, model
+
+
+def _smooth_and_round(
+    network: nn.Module, contract: Contract, params: Quantize, own: ExportOnnx, samples: Path
+) -> None:
+    from pipeline.models.efficient import PATCHES
+    from pipeline.models.hooks import split
+    from pipeline.quantization import gptq
+
+    rounds = params.rounding == "gptq"
+    if not rounds and own.smooth_hidden is None:
+        return
+    # The fused patch embedding has steps of its own, of pixels.
+    kept = (*params.keep_float, *([PATCHES] if own.operators == "fused" else []))
+    asking = "quantize.rounding: gptq" if rounds else "export_onnx.smooth_hidden"
+    images = calibration_input(samples, contract.preprocessing, asking)
+    with one_thread():
+        seen = gptq.watch(network, gptq.linears(network, kept), split(images))
+        if own.smooth_hidden is not None:
+            gptq.divide_hidden(network, seen, own.smooth_hidden)
+        if rounds:
+            gptq.round_weights(network, seen, per_channel=params.scheme == "per_channel")
+
+
+def main() -> None:
+    with exit_on_error():
+        params = load_params()
+        outs = paths.ONNX, paths.ONNX_INT8
+        export_onnx(params.quantize, paths.REWRITTEN, paths.SAMPLES, *outs, params.export_onnx)
+
+
+if __name__ == "__main__":
+    main()

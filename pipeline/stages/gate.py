@@ -1,0 +1,53 @@
+"""Stage ``gate``: read the evidence, write the verdict, and fail when the channel refuses.
+
+No torch, no measuring: the same evidence gives the same verdict on every machine, in less than a
+second. The verdict is written before the exit status says no, so that it can be read.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from pipeline import paths
+from pipeline.errors import exit_on_error
+from pipeline.evidence import sample_reuse
+from pipeline.files import atomic, write_json, write_text
+from pipeline.params import Params, load_params
+from pipeline.paths import Recorded
+from pipeline.release.judge import judge, load_evidence, require
+from pipeline.report import text
+from pipeline.verdict.decide import Verdict
+
+
+def gate(params: Params, artifacts: Path, recorded: Recorded, out: Path) -> Verdict:
+    """Write folder ``out`` with the verdict as JSON, Markdown and JUnit XML, and return it."""
+    evidence = load_evidence(artifacts, recorded)
+    verdict = judge(params, artifacts, evidence)
+    judged = sample_reuse.record(artifacts / sample_reuse.LEDGER_FILE, evidence.parity)
+    with atomic(out) as new:
+        new.mkdir()
+        write_json(new / "verdict.json", verdict.to_dict())
+        write_text(new / "verdict.md", text.markdown(verdict, evidence, params.gate, judged))
+        write_text(new / "junit.xml", text.junit(verdict))
+    return verdict
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="edge-vit gate", description=__doc__)
+    parser.add_argument(
+        "--channel", choices=("candidate", "release"), help="instead of gate.channel of params.yaml"
+    )
+    channel = parser.parse_args(arguments).channel
+    with exit_on_error():
+        params = load_params()
+        if channel:
+            changed = params.gate.model_copy(update={"channel": channel})
+            params = params.model_copy(update={"gate": changed})
+        verdict = gate(params, paths.ARTIFACTS, Recorded(), paths.VERDICT)
+        print(text.criteria_table(verdict))
+        require(verdict)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,141 @@
+"""Stage ``golden``: images, the tensors they become and the answers they lead to, for any device.
+
+Whoever ports the preprocessing or tries another runtime holds it to these: the first of the samples
+and photographs of many sizes, as files; the model's input for each; the logits of float and of
+every delivered file. `device_tests` runs them, and they are part of the release.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import ExifTags, Image
+
+from pipeline import paths
+from pipeline.contract.contract import Contract
+from pipeline.contract.files import MODEL_FILE, load_contract
+from pipeline.errors import InputError, exit_on_error
+from pipeline.evidence.golden import FLOAT, GOLDEN_FILE, IMAGES, INPUTS_FILE
+from pipeline.evidence.machine import fingerprint
+from pipeline.evidence.seal import SCHEMA, seal
+from pipeline.files import atomic, read_json, sha256_file, write_json
+from pipeline.images.preprocessing import Pixels, geometry, normalize
+from pipeline.images.sources import Candidate, find_candidates, image_files
+from pipeline.metrics.logits import json_logits
+from pipeline.params import Params, load_params
+from pipeline.runtimes import FloatArray, load
+
+# What every decoder reads alike: no palette, no alpha, no profile, no orientation to apply.
+PLAIN_FORMATS = {"JPEG": ".jpg", "PNG": ".png"}
+PLAIN_MODES = ("RGB", "L")
+ORIENTATION = ExifTags.Base.Orientation
+
+
+def golden(params: Params, artifacts: Path, out: Path) -> None:
+    """Write folder ``out``: ``golden.json``, ``images/`` and ``inputs.f32``.
+
+    ``inputs.f32`` is little-endian float32 [n, 3, H, W], the images in the order of the JSON.
+
+    Raises:
+        InputError: a photograph or a delivered file cannot be read.
+    """
+    contract = load_contract(artifacts / "checkpoint")
+    chosen = _first_samples(params, artifacts, contract) + image_files(params.golden.photographs)
+    apply = geometry(contract.preprocessing)
+    with atomic(out) as new:
+        (new / IMAGES).mkdir(parents=True)
+        images, pixels = [], []
+        for number, candidate in enumerate(chosen):
+            about, seen = _keep(candidate, new, number, apply)
+            images.append(about)
+            pixels.append(seen)
+        inputs = normalize(np.stack(pixels), contract.preprocessing)
+        inputs.astype("<f4", copy=False).tofile(new / INPUTS_FILE)
+        files = {
+            FLOAT: artifacts / "checkpoint" / MODEL_FILE,
+            **paths.delivered_files(artifacts),
+        }
+        content = {
+            "kind": "golden",
+            "schema": SCHEMA,
+            "inputs": {
+                "file": INPUTS_FILE,
+                "sha256": sha256_file(new / INPUTS_FILE),
+                "dtype": "little-endian float32",
+                "shape": list(inputs.shape),
+            },
+            "images": images,
+            "artefacts": {key: _answers(path, inputs) for key, path in files.items()},
+            "machine": fingerprint(),
+        }
+        write_json(new / GOLDEN_FILE, seal(content))
+    print(f"golden: {len(images)} images, answers of {len(files)} files", file=sys.stderr)
+
+
+def _first_samples(params: Params, artifacts: Path, contract: Contract) -> list[Candidate]:
+    ids = read_json(artifacts / "samples" / "samples.json")["ids"][: params.golden.samples]
+    found = {c.id: c for c in find_candidates(params.samples.source, contract)}
+    lost = [name for name in ids if name not in found]
+    if lost:
+        raise InputError(f"{params.samples.source} lacks {lost[0]}; run `dvc repro samples`")
+    return [found[name] for name in ids]
+
+
+def _keep(
+    candidate: Candidate, folder: Path, number: int, apply: Callable[[Image.Image], Pixels]
+) -> tuple[dict[str, object], Pixels]:
+    """Put an image into ``folder``; return what is to be known of it, and its geometry's pixels."""
+    try:
+        image = candidate.open()
+        suffix = _plain_suffix(candidate.path) if candidate.path else None
+    except Exception as error:  # Pillow's decoders raise anything on broken files
+        raise InputError(f"{candidate.path or candidate.id} is no image ({error})") from None
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "_", Path(candidate.id).with_suffix("").as_posix())
+    path = folder / IMAGES / f"{number:02}-{stem}{suffix or '.png'}"
+    if suffix and candidate.path:
+        shutil.copyfile(candidate.path, path)
+    else:
+        image.save(path)
+    about: dict[str, object] = {
+        "id": candidate.id,
+        "file": f"{IMAGES}/{path.name}",
+        "sha256": sha256_file(path),
+        "width": image.width,
+        "height": image.height,
+        "label": candidate.label,
+    }
+    return about, apply(image)
+
+
+def _plain_suffix(path: Path) -> str | None:
+    """The ending of a file that every decoder reads alike; None if it must be written anew."""
+    with Image.open(path) as image:
+        turned = image.getexif().get(ORIENTATION, 1) != 1
+        if turned or image.mode not in PLAIN_MODES or "icc_profile" in image.info:
+            return None
+        return PLAIN_FORMATS.get(image.format or "")
+
+
+def _answers(path: Path, inputs: FloatArray) -> dict[str, object]:
+    """Run one image at a time, as an app does: dynamic quantization sees a whole batch's range."""
+    runtime = load(path, threads=1)
+    rows = [runtime.logits(inputs[i : i + 1]) for i in range(len(inputs))]
+    return {
+        "file": path.name,
+        "sha256": sha256_file(path),
+        "logits": json_logits(np.concatenate(rows)),
+    }
+
+
+def main() -> None:
+    with exit_on_error():
+        golden(load_params(), paths.ARTIFACTS, paths.GOLDEN)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,159 @@
+"""Stage ``latency``: how long each file takes for one image on this machine, beside float.
+
+All files are loaded in one process and take turns on the same real image (GELU's time depends on
+its input), so that what disturbs the machine disturbs all of them, and ratios hold where
+milliseconds do not. Files of the last release take their turns, too. Load time and first inference,
+which repacks weights, are kept apart; memory is measured in a process for each file.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from pipeline import paths
+from pipeline.contract.files import load_contract
+from pipeline.errors import IntegrityError, exit_on_error
+from pipeline.evidence.machine import fingerprint
+from pipeline.evidence.seal import SCHEMA, seal
+from pipeline.files import atomic, sha256_file, write_json, write_text
+from pipeline.images.preprocessing import normalize
+from pipeline.images.samples import SampleSet
+from pipeline.metrics import timing
+from pipeline.params import Latency, load_params
+from pipeline.release.read import Release, last_release
+from pipeline.runtimes import FloatArray, Runtime, footprint, load
+from pipeline.runtimes.interleave import interleave, time_ms
+
+EVIDENCE_FILE = "evidence.json"
+METRICS_FILE = "metrics.json"
+PLOT_FILE = "latency.csv"
+FLOAT = "float"
+PREVIOUS = "previous "  # before the format, where a file of the last release is meant
+CONFIDENCE = 0.99  # of each side of a percentile's bounds
+QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
+
+Measured = dict[str, dict[str, Any]]
+
+
+def latency(params: Latency, artifacts: Path, out: Path) -> None:
+    """Time the files below ``artifacts`` and the float model, and write folder ``out``.
+
+    Raises:
+        IntegrityError: a file changed while it was timed, or the last release is not whole.
+        InputError: a file cannot be loaded or run.
+    """
+    files = {
+        FLOAT: artifacts / "checkpoint" / "model.safetensors",
+        **paths.delivered_files(artifacts),
+    }
+    hashes = {key: sha256_file(path) for key, path in files.items()}
+    contract = load_contract(artifacts / "checkpoint")
+    before = last_release(artifacts / "release", contract.name, contract.version)
+    older = _changed(before, hashes)
+    samples = SampleSet.load(artifacts / "samples")
+
+    print("latency: memory of each file in a process of its own", flush=True)
+    memory = footprint.measure(files, artifacts / "samples", params.threads)
+    measured, runs = _time_all(params, files | older, samples)
+    if {key: sha256_file(path) for key, path in files.items()} != hashes:
+        raise IntegrityError("a file was replaced while it was timed; run `dvc repro latency`")
+    evidence = {
+        "kind": "latency",
+        "schema": SCHEMA,
+        "samples_sha256": samples.sha256,
+        "threads": params.threads,
+        "warmup": params.warmup,
+        "artefacts": {
+            key: {"sha256": hashes[key]} | measured[key] | asdict(memory[key]) for key in files
+        },
+        "previous": _previous(before, older, measured),
+        "machine": fingerprint(),
+    }
+    with atomic(out) as new:
+        new.mkdir()
+        write_json(new / EVIDENCE_FILE, seal(evidence))
+        write_json(new / METRICS_FILE, {key: _quantiles(runs[key]) for key in files})
+        columns = [runs[key] for key in files]
+        lines = [
+            f"{i}," + ",".join(map(str, row)) for i, row in enumerate(zip(*columns, strict=True))
+        ]
+        write_text(new / PLOT_FILE, "\n".join([",".join(["run", *files]), *lines]) + "\n")
+
+
+def _changed(before: Release | None, hashes: dict[str, str]) -> dict[str, Path]:
+    """The files of the last release that are other bytes than those to be timed."""
+    return {
+        PREVIOUS + key: path
+        for key, path in (before.files.items() if before else ())
+        if before and before.sha256[key] != hashes.get(key)
+    }
+
+
+def _previous(
+    before: Release | None, older: dict[str, Path], measured: Measured
+) -> dict[str, Any] | None:
+    if before is None:
+        return None
+    artefacts = {
+        key: {"sha256": before.sha256[key]} | measured[PREVIOUS + key]
+        for key in before.files
+        if PREVIOUS + key in older
+    }
+    return {"release": before.folder.name, "artefacts": artefacts}
+
+
+def _time_all(
+    params: Latency, files: dict[str, Path], samples: SampleSet
+) -> tuple[Measured, dict[str, list[float]]]:
+    """Load everything and let it take turns; return what is known of each file, and its times."""
+    runtimes: dict[str, Runtime] = {}
+    measured: Measured = {}
+    for key, path in files.items():
+        started = time.perf_counter()
+        runtimes[key] = load(path, threads=params.threads)
+        elapsed_ms = (time.perf_counter() - started) * 1e3
+        measured[key] = {"file": path.name, "load_ms": elapsed_ms}
+    first = _image(samples, runtimes[FLOAT], 0)
+    for key, runtime in runtimes.items():
+        measured[key]["first_ms"] = time_ms(runtime, first)
+    runs = interleave(
+        runtimes,
+        lambda number: _image(samples, runtimes[FLOAT], number + 1),
+        warmup=params.warmup,
+        runs=params.runs,
+        min_seconds=params.min_seconds,
+        name="latency",
+    )
+    for key in files:
+        measured[key]["runs_ms"] = runs[key]
+    return measured, runs
+
+
+def _image(samples: SampleSet, runtime: Runtime, number: int) -> FloatArray:
+    chosen = number % len(samples)
+    return normalize(samples.images[chosen : chosen + 1], runtime.contract.preprocessing)
+
+
+def _quantiles(runs: list[float]) -> dict[str, float]:
+    """Each percentile that the number of runs can bound, in milliseconds."""
+    bounds = {
+        name: timing.quantile_bounds(runs, quantile, CONFIDENCE)
+        for name, quantile in QUANTILES.items()
+    }
+    return {
+        f"{name}_ms": round(bound.estimate, 3)
+        for name, bound in bounds.items()
+        if bound.high is not None
+    }
+
+
+def main() -> None:
+    with exit_on_error():
+        latency(load_params().latency, paths.ARTIFACTS, paths.LATENCY)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,40 @@
+"""Stage ``optimize``: `optimize_for_mobile`, which fuses and prepacks for phones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pipeline import paths
+from pipeline.errors import InputError, exit_on_error
+
+
+def optimize(scripted: Path, out: Path) -> None:
+    """Optimize the TorchScript file of folder ``scripted`` and write folder ``out``.
+
+    Raises:
+        InputError: this PyTorch is built without XNNPACK, as 2.13 and later are.
+    """
+    import torch
+    from torch.utils.mobile_optimizer import optimize_for_mobile
+
+    from pipeline.export import torchscript
+    from pipeline.process import quiet
+
+    if not torch._C._is_xnnpack_enabled():
+        raise InputError(
+            f"torch {torch.__version__} is built without XNNPACK, which optimize_for_mobile "
+            "needs; install torch 2.12.1, the last that has it (`make repro` does)"
+        )
+    model, contract = torchscript.load(scripted / torchscript.FILE)
+    with quiet():
+        optimized = optimize_for_mobile(model)
+    torchscript.save(optimized, contract, out)
+
+
+def main() -> None:
+    with exit_on_error():
+        optimize(paths.SCRIPTED, paths.OPTIMIZED)
+
+
+if __name__ == "__main__":
+    main()

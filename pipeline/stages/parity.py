@@ -1,0 +1,243 @@
+"""Stage ``parity``: run every file on every sample and write down how far it is from float.
+
+Always succeeds when it could measure; deciding is the gate's. Images go one at a time, as an app
+sends them: dynamic quantization sees the range of a whole batch, so a batch would flatter it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline import paths
+from pipeline.checkpoints.zoo import load_zoo
+from pipeline.contract.files import load_contract
+from pipeline.errors import IntegrityError, exit_on_error
+from pipeline.evidence.logits import LOGITS_FILE, Logits
+from pipeline.evidence.machine import fingerprint
+from pipeline.evidence.seal import SCHEMA, seal
+from pipeline.files import atomic, read_json, sha256_file, write_json, write_text
+from pipeline.images.samples import SampleSet
+from pipeline.metrics.logits import logits_sha256
+from pipeline.metrics.measures import against_float, between_steps, weight_error_steps
+from pipeline.params import Parity, load_params
+from pipeline.runtimes.parallel import Run, run_all
+
+EVIDENCE_FILE = "evidence.json"
+METRICS_FILE = "metrics.json"
+PLOT_FILE = "confusion.csv"
+
+
+def parity(params: Parity, artifacts: Path, out: Path) -> None:
+    """Measure the files below ``artifacts`` and write folder ``out``.
+
+    Raises:
+        IntegrityError: reference and samples, or reference and checkpoint, do not belong together.
+    """
+    samples = SampleSet.load(artifacts / "samples")
+    reference, about = _load_reference(artifacts, samples)
+    steps = min(params.step_samples, len(samples))
+    whole = paths.delivered_files(artifacts)
+    partial = {
+        "rewritten": artifacts / "rewritten" / "model.safetensors",
+        "quantized": artifacts / "quantized" / "model.safetensors",
+        "scripted": artifacts / "scripted" / paths.TORCHSCRIPT_FILE,
+        "optimized": artifacts / "optimized" / paths.TORCHSCRIPT_FILE,
+    }
+    hashes = {key: sha256_file(path) for key, path in (whole | partial).items()}
+    runs = [Run(key, path, len(samples)) for key, path in whole.items()]
+    runs += [Run(key, path, steps) for key, path in partial.items()]
+    runs += [Run("quantized_nudged", partial["quantized"], steps, nudged=True)]
+    logits = run_all(runs, artifacts / "samples", "parity")
+    for key, path in (whole | partial).items():
+        if sha256_file(path) != hashes[key]:
+            raise IntegrityError(f"{path} was replaced while it was measured; run `dvc repro`")
+
+    floor = about["noise_floor"]["max_abs"]
+    everything = {"reference": reference} | logits
+    evidence = {
+        "kind": "parity",
+        "schema": SCHEMA,
+        "checkpoint_sha256": about["checkpoint_sha256"],
+        "samples": {
+            "sha256": samples.sha256,
+            "count": len(samples),
+            "labelled": samples.labels is not None,
+            "classes": len(samples.classes),
+        },
+        "noise_floor": about["noise_floor"],
+        "published": _published(artifacts),
+        "reference_accuracy": _right(reference, samples.labels),
+        "artefacts": {
+            key: {
+                "file": path.name,
+                "sha256": hashes[key],
+                "size_bytes": paths.size_bytes(path),
+                **against_float(reference, logits[key], samples.labels, floor),
+            }
+            for key, path in whole.items()
+        },
+        "float_size_bytes": (artifacts / "checkpoint" / "model.safetensors").stat().st_size,
+        "steps": _steps(logits, reference, hashes, steps),
+        "weights": _weights(artifacts),
+        "logits_sha256": {key: logits_sha256(rows) for key, rows in everything.items()},
+        "machine": fingerprint(),
+    }
+    with atomic(out) as new:
+        new.mkdir()
+        np.savez_compressed(new / LOGITS_FILE, allow_pickle=False, **everything)
+        write_json(new / EVIDENCE_FILE, seal(evidence))
+        write_json(new / METRICS_FILE, _metrics(evidence))
+        write_text(new / PLOT_FILE, _confusion(logits["ptl"], samples))
+
+
+def _load_reference(artifacts: Path, samples: SampleSet) -> tuple[Logits, dict[str, Any]]:
+    about = read_json(artifacts / "reference" / "reference.json")
+    logits: Logits = np.load(artifacts / "reference" / "logits.npy")
+    if about["samples_sha256"] != samples.sha256:
+        raise IntegrityError("the reference was taken on other samples; run `dvc repro reference`")
+    checkpoint = sha256_file(artifacts / "checkpoint" / "model.safetensors")
+    if about["checkpoint_sha256"] != checkpoint:
+        raise IntegrityError(
+            f"the reference belongs to checkpoint {about['checkpoint_sha256']}, there is "
+            f"{checkpoint}; run `dvc repro reference`"
+        )
+    return logits, about
+
+
+def _steps(
+    logits: dict[str, Logits], reference: Logits, hashes: dict[str, str], count: int
+) -> dict[str, Any]:
+    """Each step against the step before, and the noise floor that it may not leave."""
+    quantized = logits["quantized"]
+    nudged = between_steps(quantized, logits["quantized_nudged"])
+    chain = {"script": "scripted", "optimize": "optimized", "lite": "ptl"}
+    befores = {"script": "quantized", "optimize": "scripted", "lite": "optimized"}
+    steps = {
+        step: {
+            "before": befores[step],
+            "after": after,
+            "before_sha256": hashes[befores[step]],
+            "after_sha256": hashes[after],
+            "noise": nudged,
+            **between_steps(logits[befores[step]], logits[after][:count]),
+        }
+        for step, after in chain.items()
+    }
+    return steps | {
+        "rewrite": {
+            "before": "reference",
+            "after": "rewritten",
+            "after_sha256": hashes["rewritten"],
+            **between_steps(reference[:count], logits["rewritten"]),
+        },
+        "export_onnx": {
+            "before": "reference",
+            "after": "onnx",
+            "after_sha256": hashes["onnx"],
+            **between_steps(reference, logits["onnx"]),
+        },
+    }
+
+
+def _weights(artifacts: Path) -> dict[str, Any]:
+    """The int8 weights against the float ones: the worst layer, in quantization steps."""
+    from safetensors.numpy import load_file
+
+    from pipeline.quantization.load import float_arrays
+
+    rewritten = artifacts / "rewritten" / "model.safetensors"
+    quantized = artifacts / "quantized" / "model.safetensors"
+    floats = {key: value.numpy() for key, value in float_arrays(rewritten, quantized).items()}
+    arrays = load_file(quantized)
+    scales = {
+        key.removesuffix(".scale"): value for key, value in arrays.items() if key.endswith(".scale")
+    }
+    errors = {
+        name: weight_error_steps(
+            _times_columns(floats[f"{name}.weight"], arrays.get(f"{name}.columns")),
+            arrays[f"{name}.weight"],
+            scale,
+        )
+        for name, scale in scales.items()
+    }
+    changed = [
+        key
+        for key in sorted(floats)
+        if f"{key.removesuffix('weight')}scale" not in arrays
+        and not (key in arrays and np.array_equal(floats[key], arrays[key]))
+    ]
+    worst = max(errors, key=lambda name: errors[name], default=None)
+    return {
+        "layers": len(errors),
+        "worst_layer": worst,
+        "worst_error_steps": round(errors[worst], 6) if worst else 0.0,
+        "changed_floats": changed,
+    }
+
+
+def _times_columns(
+    weight: NDArray[np.float32], columns: NDArray[np.float32] | None
+) -> NDArray[np.float32]:
+    """The weights [out, ...] that were quantized, where inputs are divided by ``columns``."""
+    return weight if columns is None else weight * columns.reshape(weight.shape[1:])
+
+
+def _right(logits: Logits, labels: NDArray[np.int64] | None) -> dict[str, int] | None:
+    if labels is None:
+        return None
+    return {"right": int((logits.argmax(1) == labels).sum()), "count": len(labels)}
+
+
+def _published(artifacts: Path) -> dict[str, Any] | None:
+    """The accuracy that was published of this checkpoint; None if none was, or at another size."""
+    from pipeline.models.build import pretrained_cfg
+
+    contract = load_contract(artifacts / "checkpoint")
+    entry = load_zoo().entry_of(contract.checkpoint.source_sha256)
+    if entry is None or entry.published is None:
+        return None
+    usual = entry.input_size or pretrained_cfg(entry.architecture)["input_size"]
+    same_size = tuple(usual[1:]) == contract.preprocessing.size
+    return entry.published.model_dump() if same_size else None
+
+
+def _metrics(evidence: dict[str, Any]) -> dict[str, Any]:
+    """The few numbers that `dvc metrics show` and `dvc exp show` put into columns."""
+    count = evidence["samples"]["count"]
+    shown: dict[str, Any] = {}
+    for key, measured in evidence["artefacts"].items():
+        shown[key] = {"size_mb": round(measured["size_bytes"] / 1e6, 3)}
+        if measured["finite"]:
+            shown[key] |= {
+                "top1_agreement": measured["top1_equal"] / count,
+                "sqnr_db": measured["sqnr_db"],
+            }
+            if measured["accuracy"]:
+                right = measured["accuracy"]["both"] + measured["accuracy"]["only_edge"]
+                shown[key]["top1_accuracy"] = right / count
+    if evidence["reference_accuracy"]:
+        shown["float"] = {"top1_accuracy": evidence["reference_accuracy"]["right"] / count}
+    return shown
+
+
+def _confusion(logits: Logits, samples: SampleSet) -> str:
+    """The ``.ptl``'s answers beside the labels, as CSV for `dvc plots`; empty without labels."""
+    lines = ["actual,predicted"]
+    if samples.labels is not None:
+        names = [label.replace(",", " ") for label in samples.classes]
+        answers = zip(samples.labels, logits.argmax(1), strict=True)
+        lines += [f"{names[actual]},{names[predicted]}" for actual, predicted in answers]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    with exit_on_error():
+        parity(load_params().parity, paths.ARTIFACTS, paths.PARITY)
+
+
+if __name__ == "__main__":
+    main()

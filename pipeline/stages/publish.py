@@ -1,0 +1,57 @@
+"""Stage ``publish``: let the files out, after deciding again.
+
+A failed gate can be walked past (`dvc repro --ignore-errors`, `-s publish`) and a verdict edited by
+hand, so nothing here trusts either: the files are hashed, what parity says is computed again from
+the logits it rests on, and the criteria are judged anew. The release folder is built aside and
+moved into place in one step, once: a release is never replaced (docs/adr/0021).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pipeline import paths
+from pipeline.contract.files import load_contract
+from pipeline.errors import IntegrityError, exit_on_error
+from pipeline.evidence.read import Places, read_evidence, require_measured
+from pipeline.files import beside
+from pipeline.params import Params, load_params
+from pipeline.paths import Recorded
+from pipeline.release.folder import fill, place, without_refused
+from pipeline.release.judge import judge, require
+
+
+def publish(params: Params, artifacts: Path, recorded: Recorded, out: Path) -> Path:
+    """Write the release folder below ``out``, unless the same is there already, and return it.
+
+    Raises:
+        IntegrityError: evidence and logits disagree, or evidence was changed; the files are of
+            another version; or this version was published before with other bytes.
+        GateError: the channel's rule is not met.
+    """
+    run = Places.of_run(artifacts, recorded)
+    evidence = without_refused(read_evidence(run))
+    require_measured(run, evidence.parity)
+    verdict = judge(params, artifacts, evidence)
+    require(verdict)
+    contract = load_contract(artifacts / "checkpoint")
+    if contract.version != params.release.version:
+        raise IntegrityError(
+            f"the files are of version {contract.version}, release.version is "
+            f"{params.release.version} in params.yaml; run `dvc repro` to make them again"
+        )
+    release = out / f"{contract.name}-{params.release.version}"
+    with beside(release) as new:
+        fill(new, run, artifacts, contract, verdict, evidence, params)
+        is_new = place(new, release)
+    print(f"published {release}" if is_new else f"{release} was published before, the very same")
+    return release
+
+
+def main() -> None:
+    with exit_on_error():
+        publish(load_params(), paths.ARTIFACTS, Recorded(), paths.RELEASE)
+
+
+if __name__ == "__main__":
+    main()

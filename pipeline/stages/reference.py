@@ -1,0 +1,70 @@
+"""Stage ``reference``: float32 logits of the checkpoint on the samples, and their noise floor.
+
+Equally correct float runs differ in their last bits: other batch sizes and thread counts sum in
+another order, float64 rounds later. The noise floor is how far they differ on these weights and
+these images; whatever claims to change nothing is held to it, instead of to a tolerance that
+somebody once guessed.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from pipeline import paths
+from pipeline.errors import exit_on_error
+from pipeline.evidence.machine import fingerprint
+from pipeline.files import atomic, sha256_file, write_json
+from pipeline.images.samples import SampleSet
+from pipeline.metrics.logits import logits_sha256
+from pipeline.params import Reference, load_params
+from pipeline.runtimes.parallel import Run, run_all
+
+LOGITS_FILE = "logits.npy"
+REFERENCE_FILE = "reference.json"
+
+
+def reference(params: Reference, checkpoint: Path, samples: Path, out: Path) -> None:
+    """Write folder ``out``: ``logits.npy`` float32 [n, classes] and ``reference.json``."""
+    weights = checkpoint / "model.safetensors"
+    images = SampleSet.load(samples)
+    probe = min(params.noise_samples, len(images))
+    others = [
+        Run("batch of 8", weights, probe, batch=8),
+        Run("batch of 32, two threads", weights, probe, batch=32, threads=2),
+        Run("float64", weights, probe, float64=True),
+    ]
+    runs = [Run("reference", weights, len(images)), *others]
+    logits = run_all(runs, samples, "reference")
+    expected = logits["reference"]
+    differences = {
+        run.key: float(np.abs(logits[run.key] - expected[:probe]).max()) for run in others
+    }
+    with atomic(out) as new:
+        new.mkdir()
+        np.save(new / LOGITS_FILE, expected)
+        write_json(
+            new / REFERENCE_FILE,
+            {
+                "schema": 1,
+                "checkpoint_sha256": sha256_file(weights),
+                "samples_sha256": images.sha256,
+                "logits_sha256": logits_sha256(expected),
+                "noise_floor": {
+                    "max_abs": max(differences.values()),
+                    "count": probe,
+                    "runs": differences,
+                },
+                "machine": fingerprint(),
+            },
+        )
+
+
+def main() -> None:
+    with exit_on_error():
+        reference(load_params().reference, paths.CHECKPOINT, paths.SAMPLES, paths.REFERENCE)
+
+
+if __name__ == "__main__":
+    main()

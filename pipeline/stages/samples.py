@@ -1,0 +1,271 @@
+"""Stage ``samples``: the images that everything is measured on, and others to calibrate with.
+
+They come from the embedded set or from a folder: one folder a class (named as the model's label or
+its WordNet id), or flat and unlabelled. All candidates are put into one seeded order that takes
+the classes in turn; the first ``limit`` readable ones are evaluated, the next ``calibration`` ones
+with other pixels are for calibration. Where images are short, evaluation comes first.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+import warnings
+from collections import defaultdict
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from itertools import zip_longest
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+import numpy as np
+
+from pipeline import paths
+from pipeline.contract.contract import Contract
+from pipeline.contract.files import load_contract
+from pipeline.errors import InputError, exit_on_error
+from pipeline.files import atomic, read_json, write_json
+from pipeline.images.preprocessing import Pixels, geometry
+from pipeline.images.samples import (
+    CALIBRATION_FILE,
+    IMAGES_FILE,
+    SAMPLES_FILE,
+    SCHEMA,
+    content_hash,
+    load_pixels,
+    samples_sha256,
+)
+from pipeline.images.sources import Candidate, find_candidates
+from pipeline.params import Samples, load_params
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+READ_AHEAD = 64  # images decoded at a time, to bound memory
+
+
+@dataclass
+class _Taken:
+    """What was taken from the stream of candidates so far, and what was not."""
+
+    chosen: list[Candidate] = field(default_factory=list)
+    hashes: list[bytes] = field(default_factory=list)
+    duplicates: list[str] = field(default_factory=list)
+
+
+def samples(params: Samples, contract: Contract, out: Path, apart_from: Path | None = None) -> None:
+    """Write folder ``out``: ``images.npy``, ``calibration.npy`` and ``samples.json``.
+
+    No image of folder ``apart_from``, of evaluation or calibration, is taken again: neither its
+    id nor its pixels.
+
+    The arrays are uint8 [n, H, W, 3], as :func:`pipeline.images.preprocessing.geometry` makes them.
+
+    Raises:
+        InputError: no usable image, a file that is not one (unless ``bad_images`` is skip), or
+            classes that are not the model's.
+    """
+    candidates = in_turn(find_candidates(params.source, contract), params.seed)
+    ids, hashes = _of(apart_from) if apart_from else (frozenset(), frozenset())
+    candidates = [candidate for candidate in candidates if candidate.id not in ids]
+    if not candidates and apart_from:
+        raise InputError(
+            f"params.yaml: samples.source: {params.source} has no images beside those of "
+            f"{apart_from}; give more, or lower samples.limit"
+        )
+    if not candidates:
+        raise InputError(f"params.yaml: samples.source: {params.source} holds no images")
+    from tqdm import tqdm
+
+    skipped: list[dict[str, str]] = []
+    total = min(len(candidates), params.limit + params.calibration)
+    read = _read_all(candidates, geometry(contract.preprocessing))
+    usable = _usable(read, params, skipped)
+    with atomic(out) as new, _bombs_are_errors(), closing(read):
+        new.mkdir()
+        with tqdm(total=total, desc="samples", unit="image", disable=None) as bar:
+            evaluation = _take(
+                usable,
+                params.limit,
+                new / IMAGES_FILE,
+                contract,
+                bar.update,
+                apart_from=hashes,
+            )
+            calibration = _take(
+                usable,
+                params.calibration,
+                new / CALIBRATION_FILE,
+                contract,
+                bar.update,
+                apart_from=hashes | frozenset(evaluation.hashes),
+            )
+        if not evaluation.chosen:
+            raise InputError(
+                f"params.yaml: samples.source: none of the {len(skipped)} files in {params.source} "
+                f"is an image; the first, {skipped[0]['file']}: {skipped[0]['reason']}"
+            )
+        write_json(new / SAMPLES_FILE, _about(params, contract, evaluation, calibration, skipped))
+    _report(params, evaluation, calibration, skipped)
+
+
+def _of(folder: Path) -> tuple[frozenset[str], frozenset[bytes]]:
+    """The ids of all images that a folder of samples was made of, and the hashes of its pixels."""
+    about = read_json(folder / SAMPLES_FILE)
+    kinds = ("ids", "calibration_ids", "calibration_duplicates")
+    images = (load_pixels(folder / name) for name in (IMAGES_FILE, CALIBRATION_FILE))
+    return (
+        frozenset(name for kind in kinds for name in about[kind]),
+        frozenset(content_hash(image) for array in images for image in array),
+    )
+
+
+@contextmanager
+def _bombs_are_errors() -> Iterator[None]:
+    """Refuse pictures of over 89 million pixels, where Pillow by itself would only warn."""
+    from PIL import Image
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        yield
+
+
+def _about(
+    params: Samples,
+    contract: Contract,
+    evaluation: _Taken,
+    calibration: _Taken,
+    skipped: list[dict[str, str]],
+) -> dict[str, object]:
+    ids = [candidate.id for candidate in evaluation.chosen]
+    labels = [candidate.label for candidate in evaluation.chosen]
+    return {
+        "schema": SCHEMA,
+        "source": str(params.source),
+        "seed": params.seed,
+        "asked": {"limit": params.limit, "calibration": params.calibration},
+        "ids": ids,
+        "labels": labels,
+        "classes": list(contract.labels),
+        "skipped": skipped,
+        "calibration_ids": [candidate.id for candidate in calibration.chosen],
+        "calibration_duplicates": calibration.duplicates,
+        "preprocessing": dataclasses.asdict(contract.preprocessing),
+        "sha256": samples_sha256(evaluation.hashes, labels, ids),
+    }
+
+
+def _report(
+    params: Samples, evaluation: _Taken, calibration: _Taken, skipped: Sequence[object]
+) -> None:
+    found, apart = len(evaluation.chosen), len(calibration.chosen)
+    if skipped:
+        print(f"samples: {len(skipped)} files are not images, see samples.json", file=sys.stderr)
+    if found < params.limit or apart < params.calibration:
+        print(
+            f"samples: {params.source} has too few images: {found} of {params.limit} to evaluate, "
+            f"then {apart} of {params.calibration} to calibrate",
+            file=sys.stderr,
+        )
+
+
+def in_turn(candidates: Iterable[Candidate], seed: int) -> list[Candidate]:
+    """Order candidates so that every beginning of the list is as balanced as can be.
+
+    Within a class the order is random, the classes take turns, and each turn is shuffled; all of
+    it follows from the ids and ``seed`` alone.
+    """
+    rng = np.random.default_rng(seed)
+    classes: dict[int, list[Candidate]] = defaultdict(list)
+    for candidate in sorted(candidates, key=lambda c: c.id):
+        classes[-1 if candidate.label is None else candidate.label].append(candidate)
+    queues = [_shuffled(members, rng) for _, members in sorted(classes.items())]
+    ordered: list[Candidate] = []
+    for turn in zip_longest(*queues):
+        ordered += _shuffled([c for c in turn if c is not None], rng)
+    return ordered
+
+
+def _shuffled(members: Sequence[Candidate], rng: np.random.Generator) -> list[Candidate]:
+    return [members[index] for index in rng.permutation(len(members))]
+
+
+def _read_all(
+    candidates: Sequence[Candidate], apply: Callable[[Image.Image], Pixels]
+) -> Generator[tuple[Candidate, Pixels | Exception], None, None]:
+    """Yield every candidate in order with its pixels or with what went wrong."""
+
+    def read(candidate: Candidate) -> Pixels | Exception:
+        try:
+            return apply(candidate.open())
+        except Exception as error:  # Pillow's decoders raise anything on broken files
+            return error
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for start in range(0, len(candidates), READ_AHEAD):
+            batch = candidates[start : start + READ_AHEAD]
+            yield from zip(batch, pool.map(read, batch), strict=True)
+
+
+def _usable(
+    read: Iterable[tuple[Candidate, Pixels | Exception]],
+    params: Samples,
+    skipped: list[dict[str, str]],
+) -> Iterator[tuple[Candidate, Pixels]]:
+    """Yield what could be read; stop at the rest, or note it in ``skipped``."""
+    for candidate, pixels in read:
+        if not isinstance(pixels, Exception):
+            yield candidate, pixels
+        elif params.bad_images == "stop":
+            raise InputError(
+                f"{params.source / candidate.id} cannot be read as an image ({pixels}); remove it, "
+                "or set samples.bad_images: skip in params.yaml"
+            )
+        else:
+            skipped.append({"file": candidate.id, "reason": str(pixels)})
+
+
+def _take(
+    usable: Iterator[tuple[Candidate, Pixels]],
+    count: int,
+    path: Path,
+    contract: Contract,
+    progress: Callable[[int], object],
+    apart_from: frozenset[bytes] = frozenset(),
+) -> _Taken:
+    """Write the next ``count`` images, but none whose pixels are in ``apart_from``."""
+    taken = _Taken()
+    with path.open("wb") as file:
+        _write_header(file, 0, contract)
+        while len(taken.chosen) < count and (following := next(usable, None)):
+            candidate, pixels = following
+            digest = content_hash(pixels)
+            if digest in apart_from:
+                taken.duplicates.append(candidate.id)
+                continue
+            file.write(np.ascontiguousarray(pixels).data)
+            taken.chosen.append(candidate)
+            taken.hashes.append(digest)
+            progress(1)
+        file.seek(0)
+        _write_header(file, len(taken.chosen), contract)
+    return taken
+
+
+def _write_header(file: BinaryIO, count: int, contract: Contract) -> None:
+    """Write `.npy`'s header: numpy pads it so that a first axis may grow without moving data."""
+    height, width = contract.preprocessing.size
+    header = {"descr": "|u1", "fortran_order": False, "shape": (count, height, width, 3)}
+    np.lib.format.write_array_header_1_0(file, header)
+
+
+def main() -> None:
+    with exit_on_error():
+        samples(load_params().samples, load_contract(paths.CHECKPOINT), paths.SAMPLES)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,1 +1,0 @@
-"""What the stages share: files, images, models, machines. No stage is imported from here."""

@@ -1,0 +1,1 @@
+"""Searches for cheaper or more accurate recipes: diagnose, repair, tune."""

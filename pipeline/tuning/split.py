@@ -1,0 +1,183 @@
+"""What `tune` and `repair` share: images of their own, and files made and measured on them.
+
+The tuning split is taken as stage ``samples`` takes its images, from the same source and in the
+same seeded order, after what the gate and calibration have: none of their ids, none of their
+pixels. So a search may look at it as often as it likes and the gate's samples stay unseen.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline import paths
+from pipeline.contract.files import MODEL_FILE, load_contract
+from pipeline.errors import InputError
+from pipeline.files import atomic, read_json, sha256_file, write_json
+from pipeline.images.samples import CALIBRATION_FILE, SAMPLES_FILE, SampleSet, load_pixels
+from pipeline.metrics.measures import against_float
+from pipeline.params import Format, Params, Recipe
+from pipeline.runtimes import FloatArray
+from pipeline.runtimes.parallel import Run, run_all
+from pipeline.tuning.space import judged
+from pipeline.verdict.criterion import Criterion
+
+FOLDER = "tuning"  # below artifacts
+ABOUT_FILE = "tuning.json"
+CALIBRATED = 128  # images of calibration that a search makes its files with (docs/adr/0032)
+REWRITTEN, QUANTIZED = paths.REWRITTEN.name, paths.QUANTIZED.name
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images of the tuning split, and float's answers to them, for the run below ``artifacts``."""
+
+    artifacts: Path
+    folder: Path
+    samples: SampleSet
+    reference: FloatArray  # [n, classes]
+    noise_floor: float
+    float_bytes: int
+
+    def judged(
+        self, params: Params, key: Format, path: Path, words: str, count: int | None = None
+    ) -> tuple[dict[str, Any], list[Criterion]]:
+        """What `parity` measures of a file on the first ``count`` images (all if None), and what
+        the gate says of it."""
+        run = Run("file", path, count or len(self.samples))
+        return self.judged_run(params, key, run, paths.size_bytes(path), words)
+
+    def judged_run(
+        self, params: Params, key: Format, run: Run, size_bytes: int, words: str
+    ) -> tuple[dict[str, Any], list[Criterion]]:
+        logits = run_all([run], self.folder / "samples", words)[run.key]
+        count = len(logits)
+        labels = None if self.samples.labels is None else self.samples.labels[:count]
+        found = against_float(self.reference[:count], logits, labels, self.noise_floor)
+        measured = {"size_bytes": size_bytes, **found}
+        return measured, judged(params.gate, key, measured, self.float_bytes)
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.artifacts / "checkpoint"
+
+    @property
+    def calibration(self) -> Path:
+        """A folder as `samples` writes it, with the first ``CALIBRATED`` images for calibration."""
+        return self.folder / "calibration"
+
+    def ranking(self, run: Path, count: int, pattern: str = "*") -> list[dict[str, Any]]:
+        """The layers as `diagnose` ranks them on ``count`` images, of the rewritten and the
+        quantized model below folder ``run``."""
+        from pipeline.tuning.diagnose import JSON_FILE, diagnose
+
+        with tempfile.TemporaryDirectory(dir=self.folder) as name:
+            whole = Path(name)
+            for source in (
+                *(self.checkpoint, run / REWRITTEN, run / QUANTIZED),
+                *(self.folder / "samples", self.folder / "reference"),
+            ):
+                (whole / source.name).symlink_to(source.absolute())
+            diagnose(whole, whole / "diagnosis", min(count, len(self.samples)), pattern)
+            found: list[dict[str, Any]] = read_json(whole / "diagnosis" / JSON_FILE)["layers"]
+            return found
+
+
+@contextmanager
+def splitted(params: Params, artifacts: Path, count: int) -> Iterator[Split]:
+    """Take ``count`` images below artifacts/tuning, or find them there; hold them meanwhile.
+
+    Raises:
+        InputError: the source has no other images, another search is at work, or artifacts are
+            missing.
+    """
+    from filelock import FileLock, Timeout
+
+    folder = artifacts / FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder / "lock", timeout=0):
+            _take(params, artifacts, folder, count)
+            yield Split(
+                artifacts,
+                folder,
+                SampleSet.load(folder / "samples"),
+                np.load(folder / "reference" / "logits.npy"),
+                read_json(folder / "reference" / "reference.json")["noise_floor"]["max_abs"],
+                (artifacts / "checkpoint" / MODEL_FILE).stat().st_size,
+            )
+    except Timeout:
+        raise InputError(
+            f"another edge-vit tune or repair is at work in {folder}; wait for it"
+        ) from None
+
+
+def _take(params: Params, artifacts: Path, folder: Path, count: int) -> None:
+    from pipeline.stages.reference import reference
+    from pipeline.stages.samples import samples
+
+    about = {
+        "how": "as stage samples takes images, after those of evaluation and calibration: "
+        "no id and no pixels of theirs",
+        "source": str(params.samples.source),
+        "asked": count,
+        "calibrated": CALIBRATED,
+        "apart_from_samples_sha256": read_json(artifacts / "samples" / SAMPLES_FILE)["sha256"],
+        "checkpoint_sha256": sha256_file(artifacts / "checkpoint" / MODEL_FILE),
+    }
+    recorded = folder / ABOUT_FILE
+    if recorded.is_file() and read_json(recorded) == about:
+        return
+    recorded.unlink(missing_ok=True)
+    own = params.samples.model_copy(update={"limit": count, "calibration": 0})
+    checkpoint = artifacts / "checkpoint"
+    samples(own, load_contract(checkpoint), folder / "samples", artifacts / "samples")
+    reference(params.reference, checkpoint, folder / "samples", folder / "reference")
+    few = load_pixels(artifacts / "samples" / CALIBRATION_FILE)[:CALIBRATED]
+    with atomic(folder / "calibration") as new:
+        new.mkdir()
+        np.save(new / CALIBRATION_FILE, few)
+    write_json(recorded, about)
+
+
+def make(
+    params: Params, key: Format, recipe: Recipe, checkpoint: Path, samples: Path, into: Path
+) -> Path:
+    """Make the file of format ``key`` below ``into``, by the stages; return its path. What
+    ``recipe`` leaves open is as in ``params``.
+
+    Folder ``samples`` has the calibration images. A rewritten or quantized model that is there is
+    taken as it is: of formats with one recipe the second is spared what they share.
+    """
+    rewritten = into / REWRITTEN
+    if not rewritten.exists():
+        from pipeline.stages.rewrite import rewrite
+
+        rewrite(recipe.rewrite, checkpoint, samples, rewritten)
+    if key == "ptl":
+        from pipeline.stages.lite import lite
+        from pipeline.stages.optimize import optimize
+        from pipeline.stages.quantize import quantize
+        from pipeline.stages.script import script
+
+        if not (into / QUANTIZED).exists():
+            quantize(recipe.quantize, rewritten, samples, into / QUANTIZED)
+        script(into / QUANTIZED, into / "scripted")
+        optimize(into / "scripted", into / "optimized")
+        lite(recipe.quantize, into / "optimized", into / paths.LITE.name)
+    elif key == "pte":
+        from pipeline.stages.export_executorch import export_executorch
+
+        export_executorch(recipe.quantize, rewritten, samples, into / paths.EXECUTORCH.name)
+    else:
+        from pipeline.stages.export_onnx import export_onnx
+
+        onnx = (into / paths.ONNX.name, into / paths.ONNX_INT8.name)
+        export_onnx(recipe.quantize, rewritten, samples, *onnx, params.export_onnx)
+    return paths.delivered_file(into, key)

@@ -1,0 +1,1 @@
+"""Every criterion of the gate, and the decision they lead to."""

@@ -1,0 +1,131 @@
+"""The float baseline that was recorded on the reference GPU.
+
+An edge processor is never ranked against a GPU: the record gives the float answer to agree with,
+and a stated budget for how many times slower the edge may be. A record of another GPU is shown and
+never counts.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.metrics import timing
+from pipeline.metrics.intervals import Interval
+from pipeline.params import Gate
+from pipeline.verdict.criterion import (
+    FAIL,
+    FORMATS,
+    NAMES,
+    PASS,
+    UNDECIDED,
+    Criterion,
+    compare,
+    plain,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Baseline:
+    """What a record says, and how far this run's float reference is from it."""
+
+    path: str = ""  # of its folder, below the folder of records
+    device: str
+    kind: str  # "cuda" or "cpu"
+    recorded: str  # date
+    refusal: str | None  # why it does not belong to this run; None if it does
+    difference: Mapping[str, Any] | None  # measures.between_steps of reference and record
+    noise_floor: float  # of the record, in logits
+    runs_ms: tuple[float, ...]  # float, batch of one
+
+
+def criteria(
+    gate: Gate,
+    device: str,
+    parity: Mapping[str, Any],
+    latency: Mapping[str, Any],
+    baselines: Sequence[Baseline],
+) -> Iterator[Criterion]:
+    """Yield what is to be said of the record of ``device``; undecided where there is none."""
+    of_device = [b for b in baselines if (b.kind, b.device) == ("cuda", device)]
+    fitting = [b for b in of_device if b.refusal is None]
+    missing = "; ".join(
+        [
+            f"no record of {device} for this model and these samples",
+            *(f"one was refused: {b.refusal}" for b in of_device if b.refusal),
+            "a candidate goes out without it, a release needs it: run `edge-vit baseline` there",
+        ]
+    )
+    if fitting:
+        yield from (_logits(gate, baseline, parity) for baseline in fitting)
+    else:
+        yield plain("baseline_logits", "float", UNDECIDED, missing)
+    for key in FORMATS:
+        budget = gate.budgets.get(key)
+        if budget is None or budget.baseline_ratio_max is None:
+            continue
+        if not fitting:
+            yield plain("baseline_ratio_max", NAMES[key], UNDECIDED, missing)
+        elif key in latency["artefacts"]:
+            for baseline in fitting:
+                yield _latency(gate, key, budget.baseline_ratio_max, baseline, latency)
+
+
+def _logits(gate: Gate, baseline: Baseline, parity: Mapping[str, Any]) -> Criterion:
+    floor = parity["noise_floor"]["max_abs"] + baseline.noise_floor
+    limit, difference = gate.noise_multiple * floor, baseline.difference
+    value = None
+    if difference and difference["finite"] and difference["count"] > 0 and math.isfinite(limit):
+        value = difference["max_abs"]
+    ok = value is not None and value <= limit
+    return Criterion(
+        name="baseline_logits",
+        subject="float",
+        outcome=PASS if ok else FAIL,
+        value=value,
+        interval=None,
+        limit=limit,
+        unit="logits",
+        note=f"answers as on {baseline.device}, recorded {baseline.recorded}"
+        if ok
+        else f"float answers otherwise than on {baseline.device}, recorded {baseline.recorded}: "
+        "one of both computes something else; record it again or look at the reference stage",
+    )
+
+
+def _latency(
+    gate: Gate, key: str, limit: float, baseline: Baseline, latency: Mapping[str, Any]
+) -> Criterion:
+    """The ratio of medians of two machines, from the bounds of each: they share no rounds."""
+    runs = latency["artefacts"][key]["runs_ms"]
+    # Both bounds of both medians at once: Bonferroni over four one-sided ones.
+    each = 1 - (1 - gate.confidence) / 4
+    edge = timing.quantile_bounds(runs, 0.5, each)
+    gpu = timing.quantile_bounds(baseline.runs_ms, 0.5, each)
+    if min(*runs, *baseline.runs_ms) <= 0:
+        raise ValueError("latencies must be positive")
+    interval = None
+    if edge.low and edge.high and gpu.low and gpu.high:
+        interval = Interval(edge.low / gpu.high, edge.high / gpu.low)
+    outcome = UNDECIDED
+    if interval is not None:
+        outcome = compare(interval.high <= limit, interval.low > limit)
+    note = f"on {latency['machine']['processor']}; float on {baseline.device} takes "
+    note += f"{gpu.estimate:.2f} ms"
+    if interval is None:
+        note += "; too few runs to bound the median: raise latency.runs"
+    if timing.drift(runs).drifting:
+        outcome = UNDECIDED
+        note += "; the machine changed meanwhile: measure again"
+    return Criterion(
+        name="baseline_ratio_max",
+        subject=NAMES[key],
+        outcome=outcome,
+        value=edge.estimate / gpu.estimate,
+        interval=interval,
+        limit=limit,
+        unit=f"of {baseline.device}",
+        note=note,
+    )

@@ -1,0 +1,45 @@
+"""One rule of the gate, and what the evidence says of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pipeline.metrics.intervals import Interval
+from pipeline.params import Format
+
+PASS, FAIL, UNDECIDED = "pass", "fail", "undecided"
+FORMATS: tuple[Format, ...] = ("ptl", "onnx", "int8_onnx", "pte")
+NAMES: dict[str, str] = {"ptl": ".ptl", "onnx": ".onnx", "int8_onnx": ".int8.onnx", "pte": ".pte"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Criterion:
+    """One rule, and what the evidence says of it."""
+
+    name: str  # the key in params.yaml that sets the limit, where there is one
+    subject: str  # the file or step that it is about
+    outcome: str  # pass, fail or undecided
+    value: float | None  # as measured
+    interval: Interval | None
+    limit: float | None
+    unit: str
+    note: str  # what was seen, and for a fail or an undecided one what to do
+    required: bool = False  # the channel refuses it undecided, too, whatever the channel is
+
+
+def compare(passes: bool, fails: bool) -> str:
+    return PASS if passes else FAIL if fails else UNDECIDED
+
+
+def plain(name: str, subject: str, outcome: str, note: str, *, required: bool = False) -> Criterion:
+    return Criterion(
+        name=name,
+        subject=subject,
+        outcome=outcome,
+        value=None,
+        interval=None,
+        limit=None,
+        unit="",
+        note=note,
+        required=required,
+    )

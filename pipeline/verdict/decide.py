@@ -1,0 +1,90 @@
+"""The verdict: every criterion with its number, interval, limit and outcome, from evidence alone.
+
+Three outcomes. **pass**: the evidence shows that the limit is kept. **fail**: it shows that the
+limit is broken. **undecided**: it shows neither, and says what would. Nothing to compare, NaN,
+evidence for other bytes: never a pass. The same evidence gives the same verdict everywhere; nothing
+here reads a file, a clock or the machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from pipeline.errors import IntegrityError
+from pipeline.params import Gate
+from pipeline.verdict.criteria import baseline, devices, files, quality, speed, steps
+from pipeline.verdict.criteria.baseline import Baseline
+from pipeline.verdict.criteria.devices import Devices
+from pipeline.verdict.criteria.files import Files
+from pipeline.verdict.criterion import FAIL, PASS, UNDECIDED, Criterion
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """All criteria, and whether the channel's rule is met."""
+
+    channel: str
+    criteria: tuple[Criterion, ...]
+
+    @property
+    def passed(self) -> bool:
+        """`candidate` takes what has no failure; `release` refuses undecided ones, too."""
+        return bool(self.criteria) and not self.in_the_way
+
+    @property
+    def in_the_way(self) -> tuple[Criterion, ...]:
+        """The criteria for which the channel refuses."""
+        strict = self.channel != "candidate"
+        return tuple(
+            c
+            for c in self.criteria
+            if c.outcome == FAIL or (c.outcome == UNDECIDED and (strict or c.required))
+        )
+
+    def count(self, outcome: str) -> int:
+        return sum(c.outcome == outcome for c in self.criteria)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "schema": 1,
+            "channel": self.channel,
+            "passed": self.passed,
+            "counts": {outcome: self.count(outcome) for outcome in (PASS, FAIL, UNDECIDED)},
+            "criteria": [asdict(c) for c in self.criteria],
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """Sealed measurements (see :func:`pipeline.evidence.seal.check_seal`)."""
+
+    parity: Mapping[str, Any]
+    latency: Mapping[str, Any]
+    baselines: Sequence[Baseline] = ()
+    devices: Devices = field(default_factory=Devices)
+
+
+def decide(gate: Gate, device: str, delivered: Files, evidence: Evidence) -> Verdict:
+    """Judge the evidence; ``device`` names the reference GPU whose record a release needs.
+
+    Raises:
+        IntegrityError: the evidence lacks what edge-vit writes, so it is not edge-vit's.
+    """
+    parity, latency = evidence.parity, evidence.latency
+    try:
+        criteria = [
+            *files.criteria(delivered, parity, latency, evidence.devices.golden),
+            *steps.criteria(gate, parity),
+            *quality.criteria(gate, parity),
+            *speed.criteria(gate, latency),
+            *baseline.criteria(gate, device, parity, latency, evidence.baselines),
+            *devices.criteria(gate, delivered, evidence.devices),
+        ]
+    except (KeyError, TypeError, AttributeError, ValueError, ArithmeticError) as error:
+        raise IntegrityError(
+            f"the evidence is not complete or not possible ({error!r}); "
+            "run `dvc repro --force parity latency`"
+        ) from None
+    return Verdict(gate.channel, tuple(criteria))

@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks.checkpoints.builders import images, trained, widened
+from benchmarks.checkpoints.rows import ROWS, TRAINED, Row, run
+
+
+def _named(row: Row) -> object:
+    return pytest.param(row, id=f"{row.name}, {row.how}", marks=[pytest.mark.slow] * row.slow)
+
+
+@pytest.mark.parametrize("row", [_named(row) for row in ROWS])
+def test_a_checkpoint_becomes_a_candidate(row: Row, tmp_path: Path) -> None:
+    assert run(row, tmp_path).refused == ()
+
+
+@pytest.mark.parametrize(("architecture", "width"), [("small", 384), ("base", 768)])
+def test_a_widened_network_computes_what_the_trained_one_does(
+    architecture: str, width: int
+) -> None:
+    pixels, _ = images(2, 224, (0.5,) * 3, (0.5,) * 3)
+    wide = widened(f"deit_{architecture}_patch16_224", TRAINED)
+    with torch.inference_mode():
+        found, expected = wide(pixels), trained("deit_tiny_patch16_224", TRAINED)(pixels)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    weight = wide.state_dict()["blocks.0.mlp.fc1.weight"]
+    assert weight.shape == (4 * width, width)
+    assert not torch.allclose(weight[:, :192], weight[:, 192:384])

@@ -1,0 +1,91 @@
+"""What is taken in at once, without a server around it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from starlette.exceptions import HTTPException
+
+from pipeline.inference.admission import DRAINED_BODIES, HELD_BODIES, Intake
+
+
+def intake(**changed: float) -> Intake:
+    values = {"max_body_bytes": 100, "body_seconds": 5.0} | changed
+    return Intake(1, 2, **values)
+
+
+async def sent(*chunks: bytes, then: asyncio.Event | None = None) -> AsyncIterator[bytes]:
+    for chunk in chunks:
+        yield chunk
+    if then:
+        await then.wait()
+
+
+def refused(taken: Intake, *chunks: bytes, **headers: str) -> HTTPException:
+    with pytest.raises(HTTPException) as caught:
+        asyncio.run(taken.body(headers, sent(*chunks)))
+    return caught.value
+
+
+def test_a_body_is_joined_whatever_its_chunks():
+    assert asyncio.run(intake().body({}, sent(b"a", b"", b"bc"))) == b"abc"
+
+
+def test_a_body_is_counted_while_it_arrives_whatever_it_announces():
+    for headers in ({}, {"content-length": "3"}, {"content-length": "x"}):
+        error = refused(intake(), b"a" * 60, b"b" * 60, **headers)
+        assert (error.status_code, error.headers) == (413, {"Connection": "close"})
+
+
+def test_a_body_announced_as_too_large_is_not_read():
+    async def untouched() -> AsyncIterator[bytes]:
+        raise AssertionError("read")
+        yield b""
+
+    far = str(100 * DRAINED_BODIES + 1)
+    for headers in ({"content-length": "101", "expect": "100-continue"}, {"content-length": far}):
+        with pytest.raises(HTTPException) as caught:
+            asyncio.run(intake().body(headers, untouched()))
+        assert caught.value.status_code == 413
+
+
+def test_a_slow_sender_is_held_to_the_deadline():
+    async def slow() -> None:
+        await intake(body_seconds=0.05).body({}, sent(b"a", then=asyncio.Event()))
+
+    with pytest.raises(HTTPException) as caught:
+        asyncio.run(slow())
+    assert caught.value.status_code == 408
+
+
+def test_bodies_that_arrive_at_once_are_held_to_a_number_of_bytes():
+    async def flood() -> tuple[list[object], bytes]:
+        taken, end = intake(), asyncio.Event()
+        bodies = [
+            asyncio.create_task(taken.body({}, sent(b"x" * 100, then=end)))
+            for _ in range(HELD_BODIES + 3)
+        ]
+        await asyncio.sleep(0.05)
+        end.set()
+        found = await asyncio.gather(*bodies, return_exceptions=True)
+        return found, await taken.body({}, sent(b"later"))
+
+    found, later = asyncio.run(flood())
+    errors = [error for error in found if isinstance(error, HTTPException)]
+    assert [error.status_code for error in errors] == [503] * 3
+    assert all("Retry-After" in (error.headers or {}) for error in errors)
+    assert later == b"later"
+
+
+def test_one_more_than_run_and_wait_is_refused_until_a_place_is_free():
+    taken = intake()
+    with taken.place(), taken.place():
+        with taken.place(), pytest.raises(HTTPException) as caught, taken.place():
+            pass
+        assert caught.value.status_code == 503
+        assert int((caught.value.headers or {})["Retry-After"]) >= 1
+        with taken.place():
+            pass
+    assert taken.in_flight == 0

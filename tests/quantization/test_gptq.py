@@ -1,0 +1,161 @@
+"""Rounding errors that make up for each other, and channels that are divided before int8."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from pipeline.models.hooks import split
+from pipeline.quantization.gptq import STEPS, divide_hidden, linears, round_weights, rounded, watch
+
+
+def inputs(rows: int = 400, channels: int = 24) -> torch.Tensor:
+    """Values of which a few stand for all, as those of a network's channels do."""
+    few = torch.randn(rows, 6, generator=torch.Generator().manual_seed(0))
+    mixed = few @ torch.randn(6, channels, generator=torch.Generator().manual_seed(1))
+    return mixed + 0.05 * torch.randn(rows, channels, generator=torch.Generator().manual_seed(2))
+
+
+@pytest.fixture
+def weight() -> torch.Tensor:
+    return torch.randn(10, 24, generator=torch.Generator().manual_seed(3))
+
+
+def nearest(weight: torch.Tensor) -> torch.Tensor:
+    step = weight.abs().amax(1, keepdim=True) / STEPS
+    return (weight / step).round() * step
+
+
+def test_answers_lose_a_fraction_of_what_they_lose_by_nearest(weight: torch.Tensor) -> None:
+    x, other = inputs().split(200)
+    found = rounded(weight, x.T @ x)
+    for rows in (x, other):
+        lost = [float((rows @ (w - weight).T).square().mean()) for w in (found, nearest(weight))]
+        assert lost[0] < 0.2 * lost[1]
+
+
+@pytest.mark.parametrize("per_channel", [True, False])
+def test_weights_lie_on_the_grid_that_exporters_round_to(
+    weight: torch.Tensor, per_channel: bool
+) -> None:
+    x = inputs()
+    found = rounded(weight, x.T @ x, per_channel=per_channel)
+    furthest = [w.abs().amax(1, keepdim=True) if per_channel else w.abs().amax()
+                for w in (weight, found)]  # fmt: skip
+    torch.testing.assert_close(furthest[1], furthest[0])
+    steps = found / (furthest[1] / STEPS)
+    torch.testing.assert_close(steps, steps.round(), atol=1e-3, rtol=0)
+    assert steps.abs().max() <= STEPS + 1e-3
+    assert not torch.equal(steps.round(), (weight / (furthest[0] / STEPS)).round())
+
+
+@pytest.mark.parametrize("products", [torch.eye(24), torch.zeros(24, 24)])
+def test_inputs_that_say_nothing_of_each_other_round_to_the_nearest(
+    weight: torch.Tensor, products: torch.Tensor
+) -> None:
+    torch.testing.assert_close(rounded(weight, products), nearest(weight))
+
+
+def test_more_columns_than_are_rounded_at_once() -> None:
+    x = inputs(600, 300)
+    weight = torch.randn(4, 300, generator=torch.Generator().manual_seed(4))
+    lost = [float((x @ (w - weight).T).square().mean())
+            for w in (rounded(weight, x.T @ x), nearest(weight))]  # fmt: skip
+    assert lost[0] < 0.2 * lost[1]
+
+
+def test_a_row_of_zeros_stays(weight: torch.Tensor) -> None:
+    weight[3] = 0
+    x = inputs()
+    assert torch.equal(rounded(weight, x.T @ x)[3], torch.zeros(24))
+
+
+@pytest.fixture
+def model() -> nn.Module:
+    import timm
+
+    torch.manual_seed(0)
+    sizes = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2}
+    return timm.create_model("vit_tiny_patch16_224", num_classes=5, **sizes).eval()
+
+
+def test_watching_sees_all_batches(model: nn.Module) -> None:
+    x = torch.randn(6, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    names = linears(model, ("blocks.1.*", "head"))
+    assert names == [f"blocks.0.{n}" for n in ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")]
+    once, twice = watch(model, names, [x]), watch(model, names, x.split(2))
+    for name in names:
+        torch.testing.assert_close(twice[name].products, once[name].products, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(twice[name].reach, once[name].reach)
+
+
+def test_divided_channels_change_no_answer(model: nn.Module) -> None:
+    x = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    names = linears(model, ("blocks.1.mlp.fc2",))
+    expected, given = model(x), watch(model, names, [x])
+    before = copy.deepcopy(given)
+    divide_hidden(model, given, 0.5)
+    torch.testing.assert_close(model(x), expected, rtol=1e-4, atol=1e-5)
+    now = watch(model, names, [x])
+    for name in names:
+        torch.testing.assert_close(now[name].products, given[name].products, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(now[name].reach, given[name].reach, rtol=1e-4, atol=1e-6)
+    layer = "blocks.0.mlp.fc2"
+    spread = [float(g[layer].reach.max() / g[layer].reach.median()) for g in (before, given)]
+    assert spread[1] < 0.97 * spread[0]
+    assert type(model.get_submodule("blocks.1.mlp.act")) is nn.GELU
+
+
+def test_a_model_answers_nearer_to_float_with_rounding_that_makes_up(model: nn.Module) -> None:
+    x, other = torch.randn(64, 3, 32, 32, generator=torch.Generator().manual_seed(0)).split(32)
+    plain = copy.deepcopy(model)
+    names = linears(model, ())
+    for name in names:
+        layer = plain.get_submodule(name)
+        layer.weight.data = nearest(layer.weight.data)
+    with torch.inference_mode():
+        expected = model(other)
+        round_weights(model, watch(model, names, [x]), per_channel=True)
+        lost = [float((m(other) - expected).square().mean()) for m in (model, plain)]
+    assert lost[0] < 0.7 * lost[1]
+
+
+@pytest.mark.parametrize("rounding", ["nearest", "gptq"])
+def test_the_files_have_the_weights_that_were_rounded(
+    healthy: Path, tmp_path: Path, rounding: str
+) -> None:
+    import numpy as np
+    import onnx
+    from onnx import numpy_helper
+
+    from pipeline.contract.files import MODEL_FILE
+    from pipeline.images.samples import calibration_input
+    from pipeline.models.efficient import lean
+    from pipeline.models.tracing import plain
+    from pipeline.params import ExportOnnx, Quantize
+    from pipeline.quantization.load import load_model
+    from pipeline.stages.export_onnx import export_onnx
+
+    params = Quantize(rounding=rounding)
+    own = ExportOnnx(operators="standard")
+    folders = tmp_path / "onnx", tmp_path / "onnx_int8"
+    export_onnx(params, healthy / "rewritten", healthy / "samples", *folders, own)
+    (path,) = folders[1].iterdir()
+    arrays = {t.name: numpy_helper.to_array(t) for t in onnx.load(path).graph.initializer}
+    found = {
+        array.tobytes() for array in arrays.values() if array.dtype == np.int8 and array.ndim == 2
+    }
+    model, contract = load_model(healthy / "rewritten" / MODEL_FILE, fused_attention=False)
+    model = lean(plain(model))
+    names = linears(model, ())
+    images = calibration_input(healthy / "samples", contract.preprocessing)
+    for name, its in watch(model, names, split(images)).items():
+        layer = model.get_submodule(name)
+        step = layer.weight.abs().amax(1, keepdim=True) / STEPS
+        nearby = layer.weight if rounding == "nearest" else rounded(layer.weight.data, its.products)
+        expected = (nearby / step).round().to(torch.int8).T.contiguous().numpy()
+        assert expected.tobytes() in found, name

@@ -1,0 +1,116 @@
+"""One release of the healthy run, with a recorded baseline and a device's evidence in it."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from device_tests.bundle import find
+from device_tests.record import record
+from device_tests.target import Cell, Cost, Findings
+from pipeline.contract.files import load_contract
+from pipeline.evidence.baselines import KIND, LOGITS_FILE, RECORD_FILE
+from pipeline.evidence.logits import load_logits
+from pipeline.evidence.read import Places
+from pipeline.evidence.seal import SCHEMA, seal
+from pipeline.files import read_json, write_json
+from pipeline.metrics.logits import logits_sha256
+from pipeline.params import Params
+from pipeline.paths import Recorded
+from pipeline.release.signing import generate
+from pipeline.stages.publish import publish
+
+NOWHERE = Recorded(Path("none"), Path("none"))
+
+
+@pytest.fixture(scope="session")
+def recorded(healthy: Path, params: Params, tmp_path_factory: pytest.TempPathFactory) -> Recorded:
+    """What other machines are said to have found: the very same answers."""
+    folder = tmp_path_factory.mktemp("recorded")
+    to = Recorded(folder / "baselines", folder / "devices")
+    write_baseline(healthy, to.baselines / "a-gpu" / "a-model", params.baseline.device)
+    bundle = find(healthy)
+    answers = bundle.golden.content["artefacts"]["ptl"]
+    cell = Cell(
+        format="ptl",
+        sha256=answers["sha256"],
+        runtime="PyTorch Lite 1.13.1",
+        machine="a test",
+        loads=True,
+        runs=True,
+        logits=answers["logits"],
+        cost=Cost(instructions=(100, 100)),
+    )
+    record("lite_app", ("ptl",), Findings([cell], ()), bundle, to.devices)
+    return to
+
+
+def write_baseline(artifacts: Path, folder: Path, device: str) -> None:
+    """A record of the reference's own logits, as `edge-vit baseline` writes one."""
+    parity = read_json(artifacts / "parity" / "evidence.json")
+    places = Places.of_run(artifacts, NOWHERE)
+    logits = load_logits(places.logits, parity, ["reference"])["reference"][:32]
+    preprocessing = load_contract(artifacts / "checkpoint").preprocessing
+    folder.mkdir(parents=True)
+    np.save(folder / LOGITS_FILE, logits)
+    content = {
+        "kind": KIND,
+        "schema": SCHEMA,
+        "device": {"kind": "cuda", "name": device},
+        "checkpoint_sha256": parity["checkpoint_sha256"],
+        "samples_sha256": parity["samples"]["sha256"],
+        "samples_count": parity["samples"]["count"],
+        "preprocessing": dataclasses.asdict(preprocessing),
+        "tf32": False,
+        "logits_sha256": logits_sha256(logits),
+        "logits_count": len(logits),
+        "recorded": "2026-01-01T00:00:00+00:00",
+        "noise_floor": {"max_abs": 1e-5},
+        "latency": {"runs_ms": [500.0] * 100},  # so slow that no load here fails a file
+    }
+    write_json(folder / RECORD_FILE, seal(content))
+
+
+@pytest.fixture(scope="session")
+def published(
+    healthy: Path,
+    recorded: Recorded,
+    params: Params,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """The release; shared, so never change it in place."""
+    return publish(params, healthy, recorded, tmp_path_factory.mktemp("published"))
+
+
+@pytest.fixture
+def release(published: Path, tmp_path: Path) -> Path:
+    """A copy to tamper with. Its files are links: replace them, never write into them."""
+    return copy(published, tmp_path / "releases" / published.name)
+
+
+def copy(published: Path, to: Path) -> Path:
+    return Path(shutil.copytree(published, to, copy_function=os.link))
+
+
+def put(path: Path, content: bytes) -> None:
+    """Give a file other content, without changing those that it shares its bytes with."""
+    path.unlink()
+    path.write_bytes(content)
+
+
+@pytest.fixture(scope="session")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A private and a public key."""
+    private, public, _ = generate(tmp_path_factory.mktemp("keys") / "mine")
+    return private, public
+
+
+@pytest.fixture(scope="session")
+def other_keys(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    private, public, _ = generate(tmp_path_factory.mktemp("keys") / "theirs")
+    return private, public

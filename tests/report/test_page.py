@@ -1,0 +1,374 @@
+"""The report page on made-up evidence: it shows everything, loads nothing and believes no label."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeline import paths
+from pipeline.contract.contract import Checkpoint, Contract, Preprocessing
+from pipeline.errors import InputError, IntegrityError
+from pipeline.evidence.golden import GOLDEN_FILE
+from pipeline.evidence.seal import seal
+from pipeline.files import sha256_file, write_json, write_text
+from pipeline.images.samples import content_hash, samples_sha256
+from pipeline.metrics.logits import logits_sha256
+from pipeline.metrics.measures import against_float
+from pipeline.params import Params, load_params
+from pipeline.release.judge import judge, load_evidence
+from pipeline.stages.report import report
+from pipeline.verdict.criterion import FORMATS, NAMES
+from tests.conftest import ROOT
+from tests.verdict import builders
+
+COUNT = 60
+RECORDED = paths.Recorded(Path("none"), Path("none"))
+HOSTILE = "<script>alert('label')</script>"
+LABELS = ("bag", HOSTILE, 'coat" onerror="alert(1)', "dress & boot")
+VOID = {"meta", "source", "img", "br", "rect", "line", "circle"}
+
+
+class Page(HTMLParser):
+    """What a browser would make of the page: its elements, their text, and whether they close."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.text = ""
+        self.headings: list[str] = []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "style" not in self.open:
+            self.text += data
+        if self.open and re.fullmatch("h[1-6]", self.open[-1]):
+            self.headings.append(self.open[-1])
+
+    def attributes(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+def fake_files(artifacts: Path) -> None:
+    """Deliverables are only hashed here."""
+    for folder, name in (
+        ("checkpoint", "model.safetensors"),
+        ("lite", "m.ptl"),
+        ("onnx", "m.onnx"),
+        ("onnx_int8", "m.int8.onnx"),
+        ("executorch", "m.pte"),
+    ):
+        write_text(artifacts / folder / name, name)
+    contract = Contract(
+        name="made_up",
+        version="1.2.3",
+        preprocessing=Preprocessing(
+            size=(32, 32),
+            resize=32,
+            crop_pct=1.0,
+            crop_mode="center",
+            interpolation="bicubic",
+            mean=(0.5, 0.5, 0.5),
+            std=(0.5, 0.5, 0.5),
+        ),
+        labels=LABELS,
+        checkpoint=Checkpoint(
+            name="made_up",
+            architecture="vit",
+            source="<b>somewhere</b>",
+            source_sha256="0" * 64,
+            sha256="1" * 64,
+            license=None,
+        ),
+    )
+    write_text(artifacts / "checkpoint" / "contract.json", contract.to_json())
+
+
+def make(artifacts: Path, *, labelled: bool = True, broken: str | None = None) -> Path:
+    """Write a run of which `.int8.onnx` changes some answers and ``broken`` gives none."""
+    fake_files(artifacts)
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (COUNT, 32, 32, 3), np.uint8)
+    labels = rng.integers(0, len(LABELS), COUNT)
+    reference = rng.normal(size=(COUNT, len(LABELS))).astype(np.float32)
+    reference[np.arange(COUNT), labels] += 3
+    logits = {key: reference + np.float32(1e-3) for key in FORMATS}
+    logits["int8_onnx"] = reference + rng.normal(scale=2, size=reference.shape).astype(np.float32)
+    if broken:
+        logits[broken] = np.full_like(reference, np.nan)
+    known = labels.astype(np.int64) if labelled else None
+    listed = [None] * COUNT if known is None else known.tolist()
+    ids = [f"image {i}" for i in range(COUNT)]
+    digest = samples_sha256([content_hash(image) for image in images], listed, ids)
+    about = {"schema": 1, "ids": ids, "labels": listed, "classes": LABELS, "sha256": digest}
+    write_json(artifacts / "samples" / "samples.json", about)
+    np.save(artifacts / "samples" / "images.npy", images)
+
+    case = builders.case(labelled)
+    hashes = {key: sha256_file(path) for key, path in paths.delivered_files(artifacts).items()}
+    checkpoint = sha256_file(artifacts / "checkpoint" / "model.safetensors")
+    parity: dict[str, Any] = case.parity | {
+        "checkpoint_sha256": checkpoint,
+        "samples": case.parity["samples"] | {"sha256": digest, "count": COUNT},
+        "artefacts": {
+            key: {
+                "file": f"m{NAMES[key]}",
+                "sha256": hashes[key],
+                "size_bytes": 6_000_000,
+                **against_float(reference, logits[key], known, builders.FLOOR),
+            }
+            for key in FORMATS
+        },
+        "logits_sha256": {
+            key: logits_sha256(rows) for key, rows in ({"reference": reference} | logits).items()
+        },
+        "machine": {"processor": "a <test>", "packages": {"torch": "9.9"}},
+    }
+    if labelled:
+        right = int((reference.argmax(1) == labels).sum())
+        parity["reference_accuracy"] = {"right": right, "count": COUNT}
+    for step, key in {"lite": "ptl", "export_onnx": "onnx"}.items():
+        parity["steps"][step]["after_sha256"] = hashes[key]
+    latency = case.latency | {"samples_sha256": digest}
+    for key, timed in latency["artefacts"].items():
+        timed["sha256"] = hashes.get(key, checkpoint)
+    write_json(artifacts / "parity" / "evidence.json", seal(parity))
+    write_json(artifacts / "latency" / "evidence.json", seal(latency))
+    write_json(artifacts / "golden" / GOLDEN_FILE, builders.golden(hashes, checkpoint))
+    np.savez_compressed(artifacts / "parity" / "logits.npz", reference=reference, **logits)
+    return artifacts
+
+
+@pytest.fixture(scope="module")
+def params() -> Params:
+    return load_params(ROOT / "params.yaml")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make(tmp_path_factory.mktemp("run") / "artifacts")
+
+
+@pytest.fixture(scope="module")
+def html(params: Params, run: Path) -> str:
+    return report(params, run, RECORDED, run / "reports").read_text()
+
+
+@pytest.fixture(scope="module")
+def page(html: str) -> Page:
+    return Page(html)
+
+
+def test_the_verdict_comes_first_and_is_the_gates(params: Params, run: Path, page: Page) -> None:
+    verdict = judge(params, run, load_evidence(run, RECORDED))
+    assert not verdict.passed, "the made-up run has answers that changed"
+    assert page.headings[0] == "h1"
+    assert page.text.index("Refused for channel candidate") < page.text.index("The files")
+    for outcome in ("pass", "fail", "undecided"):
+        assert f"{verdict.count(outcome)} {outcome}" in page.text
+
+
+def test_each_criterion_has_its_number_its_limit_and_its_note(
+    params: Params, run: Path, page: Page
+) -> None:
+    section = page.text.split("Each criterion")[1].split("What this test")[0]
+    words = " ".join(section.split())
+    for c in judge(params, run, load_evidence(run, RECORDED)).criteria:
+        part = words.split(f" {c.subject} ", 1)[1]
+        assert c.name in part
+        assert " ".join(c.note.split()) in part
+        for number in (c.value, c.limit):
+            assert number is None or f"{number:.4g}" in part
+
+
+def test_each_refusal_is_said_with_number_and_limit(params: Params, run: Path, page: Page) -> None:
+    first = page.text.split("The files stay here")[1].split("Provenance")[0]
+    verdict = judge(params, run, load_evidence(run, RECORDED))
+    failed = [c for c in verdict.criteria if c.outcome == "fail"]
+    assert failed
+    for c in failed:
+        assert c.subject in first
+        assert c.note in first
+        if c.value is not None and c.limit is not None:
+            assert f"{c.value:.4g}" in first
+            assert f"against a limit of {c.limit:.4g}" in first
+
+
+def test_nothing_is_loaded_from_elsewhere_and_nothing_runs(page: Page) -> None:
+    assert not {tag for tag, _ in page.elements} & {"script", "link", "iframe", "object", "base"}
+    for tag, attributes in page.elements:
+        for name, value in attributes.items():
+            assert not name.startswith("on"), f"{tag} has {name}"
+            if name in ("src", "srcset", "href", "xlink:href", "action", "data", "poster"):
+                assert value, f"{tag} has an empty {name}"
+                assert value.startswith(("data:image/", "#")), f"{tag} {name}={value[:60]}"
+    policy = page.attributes("meta")[1]["content"]
+    assert policy
+    assert "default-src 'none'" in policy
+
+
+def test_style_names_no_address(html: str) -> None:
+    style = html.split("<style>")[1].split("</style>")[0]
+    assert "url(" not in style
+    assert "@import" not in style
+
+
+def test_text_from_data_is_escaped(html: str, page: Page) -> None:
+    assert HOSTILE not in html
+    assert HOSTILE in page.text
+    assert "<b>somewhere</b>" in page.text
+    assert "a <test>" in page.text
+
+
+def test_links_within_the_page_lead_somewhere(page: Page) -> None:
+    ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    targets = {attributes["href"] for attributes in page.attributes("a")}
+    assert targets <= {f"#{name}" for name in ids}
+    assert len(targets) >= 10
+
+
+def test_the_page_is_well_formed_and_says_its_language(html: str, page: Page) -> None:
+    assert html.startswith("<!doctype html>")
+    assert page.open == []
+    assert page.attributes("html") == [{"lang": "en"}]
+    levels = [int(heading[1]) for heading in page.headings]
+    assert levels.count(1) == 1
+    assert all(after - before <= 1 for before, after in itertools.pairwise(levels))
+
+
+def test_every_picture_has_words(page: Page) -> None:
+    assert all(image.get("alt") for image in page.attributes("img"))
+    assert all("aria-label" in drawn or "aria-hidden" in drawn for drawn in page.attributes("svg"))
+
+
+def test_every_chart_has_a_light_and_a_dark_rendering(page: Page) -> None:
+    sources = page.attributes("source")
+    assert len(sources) == len(FORMATS) + 4  # a scatter each; two of latency, two of cost
+    assert {source["media"] for source in sources} == {"(prefers-color-scheme: dark)"}
+    charts = [image for image in page.attributes("img") if "svg" in str(image["src"])[:20]]
+    assert len(charts) == len(sources)
+    assert not {chart["src"] for chart in charts} & {source["srcset"] for source in sources}
+
+
+def test_changed_answers_are_shown_with_their_images(run: Path, page: Page) -> None:
+    evidence = load_evidence(run, RECORDED)
+    flips = evidence.parity["artefacts"]["int8_onnx"]["flips"]
+    changed = flips["right_to_wrong"] + flips["wrong_to_right"] + flips["wrong_to_wrong"]
+    assert changed
+    assert f"{changed} of {COUNT} answers changed" in page.text
+    thumbnails = [i for i in page.attributes("img") if "png" in str(i["src"])[:20]]
+    assert len(thumbnails) == min(changed, 24)
+
+
+def test_provenance_has_every_hash(run: Path, page: Page) -> None:
+    evidence = load_evidence(run, RECORDED)
+    for digest in (
+        *(sha256_file(path) for path in paths.delivered_files(run).values()),
+        evidence.parity["checkpoint_sha256"],
+        evidence.parity["samples"]["sha256"],
+        evidence.latency["seal"],
+    ):
+        assert digest in page.text
+    assert "torch 9.9" in page.text
+
+
+def test_the_same_evidence_gives_the_same_bytes(
+    params: Params, run: Path, html: str, tmp_path: Path
+) -> None:
+    again = report(params, run, RECORDED, tmp_path)
+    assert again.read_bytes() == html.encode()
+
+
+def test_unlabelled_samples_and_a_file_without_numbers_have_their_page(
+    params: Params, tmp_path: Path
+) -> None:
+    artifacts = make(tmp_path / "artifacts", labelled=False, broken="pte")
+    text = report(params, artifacts, RECORDED, tmp_path / "out").read_text()
+    page = Page(text)
+    assert "The samples have no labels, so there is no accuracy of a class." in page.text
+    assert ".pte answers with NaN or infinity" in page.text
+    assert "Not drawn, since there are no finite answers: .pte." in page.text
+    assert len(page.attributes("source")) == len(FORMATS) - 1 + 4
+    assert "lost)" not in page.text
+
+
+def test_images_of_other_samples_are_not_passed_off_as_these(
+    params: Params, tmp_path: Path
+) -> None:
+    artifacts = make(tmp_path / "artifacts")
+    about = (artifacts / "samples" / "samples.json").read_text()
+    digest = re.search(r'"sha256": "(\w+)"', about)
+    assert digest
+    write_text(artifacts / "samples" / "samples.json", about.replace(digest[1], "f" * 64))
+    text = report(params, artifacts, RECORDED, tmp_path / "out").read_text()
+    assert "not those that were measured, so their images are not shown" in text
+    assert "data:image/png" not in text
+
+
+def change_logits(artifacts: Path) -> None:
+    path = artifacts / "parity" / "logits.npz"
+    with np.load(path) as archive:
+        logits = dict(archive)
+    logits["ptl"][0, 0] += 1
+    np.savez(path, **logits)
+
+
+def drop_logits(artifacts: Path) -> None:
+    (artifacts / "parity" / "logits.npz").unlink()
+
+
+def spoil_logits(artifacts: Path) -> None:
+    (artifacts / "parity" / "logits.npz").write_bytes(b"PK not a zip")
+
+
+def other_logits(artifacts: Path) -> None:
+    np.savez(artifacts / "parity" / "logits.npz", reference=np.zeros((1, 1), np.float32))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "error", "message"),
+    [
+        (
+            change_logits,
+            IntegrityError,
+            r"logits of ptl are not the measured ones; run `dvc repro --f",
+        ),
+        (drop_logits, InputError, r"logits\.npz is missing; run `dvc repro`"),
+        (spoil_logits, InputError, r"does not hold what was measured"),
+        (other_logits, InputError, r"does not hold what was measured"),
+    ],
+)
+def test_other_logits_are_refused_and_the_old_page_stays(
+    params: Params,
+    tmp_path: Path,
+    spoil: Callable[[Path], None],
+    error: type[Exception],
+    message: str,
+) -> None:
+    artifacts = make(tmp_path / "artifacts")
+    write_text(tmp_path / "out" / "report.html", "the old page")
+    spoil(artifacts)
+    with pytest.raises(error, match=message):
+        report(params, artifacts, RECORDED, tmp_path / "out")
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["report.html"]
+    assert (tmp_path / "out" / "report.html").read_text() == "the old page"

@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+from xml.etree import ElementTree
+
+import pytest
+
+from pipeline.report import text as report
+from pipeline.verdict.criterion import FAIL, FORMATS, NAMES, UNDECIDED
+from tests.verdict import builders
+from tests.verdict.builders import Case
+
+
+def broken() -> Case:
+    """A failed and an undecided criterion beside the passed ones."""
+    case = builders.case()
+    case.measure("ptl", case.flipped(60, 0))
+    case.measure("pte", case.flipped(60, 50))
+    return case
+
+
+@pytest.mark.parametrize("channel", ["candidate", "release"])
+def test_junit_parses_and_its_counts_are_its_cases(channel: str) -> None:
+    case = broken()
+    case.gate = builders.gate(channel)
+    verdict = case.decide()
+    suite = ElementTree.fromstring(report.junit(verdict).encode())
+    assert int(suite.attrib["tests"]) == len(suite.findall("testcase")) == len(verdict.criteria)
+    assert int(suite.attrib["failures"]) == len(suite.findall("testcase/failure"))
+    assert int(suite.attrib["failures"]) == verdict.count(FAIL) > 0
+    assert int(suite.attrib["skipped"]) == len(suite.findall("testcase/skipped"))
+    assert int(suite.attrib["skipped"]) == verdict.count(UNDECIDED) > 0
+
+
+def test_junit_declares_utf_8_and_survives_markup() -> None:
+    case = builders.case()
+    case.latency["machine"]["processor"] = 'Größe <b> & "9"'
+    text = report.junit(case.decide())
+    assert text.lower().startswith("<?xml version='1.0' encoding='utf-8'?>")
+    ElementTree.fromstring(text.encode())
+
+
+def test_markdown_holds_each_criterion_and_each_file() -> None:
+    case = broken()
+    verdict = case.decide()
+    text = report.markdown(verdict, case.evidence, case.gate, 1)
+    lines = text.splitlines()
+    for c in verdict.criteria:
+        cells = (f" {report.MARKS[c.outcome]} ", f" {c.subject} ", f" {c.name} ")
+        assert any(all(cell in line for cell in cells) for line in lines), c
+    table = text.split("2000 samples")[0]
+    assert all(f"| {NAMES[key]} " in table for key in FORMATS)
+    assert text.startswith(f"## edge-vit: {report.headline(verdict)}")
+
+
+def test_the_headline_says_whether_it_goes_out() -> None:
+    assert report.headline(builders.case().decide()).startswith("passed for channel candidate: 36 ")
+    assert report.headline(broken().decide()).startswith("refused for channel candidate: ")
+
+
+def test_refusals_are_what_the_channel_refuses() -> None:
+    case = broken()
+    verdict = case.decide()
+    assert len(report.refusals(verdict)) == verdict.count(FAIL)
+    case.gate = builders.gate("release")
+    verdict = case.decide()
+    assert len(report.refusals(verdict)) == verdict.count(FAIL) + verdict.count(UNDECIDED)
+    drop = next(r for r in report.refusals(verdict) if r.startswith(".ptl: accuracy_drop_max_pp"))
+    assert "3 pp" in drop
+    assert "a limit of 1 pp" in drop
+
+
+def test_the_worst_comes_first() -> None:
+    rows = report.criteria_table(broken().decide()).splitlines()[2:]
+    words = [row.split()[0] for row in rows]
+    assert words == sorted(words, key=("FAIL", "undecided", "pass").index)
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_a_file_that_could_not_be_measured_is_reported_all_the_same(labelled: bool) -> None:
+    for spoil in ({"finite": False}, {"count": 0}):
+        case = builders.case(labelled)
+        case.parity["artefacts"]["pte"] |= spoil
+        text = report.markdown(case.decide(), case.evidence, case.gate, 1)
+        assert "| FAIL " in text
+        assert ("no labels" in text) == (not labelled)

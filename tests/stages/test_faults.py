@@ -1,0 +1,149 @@
+"""Planted faults, through the real stages: each is refused, and the verdict names what is wrong."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from pipeline.errors import GateError, IntegrityError
+from pipeline.evidence.seal import seal
+from pipeline.params import Params
+from pipeline.paths import Recorded, delivered_files
+from pipeline.stages.gate import gate
+from pipeline.stages.publish import publish
+from pipeline.verdict.criterion import FAIL
+from pipeline.verdict.decide import Verdict
+from tests.conftest import run_stages
+
+RECORDED = Recorded(Path("none"), Path("none"))
+AFTER_QUANTIZE = ("script", "optimize", "lite", "golden", "parity", "latency")
+
+
+def failures(verdict: Verdict) -> set[tuple[str, str]]:
+    return {(c.subject, c.name) for c in verdict.criteria if c.outcome == FAIL}
+
+
+def refused(params: Params, artifacts: Path) -> set[tuple[str, str]]:
+    """Gate and publish both refuse; return what failed."""
+    verdict = gate(params, artifacts, RECORDED, artifacts / "verdict")
+    with pytest.raises(GateError):
+        publish(params, artifacts, RECORDED, artifacts / "release")
+    assert not list((artifacts / "release").glob("*"))
+    return failures(verdict)
+
+
+def change_quantized(artifacts: Path, change: dict[str, np.ndarray]) -> None:
+    """Overwrite arrays of the quantized model only, keeping its metadata."""
+    from safetensors import safe_open
+
+    path = artifacts / "quantized" / "model.safetensors"
+    with safe_open(path, framework="np") as file:
+        metadata = file.metadata()
+    save_file(load_file(path) | change, path, metadata)
+
+
+def test_a_healthy_run_is_published(params, artifacts):
+    verdict = gate(params, artifacts, RECORDED, artifacts / "verdict")
+    assert not failures(verdict)
+    release = publish(params, artifacts, RECORDED, artifacts / "release")
+    for path in delivered_files(artifacts).values():
+        assert (release / path.name).read_bytes() == path.read_bytes()
+
+
+def test_two_head_rows_swapped_in_the_quantized_model_are_refused(params, artifacts):
+    arrays = load_file(artifacts / "quantized" / "model.safetensors")
+    order = np.arange(10)
+    order[[0, 5]] = order[[5, 0]]
+    swapped = {key: arrays[key][order] for key in ("head.weight", "head.scale", "head.bias")}
+    change_quantized(artifacts, swapped)
+    run_stages(params, artifacts, *AFTER_QUANTIZE)
+    failed = refused(params, artifacts)
+    assert {(".ptl", "top1_agreement_min"), ("quantize", "weight_error_max_steps")} <= failed
+    assert not {subject for subject, _ in failed} & {".onnx", ".int8.onnx", ".pte"}
+
+
+def test_one_layer_scaled_by_a_twentieth_is_refused_and_named(params, artifacts):
+    arrays = load_file(artifacts / "quantized" / "model.safetensors")
+    change_quantized(artifacts, {"blocks.5.mlp.fc1.scale": arrays["blocks.5.mlp.fc1.scale"] * 1.05})
+    run_stages(params, artifacts, *AFTER_QUANTIZE)
+    assert ("quantize", "weight_error_max_steps") in refused(params, artifacts)
+    text = (artifacts / "verdict" / "verdict.md").read_text()
+    assert "blocks.5.mlp.fc1 is no quantization" in text
+
+
+def test_an_onnx_file_from_other_weights_is_refused(params, artifacts, tmp_path):
+    path = artifacts / "checkpoint" / "model.safetensors"
+    shutil.copytree(artifacts / "checkpoint", tmp_path / "other")
+    weights = load_file(path)
+    order = np.roll(np.arange(10), 1)
+    save_file(
+        weights | {key: weights[key][order] for key in ("head.weight", "head.bias")},
+        tmp_path / "other" / "model.safetensors",
+    )
+    from pipeline.stages.export_onnx import export_onnx
+
+    export_onnx(
+        params.quantize,
+        tmp_path / "other",
+        artifacts / "samples",
+        artifacts / "onnx",
+        artifacts / "onnx_int8",
+        params.export_onnx,
+    )
+    run_stages(params, artifacts, "parity", "latency")
+    failed = refused(params, artifacts)
+    assert {(".onnx", "top1_agreement_min"), ("export_onnx", "noise_multiple")} <= failed
+    assert (".int8.onnx", "top1_agreement_min") in failed
+
+
+@pytest.mark.parametrize("stage", ["parity", "latency"])
+def test_evidence_edited_by_hand_is_refused(params, artifacts, stage):
+    path = artifacts / stage / "evidence.json"
+    text = path.read_text()
+    edited = text.replace('"count": 96', '"count": 95').replace('"threads": 1', '"threads": 2')
+    assert edited != text
+    path.write_text(edited)
+    for run in (gate, publish):
+        with pytest.raises(IntegrityError, match="changed after it was measured"):
+            run(params, artifacts, RECORDED, artifacts / "out")
+    assert not (artifacts / "out").exists()
+
+
+def test_evidence_edited_and_sealed_again_is_refused_by_publish(params, artifacts):
+    path = artifacts / "parity" / "evidence.json"
+    evidence = json.loads(path.read_text())
+    evidence["artefacts"]["ptl"]["sqnr_db"] = 99.0
+    path.write_text(json.dumps(seal(evidence)))
+    with pytest.raises(IntegrityError, match=r"sqnr_db = 99\.0 of ptl"):
+        publish(params, artifacts, RECORDED, artifacts / "release")
+
+
+def test_a_ptl_replaced_after_measuring_is_refused(params, artifacts):
+    path = delivered_files(artifacts)["ptl"]
+    path.write_bytes(path.read_bytes() + b"\0")
+    assert (".ptl", "evidence") in refused(params, artifacts)
+
+
+def test_a_refusal_leaves_the_last_good_release_as_it_was(params, artifacts):
+    release = publish(params, artifacts, RECORDED, artifacts / "release")
+    before = {path: path.read_bytes() for path in release.rglob("*") if path.is_file()}
+    ptl = delivered_files(artifacts)["ptl"]
+    ptl.write_bytes(ptl.read_bytes() + b"\0")
+    with pytest.raises(GateError):
+        publish(params, artifacts, RECORDED, artifacts / "release")
+    assert {path: path.read_bytes() for path in release.rglob("*") if path.is_file()} == before
+
+
+def test_a_release_channel_refuses_what_is_undecided(params, artifacts):
+    strict = params.model_copy(
+        update={"gate": params.gate.model_copy(update={"channel": "release"})}
+    )
+    verdict = gate(strict, artifacts, RECORDED, artifacts / "verdict")
+    assert not verdict.passed
+    with pytest.raises(GateError, match="no record of NVIDIA GeForce RTX 4090"):
+        publish(strict, artifacts, RECORDED, artifacts / "release")

@@ -1,0 +1,272 @@
+"""A search is killed and goes on, and looks at no image of the gate."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+import yaml
+
+from pipeline.errors import InputError
+from pipeline.files import read_json
+from pipeline.images.samples import CALIBRATION_FILE, content_hash, load_pixels
+from pipeline.params import Params, Quantize, Recipe, Rewrite
+from pipeline.tuning.search import Tuner, _last, _study, step, tune
+from pipeline.tuning.space import Space
+from pipeline.tuning.split import splitted
+from tests.conftest import run_stages
+from tests.test_cli import run
+from tests.tuning.test_space import result
+
+ROOT = Path(__file__).parent.parent
+COMMAND = ("-m", "pipeline.cli", "tune", "--format", "ptl", "--samples", "8")
+TRIALS = 3  # that of params.yaml, the same recipe by the queue, and another scheme
+
+
+@pytest.fixture
+def work(healthy: Path, params: Params, tmp_path: Path) -> Path:
+    """A working folder in which `fetch` and `samples` have run."""
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params.model_dump(mode="json")))
+    (tmp_path / "artifacts").mkdir()
+    for name in ("checkpoint", "samples"):
+        (tmp_path / "artifacts" / name).symlink_to(healthy / name)
+    return tmp_path
+
+
+@pytest.fixture
+def small(params: Params, tmp_path: Path) -> Path:
+    """The same for small images, which cost little."""
+    values = params.model_dump(mode="json")
+    # Of eight images one with another answer would be the end of a recipe, and no matter here.
+    for budget in values["gate"]["budgets"].values():
+        budget |= {"top1_agreement_min": 0.5, "accuracy_drop_max_pp": 50.0}
+    values["model"]["image_size"] = 64
+    own = Params.model_validate(values)
+    run_stages(own, tmp_path / "artifacts", "fetch", "samples")
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(own.model_dump(mode="json")))
+    return tmp_path
+
+
+def kill_after(work: Path, words: bytes) -> None:
+    """Start a search and kill it, workers and all, once it has said ``words``."""
+    process = subprocess.Popen(
+        [sys.executable, *COMMAND, "--trials", str(TRIALS)],
+        cwd=work,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    assert process.stderr is not None
+    said = b""
+    while words not in said:
+        piece = process.stderr.read1()
+        assert piece, said
+        said += piece
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    process.stderr.close()
+    deadline = time.monotonic() + 60
+    with suppress(ProcessLookupError):
+        while time.monotonic() < deadline:
+            os.killpg(process.pid, 0)
+            time.sleep(0.1)
+
+
+def test_a_search_that_was_killed_goes_on_and_ends_with_lines_for_params_yaml(
+    small: Path,
+) -> None:
+    import optuna
+
+    kill_after(small, b"trial 0:")
+    ran = run(small, *COMMAND, "--trials", str(TRIALS))
+    assert ran.returncode == 0, ran.stderr
+    folder = small / "artifacts" / "tuning"
+    storage = f"sqlite:///{folder / 'trials.db'}"
+    (name,) = optuna.get_all_study_names(storage)
+    trials = optuna.load_study(study_name=name, storage=storage).trials
+    complete = [t for t in trials if t.state == optuna.trial.TrialState.COMPLETE]
+    assert len(complete) == TRIALS
+    assert trials[0] in complete
+    assert not [t for t in trials if t.state == optuna.trial.TrialState.RUNNING]
+    assert "trial 0:" not in ran.stderr
+    assert "for params.yaml:" in ran.stdout, ran.stdout
+    lines = ran.stdout.partition("for params.yaml:\n")[2].partition("then `make judge`")[0]
+    assert Recipe.of(lines).lines() in [t.user_attrs["recipe"] for t in complete]
+    assert ElementTree.parse(folder / "ptl.svg").getroot().tag.endswith("svg")
+
+
+def test_a_step_is_beside_the_cheapest_that_may_still_be_bettered_and_never_taken_twice() -> None:
+    import optuna
+
+    space = Space(key="pte", transformer=False, ranking=())
+    study = optuna.create_study(directions=["minimize", "minimize", "maximize"])
+
+    def measured(recipe: Recipe, cost: float, violation: float) -> None:
+        attributes = {"recipe": recipe.lines(), "agreement": 1.0, "violation": violation}
+        study.add_trial(optuna.trial.create_trial(values=[cost, 0.3, 40.0], user_attrs=attributes))
+
+    def waiting() -> list[Recipe]:
+        return [
+            space.recipe(trial.system_attrs["fixed_params"])
+            for trial in study.get_trials(states=[optuna.trial.TrialState.WAITING])
+        ]
+
+    def costs(dearer: float) -> Callable[[Recipe], float]:
+        return lambda recipe: dearer if recipe.quantize.rounding == "gptq" else 50.0
+
+    step(study, space, costs(50.0))
+    assert not waiting()
+    cheap, dear = Recipe(Rewrite(), Quantize(scheme="static")), Recipe(Rewrite(), Quantize())
+    measured(cheap, 100.0, 0.5)
+    measured(dear, 200.0, 0.0)
+    beside = {space.recipe(given).lines() for given in space.neighbours(cheap)}
+    assert len(beside) == 2  # the other schemes
+    step(study, space, costs(999.0))
+    step(study, space, costs(999.0))
+    (first,) = waiting()
+    assert first.lines() in beside - {dear.lines()}
+    study.ask()
+    measured(first, 300.0, 0.0)
+    step(study, space, costs(200.5))
+    assert not waiting()  # `dear` keeps all limits, and what is left beside it is dearer
+    step(study, space, costs(200.3))
+    (second,) = waiting()
+    assert second == Recipe(Rewrite(), Quantize(rounding="gptq"))
+    study.ask()
+    measured(second, 200.2, 0.0)
+    step(study, space, costs(200.3))
+    (third,) = waiting()  # no neighbour of `dear` is left: from another that keeps the limits
+    assert third.quantize.rounding == "gptq"
+    assert third.quantize.scheme == "per_tensor"
+
+
+@pytest.mark.parametrize(
+    ("nearness", "given"),
+    [
+        ({"a": 40.0, "own": 39.8, "b": 40.02}, "own"),
+        ({"a": 40.0, "own": 39.7, "b": 39.9}, "a"),
+        ({"a": 39.8, "own": 39.7, "b": 40.0}, "b"),
+        ({"a": None, "own": 30.0, "b": 30.1}, "own"),
+        ({"a": None, "own": None, "b": None}, None),
+    ],
+)
+def test_at_the_end_the_nearest_is_given_but_what_is_had_only_for_what_is_clearly_nearer(
+    nearness: dict[str, float | None], given: str | None
+) -> None:
+    recipes = dict(
+        zip(nearness, (Recipe(Rewrite(smooth=s), Quantize()) for s in (0.1, 0.2, 0.3)), strict=True)
+    )
+    found = [
+        result(number, 100.0, 0.3, 40.0 - number, recipe=recipe)
+        for number, recipe in enumerate(recipes.values())
+    ]
+
+    def confirm(recipe: Recipe) -> tuple[float, float, list[str]]:
+        (name,) = [name for name, other in recipes.items() if other == recipe]
+        value = nearness[name]
+        return (0.0, value, [f"is {name}"]) if value else (1.0, 0.0, [f"not {name}"])
+
+    tuner = SimpleNamespace(own=recipes["own"], confirm=confirm, split=SimpleNamespace(samples=[]))
+    text = _last(found, cast(Tuner, tuner))
+    said = [line for line in text if line.startswith("is ")]
+    assert said == ([f"is {given}"] if given else [])
+    assert (
+        text[-1] == "no recipe keeps the limits of all formats; more trials, or other gate.budgets"
+    ) is (given is None)
+
+
+def test_trials_of_other_images_or_limits_are_a_study_of_their_own(
+    work: Path, params: Params
+) -> None:
+    import optuna
+
+    with splitted(params, work / "artifacts", 8) as split:
+        name = _study(optuna, params, split, "ptl").study_name
+        assert _study(optuna, params, split, "ptl").study_name == name
+        gate = params.gate.model_copy(update={"confidence": 0.9})
+        other = params.model_copy(update={"gate": gate})
+        assert _study(optuna, other, split, "ptl").study_name != name
+        calibration = split.calibration / CALIBRATION_FILE
+        fewer = load_pixels(calibration)[1:].copy()
+        np.save(calibration, fewer)
+        assert _study(optuna, params, split, "ptl").study_name != name
+
+
+def test_the_tuning_split_has_no_image_of_the_gate_or_of_calibration(
+    work: Path, params: Params
+) -> None:
+    with splitted(params, work / "artifacts", 8) as split:
+        seen = read_json(work / "artifacts" / "samples" / "samples.json")
+        theirs = {*seen["ids"], *seen["calibration_ids"], *seen["calibration_duplicates"]}
+        assert len(split.samples) == 8
+        assert not theirs & set(split.samples.ids)
+        others = {
+            content_hash(image)
+            for name in ("images.npy", "calibration.npy")
+            for image in load_pixels(work / "artifacts" / "samples" / name)
+        }
+        assert not others & {content_hash(image) for image in split.samples.images}
+        with (
+            pytest.raises(InputError, match="another edge-vit tune or repair is at work"),
+            splitted(params, work / "artifacts", 8),
+        ):
+            pass
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--samples", "0"), "--samples, --trials and --minutes must be above 0"),
+        (("--minutes", "nan"), "--samples, --trials and --minutes must be above 0"),
+        (("--format", "onnx"), "invalid choice: 'onnx'"),
+        ((), "samples/samples.json is missing; run `dvc repro`"),
+    ],
+)
+def test_bad_input_ends_with_status_2_and_one_message(
+    work: Path, arguments: tuple[str, ...], words: str
+) -> None:
+    if not arguments:
+        (work / "artifacts" / "samples").unlink()
+    ran = run(work, "-m", "pipeline.cli", "tune", *arguments)
+    assert ran.returncode == 2
+    assert words in ran.stderr
+    assert "Traceback" not in ran.stderr
+    assert not (work / "artifacts" / "tuning" / "trials.db").exists()
+
+
+def test_a_source_without_other_images_is_said(work: Path, params: Params, tmp_path: Path) -> None:
+    from PIL import Image
+
+    from pipeline.contract.files import load_contract
+    from pipeline.stages.samples import samples
+
+    source = tmp_path / "few"
+    source.mkdir()
+    Image.new("RGB", (8, 8), "red").save(source / "one.png")
+    own = params.model_copy(
+        update={"samples": params.samples.model_copy(update={"source": source})}
+    )
+    artifacts = work / "artifacts"
+    (artifacts / "samples").unlink()
+    samples(own.samples, load_contract(artifacts / "checkpoint"), artifacts / "samples")
+    with pytest.raises(InputError, match="has no images beside those of"):
+        tune(own, artifacts, "ptl", count=8)
+
+
+def test_without_optuna_it_says_how_to_install_it(
+    work: Path, params: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    with pytest.raises(InputError, match=r"pip install -e '\.\[tune\]'"):
+        tune(params, work / "artifacts", "ptl")
