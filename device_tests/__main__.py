@@ -20,11 +20,11 @@ from device_tests.targets import NAMES, target
 from pipeline import paths
 from pipeline.errors import EdgeVitError, InputError, exit_on_error
 from pipeline.evidence.devices import read_devices
+from pipeline.evidence.types import Devices
 from pipeline.files import sha256_file
 from pipeline.params import Gate, load_params
 from pipeline.report import device_matrix
 from pipeline.verdict.criteria import devices
-from pipeline.verdict.criteria.devices import Devices
 from pipeline.verdict.criteria.files import Files
 from pipeline.verdict.criterion import FAIL
 

@@ -17,9 +17,9 @@ from pathlib import Path
 from pipeline.errors import InputError, exit_on_error
 from pipeline.evidence.golden import Golden
 from pipeline.files import read_json
+from pipeline.formats import FORMATS, NAMES
 from pipeline.params import Gate, load_params
 from pipeline.verdict.criteria import devices
-from pipeline.verdict.criterion import FORMATS, NAMES
 
 
 def compare(golden: Golden, file_format: str, answer: Path, gate: Gate) -> tuple[bool, str]:

@@ -9,11 +9,11 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field
 
+from pipeline.formats import Format
 from pipeline.schema import HASH_OR_TRUST, KEBAB, VERSION, Count, Fraction, Positive, Section, load
 
 PARAMS_FILE = Path("params.yaml")
 
-Format = Literal["ptl", "onnx", "int8_onnx", "pte"]  # of what is delivered
 Target = Literal["lite_app", "torch_1_13_1", "torch_2_1_2", "arm64", "web", "android", "phone"]
 
 

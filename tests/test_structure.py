@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from device_tests import targets
-from pipeline.verdict.criterion import FORMATS
+from pipeline.formats import FORMATS
 
 ROOT = Path(__file__).parent.parent
 GRAPH = yaml.safe_load((ROOT / "dvc.yaml").read_text())

@@ -57,7 +57,7 @@ def widened(architecture: str, weights: Path) -> nn.Module:
         if tensor.ndim != 2:
             return tensor
         uneven = UNEVEN * torch.randn(len(tensor), times, tensor.shape[1], generator=chance)
-        shares = (1 + uneven - uneven.mean(1, keepdim=True)) / times
+        shares: torch.Tensor = (1 + uneven - uneven.mean(1, keepdim=True)) / times
         return (tensor[:, None] * shares).flatten(1)
 
     model.load_state_dict({name: wide(name, tensor) for name, tensor in narrow.items()})
@@ -107,9 +107,10 @@ def one_photograph(folder: Path) -> Path:
 
 def classifier(architecture: str, count: int) -> nn.Module:
     """A timm classifier of Fashion-MNIST's ten classes, its head fitted on ``count`` images."""
-    model: Any = create(architecture, num_classes=len(FASHION_MNIST_CLASSES))
-    cfg = model.pretrained_cfg
-    heads = model.get_classifier()
+    model = create(architecture, num_classes=len(FASHION_MNIST_CLASSES))
+    timm_model: Any = model
+    cfg = timm_model.pretrained_cfg
+    heads = timm_model.get_classifier()
     fit(
         model,
         heads if isinstance(heads, tuple) else (heads,),

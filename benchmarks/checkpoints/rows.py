@@ -68,7 +68,7 @@ class Result:
     files: dict[str, Measured]  # by format
 
 
-VIT = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12}
+VIT: dict[str, Any] = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12}
 ROWS = (
     Row("DeiT-Ti", "zoo, embedded", in_zoo("deit_tiny_patch16_224.fashion_mnist"), WHOLE),
     Row(

@@ -8,9 +8,9 @@ from typing import Any
 
 from tabulate import tabulate
 
+from pipeline.formats import NAMES
 from pipeline.metrics import timing
 from pipeline.report.text import nearness
-from pipeline.verdict.criterion import NAMES
 
 HEADER = (
     *("file", "size MB", "of float", "ARM64 M instr.", "x86 p50 ms", "time of ours"),

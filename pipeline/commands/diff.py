@@ -18,9 +18,9 @@ from tabulate import tabulate
 from pipeline.contract import changes
 from pipeline.contract.changes import Change, Operators
 from pipeline.errors import IntegrityError, exit_on_error
+from pipeline.formats import FORMATS, NAMES
 from pipeline.release import differences
 from pipeline.release.differences import KEYS, Accuracy, Agreement, Cost, Opened, Share
-from pipeline.verdict.criterion import FORMATS, NAMES
 
 SIDES = ("before", "after")
 

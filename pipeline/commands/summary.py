@@ -9,13 +9,13 @@ from pathlib import Path
 from pipeline import paths
 from pipeline.contract.files import load_contract
 from pipeline.errors import exit_on_error
+from pipeline.evidence.types import Evidence
 from pipeline.files import read_json
 from pipeline.params import Params, load_params
 from pipeline.paths import Recorded
 from pipeline.release.folder import VERDICT_FILE, without_refused
 from pipeline.release.judge import judge, load_evidence
 from pipeline.report import text
-from pipeline.verdict.decide import Evidence
 
 
 def summary(params: Params, artifacts: Path, recorded: Recorded) -> str:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from pipeline.contract.contract import Artefact, Contract
-from pipeline.verdict.criterion import FORMATS, NAMES
+from pipeline.formats import FORMATS, NAMES
 
 SHOWN = 3  # names in a sentence
 FEEDING = {  # what code that prepares pictures has in it, by its place in the contract

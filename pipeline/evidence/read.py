@@ -21,12 +21,10 @@ from pipeline.evidence.devices import read_devices
 from pipeline.evidence.golden import read_golden
 from pipeline.evidence.logits import LOGITS_FILE, load_logits
 from pipeline.evidence.seal import check_seal
+from pipeline.evidence.types import Baseline, Devices, Evidence
 from pipeline.files import read_json
 from pipeline.metrics.measures import against_float, between_steps
 from pipeline.paths import Recorded
-from pipeline.verdict.criteria.baseline import Baseline
-from pipeline.verdict.criteria.devices import Devices
-from pipeline.verdict.decide import Evidence
 
 EVIDENCE_FILE = "evidence.json"
 SAMPLES_FILE = "samples.json"

@@ -22,14 +22,14 @@ from pipeline.contract.files import load_contract, read_contract
 from pipeline.errors import IntegrityError
 from pipeline.evidence.logits import load_logits
 from pipeline.evidence.read import Places, read_evidence
+from pipeline.evidence.types import Evidence
 from pipeline.files import read_json
+from pipeline.formats import FORMATS
 from pipeline.metrics import timing
 from pipeline.metrics.distances import sqnr_db
 from pipeline.metrics.intervals import Interval, PairedDrop, paired_drop, wilson
 from pipeline.metrics.measures import SQNR_LIMIT_DB
 from pipeline.release.read import Release, read_release
-from pipeline.verdict.criterion import FORMATS
-from pipeline.verdict.decide import Evidence
 
 FLOAT = "float"
 KEYS = (FLOAT, *FORMATS)

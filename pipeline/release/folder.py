@@ -17,6 +17,7 @@ from pipeline.errors import IntegrityError
 from pipeline.evidence import baselines
 from pipeline.evidence.golden import Golden
 from pipeline.evidence.read import Places
+from pipeline.evidence.types import Evidence
 from pipeline.files import open_up, read_json, write_json, write_text
 from pipeline.params import Params
 from pipeline.release import build
@@ -24,7 +25,7 @@ from pipeline.release.documents.write import documents
 from pipeline.release.manifest import SUMS_FILE, difference, format_sums
 from pipeline.release.read import hashes
 from pipeline.report import text
-from pipeline.verdict.decide import Evidence, Verdict
+from pipeline.verdict.decide import Verdict
 
 LABELS_FILE = "labels.txt"
 VERDICT_FILE = "verdict.json"

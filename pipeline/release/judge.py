@@ -7,12 +7,13 @@ from pathlib import Path
 from pipeline import paths
 from pipeline.errors import GateError
 from pipeline.evidence.read import Places, read_evidence
+from pipeline.evidence.types import Evidence
 from pipeline.files import read_json, sha256_file
 from pipeline.params import Params
 from pipeline.paths import Recorded
 from pipeline.report import text
 from pipeline.verdict.criteria.files import Files
-from pipeline.verdict.decide import Evidence, Verdict, decide
+from pipeline.verdict.decide import Verdict, decide
 
 
 def load_evidence(artifacts: Path, recorded: Recorded) -> Evidence:

@@ -24,6 +24,7 @@ from pipeline.errors import EdgeVitError, InputError, IntegrityError, shown
 from pipeline.evidence.golden import GOLDEN_FILE, Golden
 from pipeline.evidence.read import Places, measure_again, read_evidence
 from pipeline.evidence.seal import check_seal
+from pipeline.evidence.types import Evidence
 from pipeline.files import read_bytes, read_json, sha256_file
 from pipeline.params import Baseline, Gate
 from pipeline.paths import data_file
@@ -41,7 +42,7 @@ from pipeline.release.read import ENDINGS, check_sums, model_files
 from pipeline.report import text as report
 from pipeline.schema import Section
 from pipeline.verdict.criteria.files import Files
-from pipeline.verdict.decide import Evidence, Verdict, decide
+from pipeline.verdict.decide import Verdict, decide
 
 MAX_ROUNDS = 30_000  # of timing: the bootstrap of a ratio takes 32 kB for each
 TOLERANCE = 1e-9  # relative, between numbers that two machines computed from the same evidence

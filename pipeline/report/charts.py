@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.formats import FORMATS, NAMES
 from pipeline.metrics.intervals import Interval
-from pipeline.verdict.criterion import FORMATS, NAMES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,10 +8,11 @@ from typing import Any
 
 from tabulate import tabulate
 
+from pipeline.evidence.types import Devices
+from pipeline.formats import NAMES
 from pipeline.metrics.measures import SQNR_LIMIT_DB
 from pipeline.params import Gate
-from pipeline.verdict.criteria.devices import Devices, agreement, agrees
-from pipeline.verdict.criterion import NAMES
+from pipeline.verdict.criteria.devices import agreement, agrees
 
 HEADER = (
     *("file", "runtime", "on", "loads", "runs", "agrees"),

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.formats import NAMES
 from pipeline.images.preprocessing import Pixels
 from pipeline.images.samples import SampleSet
 from pipeline.metrics import distances
-from pipeline.verdict.criterion import NAMES
 
 CLASSES_MAX = 20
 IMAGES_MAX = 24  # of each file

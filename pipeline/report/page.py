@@ -11,13 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.contract.contract import Contract
+from pipeline.evidence.types import Evidence
+from pipeline.formats import FORMATS, NAMES
 from pipeline.images.samples import SampleSet
 from pipeline.metrics import intervals
 from pipeline.params import Params
 from pipeline.report import charts, device_matrix, flips, tables
 from pipeline.report import text as report
-from pipeline.verdict.criterion import FAIL, FORMATS, NAMES, PASS, UNDECIDED
-from pipeline.verdict.decide import Evidence, Verdict
+from pipeline.verdict.criterion import FAIL, PASS, UNDECIDED
+from pipeline.verdict.decide import Verdict
 
 TEMPLATE = "report.html.jinja"
 MARKS = {PASS: "✓", FAIL: "✕", UNDECIDED: "?"}

@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.formats import FORMATS, NAMES
 from pipeline.metrics import intervals, timing
 from pipeline.metrics.intervals import Interval
 from pipeline.params import Gate
-from pipeline.verdict.criterion import FORMATS, NAMES, Criterion
+from pipeline.verdict.criterion import Criterion
 from pipeline.verdict.decide import Verdict
 
 QUANTILE_CONFIDENCE = 0.99  # of each side of a percentile's bounds

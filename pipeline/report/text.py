@@ -9,11 +9,13 @@ from xml.etree import ElementTree
 
 from tabulate import tabulate
 
+from pipeline.evidence.types import Evidence
+from pipeline.formats import FORMATS, NAMES
 from pipeline.metrics import intervals, timing
 from pipeline.params import Gate
 from pipeline.report import device_matrix
-from pipeline.verdict.criterion import FAIL, FORMATS, NAMES, PASS, UNDECIDED, Criterion
-from pipeline.verdict.decide import Evidence, Verdict
+from pipeline.verdict.criterion import FAIL, PASS, UNDECIDED, Criterion
+from pipeline.verdict.decide import Verdict
 
 WORN = 0.5  # of the margin; luck beyond it is warned of
 MARKS = {PASS: "pass", FAIL: "FAIL", UNDECIDED: "undecided"}

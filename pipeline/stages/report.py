@@ -15,12 +15,12 @@ from pipeline.errors import exit_on_error
 from pipeline.evidence import sample_reuse
 from pipeline.evidence.logits import LOGITS_FILE, load_logits
 from pipeline.files import write_text
+from pipeline.formats import FORMATS
 from pipeline.images.samples import SampleSet
 from pipeline.params import Params, load_params
 from pipeline.paths import Recorded
 from pipeline.release.judge import judge, load_evidence
 from pipeline.report.page import Findings, page
-from pipeline.verdict.criterion import FORMATS
 
 PAGE_FILE = "report.html"
 

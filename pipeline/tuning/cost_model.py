@@ -12,7 +12,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from pipeline.params import Format, Quantize
+from pipeline.formats import Format
+from pipeline.params import Quantize
 from pipeline.quantization.layer_names import named
 
 DYNAMIC, STATIC, FLOAT = "dynamic", "static", "float"

@@ -20,16 +20,17 @@ from typing import Any
 from pipeline import paths
 from pipeline.contract.files import MODEL_FILE
 from pipeline.errors import GateError, exit_on_error
+from pipeline.formats import NAMES, Format
 from pipeline.images.preprocessing import normalize
 from pipeline.metrics import timing
-from pipeline.params import Format, Params, Recipe, load_params
+from pipeline.params import Params, Recipe, load_params
 from pipeline.runtimes import FloatArray, load
 from pipeline.runtimes.interleave import interleave
 from pipeline.runtimes.parallel import Run
 from pipeline.tuning import split as trial
 from pipeline.tuning.cost_model import instructions_m, is_shaped
 from pipeline.tuning.space import SCHEMES, fewest, mendable, mended, words
-from pipeline.verdict.criterion import FAIL, NAMES, Criterion
+from pipeline.verdict.criterion import FAIL, Criterion
 
 SAMPLES = 512
 RANKED_ON = 16  # images

@@ -34,8 +34,9 @@ from pipeline import paths
 from pipeline.contract.files import MODEL_FILE
 from pipeline.errors import EdgeVitError, InputError, exit_on_error
 from pipeline.files import atomic, sha256_file
+from pipeline.formats import Format
 from pipeline.images.samples import CALIBRATION_FILE
-from pipeline.params import Format, Params, Quantize, Recipe, Rewrite, load_params
+from pipeline.params import Params, Quantize, Recipe, Rewrite, load_params
 from pipeline.tuning import split as trials
 from pipeline.tuning.cost_model import Layer, instructions_m, is_shaped
 from pipeline.tuning.space import (

@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
-from pipeline.params import Format, Gate, Quantize, Recipe, Rewrite
+from pipeline.formats import NAMES, Format
+from pipeline.params import Gate, Quantize, Recipe, Rewrite
 from pipeline.verdict.criteria import quality
-from pipeline.verdict.criterion import FAIL, NAMES, PASS, Criterion
+from pipeline.verdict.criterion import FAIL, PASS, Criterion
 
 MENDABLE = ("top1_agreement_min", "accuracy_drop_max_pp", "sqnr_min_db")  # by layers in float
 SCHEMES: dict[Format, tuple[str, ...]] = {  # worth trying on a vision transformer, by format

@@ -20,9 +20,10 @@ from pipeline import paths
 from pipeline.contract.files import MODEL_FILE, load_contract
 from pipeline.errors import InputError
 from pipeline.files import atomic, read_json, sha256_file, write_json
+from pipeline.formats import Format
 from pipeline.images.samples import CALIBRATION_FILE, SAMPLES_FILE, SampleSet, load_pixels
 from pipeline.metrics.measures import against_float
-from pipeline.params import Format, Params, Recipe
+from pipeline.params import Params, Recipe
 from pipeline.runtimes import FloatArray
 from pipeline.runtimes.parallel import Run, run_all
 from pipeline.tuning.space import judged

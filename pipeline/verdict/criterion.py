@@ -5,11 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pipeline.metrics.intervals import Interval
-from pipeline.params import Format
 
 PASS, FAIL, UNDECIDED = "pass", "fail", "undecided"
-FORMATS: tuple[Format, ...] = ("ptl", "onnx", "int8_onnx", "pte")
-NAMES: dict[str, str] = {"ptl": ".ptl", "onnx": ".onnx", "int8_onnx": ".int8.onnx", "pte": ".pte"}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,15 +8,13 @@ here reads a file, a clock or the machine.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from pipeline.errors import IntegrityError
+from pipeline.evidence.types import Evidence
 from pipeline.params import Gate
 from pipeline.verdict.criteria import baseline, devices, files, quality, speed, steps
-from pipeline.verdict.criteria.baseline import Baseline
-from pipeline.verdict.criteria.devices import Devices
 from pipeline.verdict.criteria.files import Files
 from pipeline.verdict.criterion import FAIL, PASS, UNDECIDED, Criterion
 
@@ -54,16 +52,6 @@ class Verdict:
             "counts": {outcome: self.count(outcome) for outcome in (PASS, FAIL, UNDECIDED)},
             "criteria": [asdict(c) for c in self.criteria],
         }
-
-
-@dataclass(frozen=True, kw_only=True)
-class Evidence:
-    """Sealed measurements (see :func:`pipeline.evidence.seal.check_seal`)."""
-
-    parity: Mapping[str, Any]
-    latency: Mapping[str, Any]
-    baselines: Sequence[Baseline] = ()
-    devices: Devices = field(default_factory=Devices)
 
 
 def decide(gate: Gate, device: str, delivered: Files, evidence: Evidence) -> Verdict:

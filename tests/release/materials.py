@@ -9,10 +9,10 @@ from typing import Any
 
 from pipeline.contract.contract import Artefact, Contract
 from pipeline.evidence.seal import seal
+from pipeline.formats import NAMES
 from pipeline.params import load_params
 from pipeline.release.build import Build
 from pipeline.release.documents.material import File, Material
-from pipeline.verdict.criterion import NAMES
 from tests.release import builders
 from tests.verdict.builders import Case, case
 

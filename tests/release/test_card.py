@@ -10,11 +10,11 @@ import yaml
 from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
 
+from pipeline.evidence.types import Baseline
 from pipeline.metrics.intervals import wilson
 from pipeline.metrics.measures import between_steps
 from pipeline.release.documents.card import card, plain
 from pipeline.release.documents.material import Material
-from pipeline.verdict.criteria.baseline import Baseline
 from tests.release.materials import contract, material
 from tests.verdict import builders as evidence
 from tests.verdict import test_devices

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
+from pipeline.evidence.types import Devices
 from pipeline.report import device_matrix
-from pipeline.verdict.criteria.devices import Devices
 from tests.verdict.test_devices import GOLDEN, case, cell
 
 

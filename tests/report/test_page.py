@@ -18,13 +18,13 @@ from pipeline.errors import InputError, IntegrityError
 from pipeline.evidence.golden import GOLDEN_FILE
 from pipeline.evidence.seal import seal
 from pipeline.files import sha256_file, write_json, write_text
+from pipeline.formats import FORMATS, NAMES
 from pipeline.images.samples import content_hash, samples_sha256
 from pipeline.metrics.logits import logits_sha256
 from pipeline.metrics.measures import against_float
 from pipeline.params import Params, load_params
 from pipeline.release.judge import judge, load_evidence
 from pipeline.stages.report import report
-from pipeline.verdict.criterion import FORMATS, NAMES
 from tests.conftest import ROOT
 from tests.verdict import builders
 

@@ -4,8 +4,9 @@ from xml.etree import ElementTree
 
 import pytest
 
+from pipeline.formats import FORMATS, NAMES
 from pipeline.report import text as report
-from pipeline.verdict.criterion import FAIL, FORMATS, NAMES, UNDECIDED
+from pipeline.verdict.criterion import FAIL, UNDECIDED
 from tests.verdict import builders
 from tests.verdict.builders import Case
 

@@ -9,15 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.evidence.seal import SCHEMA, seal
+from pipeline.evidence.types import Baseline, Devices, Evidence
+from pipeline.formats import FORMATS
 from pipeline.metrics.logits import json_logits, logits_sha256
 from pipeline.metrics.measures import against_float, between_steps
 from pipeline.params import Budget, Gate
-from pipeline.verdict.criteria.baseline import Baseline
-from pipeline.verdict.criteria.devices import Devices
 from pipeline.verdict.criteria.files import Files
 from pipeline.verdict.criteria.steps import STEPS
-from pipeline.verdict.criterion import FAIL, FORMATS, Criterion
-from pipeline.verdict.decide import Evidence, Verdict, decide
+from pipeline.verdict.criterion import FAIL, Criterion
+from pipeline.verdict.decide import Verdict, decide
 
 Logits = NDArray[np.float32]
 

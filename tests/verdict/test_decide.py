@@ -11,12 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import IntegrityError
+from pipeline.evidence.types import Baseline
+from pipeline.formats import FORMATS, NAMES
 from pipeline.metrics import intervals
 from pipeline.metrics.measures import between_steps
-from pipeline.verdict.criteria.baseline import Baseline
 from pipeline.verdict.criteria.files import DELIVERING
 from pipeline.verdict.criteria.steps import STEPS
-from pipeline.verdict.criterion import FAIL, FORMATS, NAMES, PASS, UNDECIDED
+from pipeline.verdict.criterion import FAIL, PASS, UNDECIDED
 from pipeline.verdict.decide import Verdict
 from tests.verdict import builders
 from tests.verdict.builders import COUNT, Case

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from pipeline.evidence.seal import SCHEMA
+from pipeline.evidence.types import Devices
 from pipeline.metrics.logits import json_logits, logits_array
 from pipeline.params import Devices as Asked
-from pipeline.verdict.criteria.devices import Devices, agreement
+from pipeline.verdict.criteria.devices import agreement
 from pipeline.verdict.criterion import FAIL, PASS, UNDECIDED
 from tests.verdict import builders
 from tests.verdict.builders import Case

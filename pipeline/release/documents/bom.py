@@ -12,10 +12,10 @@ import uuid
 from collections.abc import Iterator
 from typing import Any
 
+from pipeline.formats import NAMES
 from pipeline.release.documents import licences
 from pipeline.release.documents.material import File, Material
 from pipeline.release.documents.numbers import FLOAT, Number, numbers
-from pipeline.verdict.criterion import NAMES
 
 BOM_FILE = "bom.cdx.json"
 SPEC_VERSION = "1.6"

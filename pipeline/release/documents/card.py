@@ -13,6 +13,7 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any, get_args
 
 from pipeline.contract.contract import Preprocessing
+from pipeline.formats import NAMES
 from pipeline.params import Target
 from pipeline.release.documents import licences
 from pipeline.release.documents.material import Material
@@ -28,7 +29,7 @@ from pipeline.release.documents.numbers import (
 )
 from pipeline.report import device_matrix
 from pipeline.report import text as report
-from pipeline.verdict.criterion import FAIL, NAMES, UNDECIDED, Criterion
+from pipeline.verdict.criterion import FAIL, UNDECIDED, Criterion
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult, ModelCardData

@@ -9,12 +9,12 @@ from typing import Any
 
 from pipeline.contract.contract import Artefact, Contract
 from pipeline.contract.files import read_contract
+from pipeline.evidence.types import Devices, Evidence
 from pipeline.files import sha256_file
 from pipeline.params import Params
 from pipeline.release.build import Build, read
 from pipeline.release.read import ENDINGS
-from pipeline.verdict.criteria.devices import Devices
-from pipeline.verdict.decide import Evidence, Verdict
+from pipeline.verdict.decide import Verdict
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
+from pipeline.formats import FORMATS
 from pipeline.metrics import intervals, timing
 from pipeline.metrics.intervals import Interval
 from pipeline.release.documents.material import Material
-from pipeline.verdict.criterion import FORMATS
 
 ACCURACY, AGREEMENT, DROP = "accuracy", "top-1 agreement with float", "accuracy drop"
 SQNR, SIZE, RATIO, P50 = "SQNR", "size", "time of float", "median latency"

@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pipeline.contract.contract import Contract
+from pipeline.evidence.types import Evidence
 from pipeline.files import write_json, write_text
 from pipeline.params import Params
 from pipeline.release.documents import attestations
@@ -15,7 +16,7 @@ from pipeline.release.documents.bom import BOM_FILE, bom
 from pipeline.release.documents.card import CARD_FILE, card
 from pipeline.release.documents.material import gather
 from pipeline.release.documents.notices import write_notices
-from pipeline.verdict.decide import Evidence, Verdict
+from pipeline.verdict.decide import Verdict
 
 
 def documents(

@@ -9,36 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from pipeline.evidence.types import Baseline
+from pipeline.formats import FORMATS, NAMES
 from pipeline.metrics import timing
 from pipeline.metrics.intervals import Interval
 from pipeline.params import Gate
-from pipeline.verdict.criterion import (
-    FAIL,
-    FORMATS,
-    NAMES,
-    PASS,
-    UNDECIDED,
-    Criterion,
-    compare,
-    plain,
-)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Baseline:
-    """What a record says, and how far this run's float reference is from it."""
-
-    path: str = ""  # of its folder, below the folder of records
-    device: str
-    kind: str  # "cuda" or "cpu"
-    recorded: str  # date
-    refusal: str | None  # why it does not belong to this run; None if it does
-    difference: Mapping[str, Any] | None  # measures.between_steps of reference and record
-    noise_floor: float  # of the record, in logits
-    runs_ms: tuple[float, ...]  # float, batch of one
+from pipeline.verdict.criterion import FAIL, PASS, UNDECIDED, Criterion, compare, plain
 
 
 def criteria(

@@ -8,30 +8,24 @@ here, from the logits in the evidence.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.evidence.types import Devices
+from pipeline.formats import NAMES
 from pipeline.metrics import distances
 from pipeline.metrics.logits import logits_array
 from pipeline.metrics.measures import SQNR_LIMIT_DB
 from pipeline.params import Budget, Gate
 from pipeline.verdict.criteria.files import Files
-from pipeline.verdict.criterion import FAIL, NAMES, PASS, UNDECIDED, Criterion, plain
+from pipeline.verdict.criterion import FAIL, PASS, UNDECIDED, Criterion, plain
 
 IMAGES_MIN = 16  # golden images that a target runs at least, the first ones
 SPREAD_MAX = 0.001  # of repeated counts of instructions; an emulator counts exactly
-
-
-@dataclass(frozen=True)
-class Devices:
-    """Golden answers, and what each target made of the golden images."""
-
-    golden: Mapping[str, Any] | None = None  # golden.json
-    targets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # sealed, by name
 
 
 @dataclass(frozen=True)

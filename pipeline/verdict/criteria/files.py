@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.verdict.criterion import FAIL, FORMATS, NAMES, PASS, Criterion, plain
+from pipeline.formats import FORMATS, NAMES
+from pipeline.verdict.criterion import FAIL, PASS, Criterion, plain
 
 DELIVERING = {"lite": "ptl", "export_onnx": "onnx"}  # steps whose output is let out
 

@@ -5,19 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from pipeline.formats import FORMATS, NAMES, Format
 from pipeline.metrics import intervals
 from pipeline.metrics.intervals import Interval
-from pipeline.params import Budget, Format, Gate
-from pipeline.verdict.criterion import (
-    FAIL,
-    FORMATS,
-    NAMES,
-    PASS,
-    UNDECIDED,
-    Criterion,
-    compare,
-    plain,
-)
+from pipeline.params import Budget, Gate
+from pipeline.verdict.criterion import FAIL, PASS, UNDECIDED, Criterion, compare, plain
 
 
 def criteria(gate: Gate, parity: Mapping[str, Any]) -> Iterator[Criterion]:

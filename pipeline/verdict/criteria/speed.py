@@ -5,18 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from pipeline.formats import FORMATS, NAMES
 from pipeline.metrics import timing
 from pipeline.params import Budget, Gate
-from pipeline.verdict.criterion import (
-    FAIL,
-    FORMATS,
-    NAMES,
-    PASS,
-    UNDECIDED,
-    Criterion,
-    compare,
-    plain,
-)
+from pipeline.verdict.criterion import FAIL, PASS, UNDECIDED, Criterion, compare, plain
 
 
 def criteria(gate: Gate, latency: Mapping[str, Any]) -> Iterator[Criterion]:
