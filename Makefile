@@ -10,14 +10,16 @@ BOOTSTRAP_PYTHON ?= python3
 ifdef PYTHON
 BIN := $(abspath $(dir $(PYTHON)))
 SETUP :=
+SETUP_DEV :=
 else
 BIN := $(abspath $(VENV))/bin
 SETUP := setup
+SETUP_DEV := setup-dev
 endif
 export PATH := $(BIN):$(PATH)
 export TORCH_WHEELS
 
-.PHONY: repro judge gate test checkpoints device-test device-faults demo lint types bench bench-serve bench-peers setup clean help
+.PHONY: repro judge gate test checkpoints device-test device-faults demo lint types bench bench-serve bench-peers setup setup-dev clean help
 
 # DVC runs one stage at a time, and the longest export keeps one core busy for a minute: the first
 # time it runs beside the others, and `dvc commit` records it. Should it fail, `dvc repro` says why.
@@ -41,38 +43,41 @@ gate: $(SETUP) ## judge the evidence again, for CHANNEL (default: that of params
 
 # A file's tests stay together, since they share what is made for them; the files with the longest
 # tests are not kept for the end.
-test: $(SETUP) ## run the tests, two at a time
+test: $(SETUP_DEV) ## run the tests, two at a time
 	@python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-checkpoints: $(SETUP) ## every kind of checkpoint from `fetch` to the gate, as a table (ROWS=...: only these; hours)
+checkpoints: $(SETUP_DEV) ## every kind of checkpoint from `fetch` to the gate, as a table (ROWS=...: only these; hours)
 	@python -m benchmarks.checkpoints $(ROWS)
 
 device-test: $(SETUP) ## run the files on every runtime that this machine can (TARGETS=...: only these)
 	@python -m device_tests $(TARGETS) $(if $(STRICT),--strict)
 
-device-faults: $(SETUP) ## plant faults in the files and see each caught by a target
+device-faults: $(SETUP_DEV) ## plant faults in the files and see each caught by a target
 	@python -m pytest device_tests --numprocesses 2 --dist loadfile
 
 demo: $(SETUP) ## serve the page that runs the int8 ONNX file in a browser (PORT=8000)
 	@python -m device_tests.web.serve $(if $(PORT),--port $(PORT))
 
-lint: $(SETUP) ## check style and format
+lint: $(SETUP_DEV) ## check style and format
 	@ruff check . && ruff format --check .
 
-types: $(SETUP) ## check types
+types: $(SETUP_DEV) ## check types
 	@mypy
 
-bench: $(SETUP) ## wall time and peak memory of each stage, for three sizes of DeiT
+bench: $(SETUP_DEV) ## wall time and peak memory of each stage, for three sizes of DeiT
 	@python -m benchmarks.stages
 
-bench-serve: $(SETUP) ## what `edge-vit serve` carries here: requests a second, p99, lost ones
+bench-serve: $(SETUP_DEV) ## what `edge-vit serve` carries here: requests a second, p99, lost ones
 	@python -m benchmarks.serve
 
-bench-peers: $(SETUP) ## our files beside what other tools make of the same weights (PEERS=...: only these)
+bench-peers: $(SETUP_DEV) ## our files beside what other tools make of the same weights (PEERS=...: only these)
 	@python -m benchmarks.peers $(PEERS) $(if $(ROUNDS),--rounds $(ROUNDS))
 
 setup:
 	@$(BOOTSTRAP_PYTHON) scripts/bootstrap.py $(VENV)
+
+setup-dev:
+	@$(BOOTSTRAP_PYTHON) scripts/bootstrap.py --dev $(VENV)
 
 clean: ## remove what stages wrote
 	@rm -rf artifacts/*/ device_tests/evidence/*.json

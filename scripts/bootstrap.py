@@ -1,18 +1,20 @@
 """Make the environment that the Makefile uses: a virtual environment with the locked packages.
 
-Needs nothing but Python's standard library. Every package is held to the hash in
-requirements.lock. Bytecode is compiled at once: without it importing timm takes twice as long, in
-every stage. A stamp is written last, so an interrupted installation is finished by the next run
-and a finished one costs nothing.
+Needs nothing but Python's standard library. Every package is held to the hash in a lock file:
+requirements.lock has what `make repro` needs, requirements-dev.lock also what tests and checks
+need, in the same versions. Bytecode is compiled at once: without it importing timm takes twice as
+long, in every stage. A stamp is written last, so an interrupted installation is finished by the
+next run and a finished one costs nothing.
 
-Use: python3 scripts/bootstrap.py [FOLDER]
+Use: python3 scripts/bootstrap.py [--dev] [FOLDER]
 
-TORCH_WHEELS may name an index address or a folder that has other builds of torch and torchvision,
-such as CPU-only ones; the CUDA libraries are then left out.
+CPU builds of torch are taken where the package index has them (the CUDA libraries are then left
+out). TORCH_WHEELS may name an index address or a folder with other builds of torch and torchvision.
 """
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import os
 import re
@@ -21,43 +23,71 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-LOCK = ROOT / "requirements.lock"
 UV = "uv==0.13.9"
 SUPPORTED = ((3, 11), (3, 13))
 FROM_TORCH_WHEELS = re.compile(r"(torch|torchvision|triton|nvidia-.*|cuda-.*)$")
 
 
 def main() -> None:
-    folder = Path(sys.argv[1] if len(sys.argv) > 1 else ".venv")
-    wheels = os.environ.get("TORCH_WHEELS", "")
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", nargs="?", type=Path, default=Path(".venv"))
+    parser.add_argument("--dev", action="store_true", help="with what tests and checks need")
+    arguments = parser.parse_args()
     if not SUPPORTED[0] <= sys.version_info[:2] <= SUPPORTED[1]:
         sys.exit(
             f"edge-vit needs Python 3.11 to 3.13, this is {sys.version.split()[0]}; "
             "name another with `make BOOTSTRAP_PYTHON=python3.11 ...`"
         )
-    stamp = folder / "edge-vit.stamp"
-    wanted = hashlib.sha256(
-        LOCK.read_bytes() + (ROOT / "pyproject.toml").read_bytes() + wheels.encode()
-    ).hexdigest()
-    if stamp.is_file() and stamp.read_text() == wanted:
+    wheels = os.environ.get("TORCH_WHEELS", "")
+    if arguments.dev:
+        install(arguments.folder, ROOT / "requirements-dev.lock", wheels)
+    elif not is_installed(arguments.folder, ROOT / "requirements-dev.lock", wheels):
+        install(arguments.folder, ROOT / "requirements.lock", wheels)
+
+
+def is_installed(folder: Path, lock: Path, wheels: str) -> bool:
+    stamp = folder / f"{lock.stem}.stamp"
+    return stamp.is_file() and stamp.read_text() == fingerprint(lock, wheels)
+
+
+def fingerprint(lock: Path, wheels: str) -> str:
+    content = lock.read_bytes() + (ROOT / "pyproject.toml").read_bytes() + wheels.encode()
+    return hashlib.sha256(content).hexdigest()
+
+
+def install(folder: Path, lock: Path, wheels: str) -> None:
+    """Install what ``lock`` has into the environment ``folder``, unless it is there."""
+    if is_installed(folder, lock, wheels):
         return
     python = folder / "bin" / "python"
-    print(f"edge-vit: installing into {folder}", flush=True)
+    text = lock.read_text()
+    count = len(re.findall(r"^[a-zA-Z0-9]", text, re.MULTILINE))
+    print(f"edge-vit: installing {count} packages into {folder}", flush=True)
     if not python.exists():
         run(sys.executable, "-m", "venv", str(folder))
     run(str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", UV)
-    uv, options = str(folder / "bin" / "uv"), ("--compile-bytecode", "--quiet")
-    install = [uv, "pip", "install", "--python", str(python), *options]
-    lock = LOCK
+    uv = [str(folder / "bin" / "uv"), "pip", "install", "--python", str(python), "--no-deps"]
+    if not sys.stderr.isatty():
+        uv.append("--quiet")
+    torch = torch_builds(uv, text, wheels)
+    if torch:
+        run(*uv, "--compile-bytecode", *torch)
+        text = without_torch(text)
+    locked = folder / lock.name
+    locked.write_text(text)
+    run(*uv, "--compile-bytecode", "--require-hashes", "-r", str(locked))
+    run(*uv, "--editable", str(ROOT))
+    (folder / f"{lock.stem}.stamp").write_text(fingerprint(lock, wheels))
+
+
+def torch_builds(uv: list[str], lock: str, wheels: str) -> list[str]:
+    """Arguments that install other builds of torch than the lock's; none: there are no others."""
+    pins = re.findall(r"^(?:torch|torchvision)==[^\s\\;]+", lock, re.MULTILINE)
     if wheels:
-        source = "--find-links" if Path(wheels).is_dir() else "--index"
-        pins = re.findall(r"^(?:torch|torchvision)==[^\s\\;]+", LOCK.read_text(), re.MULTILINE)
-        run(*install, source, wheels, "--no-deps", *pins)
-        lock = folder / "without-torch.lock"
-        lock.write_text(without_torch(LOCK.read_text()))
-    run(*install, "--no-deps", "--require-hashes", "-r", str(lock))
-    run(*install, "--no-deps", "--editable", str(ROOT))
-    stamp.write_text(wanted)
+        return ["--find-links" if Path(wheels).is_dir() else "--index", wheels, *pins]
+    builds = [f"{pin}+cpu" for pin in pins]
+    asked = subprocess.run([*uv, "--dry-run", *builds], capture_output=True, check=False)
+    return [] if asked.returncode else builds
 
 
 def without_torch(lock: str) -> str:
