@@ -26,6 +26,7 @@ from pipeline.metrics.logits import logits_sha256
 from pipeline.metrics.measures import against_float
 from pipeline.paths import delivered_file
 from pipeline.process import cores
+from pipeline.progress import progress
 
 KIND = "peers"
 
@@ -89,11 +90,11 @@ def bench(peers: Sequence[Peer], artifacts: Path, rounds: int) -> dict[str, Any]
         if entry.contender.peer is None:
             entry.path = delivered_file(artifacts, entry.contender.rival)
     about = _given(artifacts)
-    for entry in tqdm(entries, desc="environments", unit="file"):
+    for entry in progress(entries, desc="environments", unit="file"):
         _try(entry, "install", partial(stages.install, entry.contender))
     with ThreadPoolExecutor(cores()) as pool:
         each = pool.map(lambda entry: _measure(entry, about), entries)
-        for entry in tqdm(each, desc="files", unit="file", total=len(entries)):
+        for entry in progress(each, desc="files", unit="file", total=len(entries)):
             tqdm.write(_took(entry))
     started = time.perf_counter()
     _time([entry for entry in entries if not entry.error], about.inputs, rounds)

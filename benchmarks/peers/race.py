@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import IO
 
 import numpy as np
-from tqdm import tqdm
 
 from benchmarks.peers import environment
 from benchmarks.peers.stages import CONTENDER
 from pipeline.errors import InputError
+from pipeline.progress import progress
 
 ANSWER_SECONDS = 300  # to load a file, or to run it once
 WARMUP = 5  # inferences of each before any is counted
@@ -104,7 +104,7 @@ def race(
                 times[key] = []
             except InputError as error:
                 lost[key] = str(error)
-        for number in tqdm(range(WARMUP + rounds), desc="timing", unit="round"):
+        for number in progress(range(WARMUP + rounds), desc="timing", unit="round"):
             for key in rng.permutation(list(times)).tolist():
                 try:
                     elapsed = float(servers[key].ask(str(number % images)))

@@ -21,6 +21,7 @@ from pipeline.errors import EdgeVitError, InputError, exit_on_error
 from pipeline.images.sources import IMAGE_SUFFIXES
 from pipeline.inference import select
 from pipeline.inference.classify import TOP, Classifier, Prediction
+from pipeline.progress import progress
 from pipeline.untrusted.pictures import PhotoError
 
 STDIN = "-"
@@ -92,8 +93,7 @@ def show_all(arguments: argparse.Namespace, classifier: Classifier) -> bool:
     printed, whole = 0, not errors
     for error in errors:
         print(f"edge-vit: {error}", file=sys.stderr)
-    # Neither for one picture nor where nobody looks.
-    bar = tqdm(names, desc="predict", unit="image", disable=len(names) < 2 or None)
+    bar = progress(names, desc="predict", unit="image", disable=len(names) < 2)
     if arguments.json:
         print("[", end="")
     with bar:

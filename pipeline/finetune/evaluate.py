@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from pipeline.errors import InputError, exit_on_error
 from pipeline.finetune import places
 from pipeline.finetune.params import FinetuneParams, Model, load_params
+from pipeline.progress import progress
 
 if TYPE_CHECKING:
     import torch
@@ -174,12 +175,10 @@ def _prepared(
     data: ImageData, part: Sequence[int], preparation: Preprocessing
 ) -> Iterator[NDArray[np.float32]]:
     """Yield batches of model input, float32 [n, 3, H, W]."""
-    from tqdm import tqdm
-
     from pipeline.images.preprocessing import geometry, normalize
 
     move = geometry(preparation)
-    with tqdm(total=len(part), unit="image", desc="evaluate") as bar:
+    with progress(total=len(part), unit="image", desc="evaluate") as bar:
         for start in range(0, len(part), BATCH):
             images = [move(data.open(index)) for index in part[start : start + BATCH]]
             yield normalize(np.stack(images), preparation)

@@ -30,6 +30,7 @@ from pipeline.finetune.distributed import Crew
 from pipeline.finetune.hardware import Machine
 from pipeline.finetune.optimizer import lr_at, optimizers, set_lr
 from pipeline.finetune.params import Model, Phase, Run, Training
+from pipeline.progress import progress
 
 EVALUATION_BATCH = 250
 CHECKPOINT_KEYS = {"recipe", "progress", "history", "optimizers", "model", "ema"}
@@ -173,7 +174,7 @@ class Trainer:
     ) -> Iterator[tuple[Draw, Batch]]:
         """Pass batches on behind a progress bar that shows the time left."""
         label = f"{self.phase.image_size} px"
-        with tqdm(
+        with progress(
             total=steps,
             initial=self.progress.step,
             unit="step",

@@ -17,6 +17,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pipeline.progress import progress
+
 BINS = 2048
 NORMS = (2.0, 2.4, 3.0, 4.0, np.inf)  # the last keeps the extremes
 CUTS = np.linspace(0.3, 1.0, 36)  # of the extremes
@@ -142,8 +144,6 @@ def choose(
     seen: Mapping[str, Values], error: Callable[[dict[str, Range]], float]
 ) -> dict[str, Range]:
     """Return the ranges, all of one norm, that ``error`` is least of."""
-    from tqdm import tqdm
-
     found = {name: values.ranges() for name, values in seen.items()}
     tried = [{name: ranges[norm] for name, ranges in found.items()} for norm in NORMS]
-    return min(tqdm(tried, desc="calibration", unit="norm", disable=None), key=error)
+    return min(progress(tried, desc="calibration", unit="norm"), key=error)

@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable, Mapping
 
 import numpy as np
-from tqdm import tqdm
 
+from pipeline.progress import progress
 from pipeline.runtimes import FloatArray, Runtime
 
 
@@ -27,7 +27,7 @@ def interleave(
     """
     rounds: dict[str, list[float]] = {key: [] for key in runtimes}
     rng = np.random.default_rng(0)
-    with tqdm(desc=name, unit="round", total=warmup + runs) as bar:
+    with progress(desc=name, unit="round", total=warmup + runs) as bar:
         number, started = 0, time.perf_counter()
         while number < warmup + runs or time.perf_counter() - started < min_seconds:
             if number == warmup:

@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from tqdm import tqdm
 
 from pipeline.images.preprocessing import normalize
 from pipeline.images.samples import SampleSet
 from pipeline.process import cores
+from pipeline.progress import progress
 from pipeline.runtimes import FloatArray, Runtime, load
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def run_all(runs: list[Run], samples: Path, words: str) -> dict[str, FloatArray]
         ProcessPoolExecutor(
             min(cores(), len(pieces)), mp_context=spawn, initializer=_end_with_parent
         ) as pool,
-        tqdm(total=sum(run.count for run in runs), desc=words, unit="image") as bar,
+        progress(total=sum(run.count for run in runs), desc=words, unit="image") as bar,
     ):
         futures: dict[Future[FloatArray], tuple[Run, int]] = {
             pool.submit(_run_piece, run, start, samples): (run, start) for run, start in pieces

@@ -40,6 +40,7 @@ from pipeline.images.samples import (
 )
 from pipeline.images.sources import Candidate, find_candidates
 from pipeline.params import Samples, load_params
+from pipeline.progress import progress
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -78,15 +79,13 @@ def samples(params: Samples, contract: Contract, out: Path, apart_from: Path | N
         )
     if not candidates:
         raise InputError(f"params.yaml: samples.source: {params.source} holds no images")
-    from tqdm import tqdm
-
     skipped: list[dict[str, str]] = []
     total = min(len(candidates), params.limit + params.calibration)
     read = _read_all(candidates, geometry(contract.preprocessing))
     usable = _usable(read, params, skipped)
     with atomic(out) as new, _bombs_are_errors(), closing(read):
         new.mkdir()
-        with tqdm(total=total, desc="samples", unit="image", disable=None) as bar:
+        with progress(total=total, desc="samples", unit="image") as bar:
             evaluation = _take(
                 usable,
                 params.limit,

@@ -28,6 +28,7 @@ from pipeline.images.preprocessing import normalize
 from pipeline.images.samples import SampleSet
 from pipeline.metrics import distances
 from pipeline.metrics.measures import SQNR_LIMIT_DB
+from pipeline.progress import progress
 from pipeline.runtimes.parallel import Run, run_all
 from pipeline.tuning.ranking import Layer, broken, rank, standing_out
 
@@ -128,7 +129,6 @@ def _own_errors(
 ) -> dict[str, tuple[float, int]]:
     """SQNR in dB of each int8 layer's output for float's input, and the bytes that float costs."""
     import torch
-    from tqdm import tqdm
 
     from pipeline.models.hooks import Look, watching
     from pipeline.process import use_qnnpack
@@ -152,7 +152,7 @@ def _own_errors(
 
     # The float model may be a cached one, which nothing may be left on.
     with watching(both.model, {name: hold(name) for name in layers}), torch.inference_mode():
-        for number in tqdm(range(count), desc="each layer alone", unit="image"):
+        for number in progress(range(count), desc="each layer alone", unit="image"):
             image = normalize(samples.images[number : number + 1], both.contract.preprocessing)
             both.model(torch.from_numpy(image))
     return {name: (_decibels(*power[name]), _bytes_more(both.weights[name])) for name in layers}

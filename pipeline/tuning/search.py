@@ -19,6 +19,7 @@ import hashlib
 import io
 import json
 import random
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -37,6 +38,7 @@ from pipeline.files import atomic, sha256_file
 from pipeline.formats import Format
 from pipeline.images.samples import CALIBRATION_FILE
 from pipeline.params import Params, Quantize, Recipe, Rewrite, load_params
+from pipeline.progress import progress
 from pipeline.tuning import split as trials
 from pipeline.tuning.cost_model import Layer, instructions_m, is_shaped
 from pipeline.tuning.space import (
@@ -144,11 +146,9 @@ class Tuner:
     def confirm(self, recipe: Recipe) -> tuple[float, float, list[str]]:
         """Make the files of all formats with all calibration images; return their violation, their
         mean SQNR in dB and what to say of each."""
-        from tqdm import tqdm
-
         split, samples = self.split, self.split.artifacts / "samples"
         total, nearness, said = 0.0, [], []
-        bar = tqdm(SCHEMES, desc="files of all formats", unit="file")
+        bar = progress(SCHEMES, desc="files of all formats", unit="file")
         with tempfile.TemporaryDirectory() as folder, _bars_of_others_hidden():
             for key in bar:
                 try:
@@ -278,16 +278,15 @@ def _go_on(optuna: Any, study: Any, tuner: Tuner) -> None:
 
 
 def _search(optuna: Any, study: Any, tuner: Tuner, most: int, minutes: float) -> None:
-    from tqdm import tqdm
-
     states = optuna.trial.TrialState
     done = study.get_trials(deepcopy=False, states=[states.COMPLETE, states.PRUNED])
-    with tqdm(total=most, initial=len(done), desc="tune", unit="trial") as bar:
+    stream = sys.stderr
+    with progress(total=most, initial=len(done), desc="tune", unit="trial") as bar:
 
         def note(_: Any, trial: Any) -> None:
             bar.update()
             said = trial.user_attrs.get("criteria") or trial.user_attrs.get("reason")
-            bar.write(f"trial {trial.number}: {said}", file=bar.fp)
+            bar.write(f"trial {trial.number}: {said}", file=stream)
             if trial.number % SAMPLED:
                 step(study, tuner.space, tuner.cost)
 

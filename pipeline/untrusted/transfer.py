@@ -21,6 +21,7 @@ from urllib.parse import urljoin
 
 from pipeline.errors import InputError, NetworkError, shown
 from pipeline.files import CHUNK_BYTES, read_json, write_json
+from pipeline.progress import progress
 from pipeline.untrusted.http import (
     PASSING,
     WITHOUT_NETWORK,
@@ -242,19 +243,16 @@ class Transfer:
             )
 
     def _receive(self, answer: requests.Response, start: int, whole: Whole) -> None:
-        from tqdm import tqdm
-
         size = start
         since, before = self._clock(), size
         with (
             self.part.open("r+b" if start else "wb") as file,
-            tqdm(
+            progress(
                 total=whole.length,
                 initial=start,
                 unit="B",
                 unit_scale=True,
                 desc=file_name(self.address),
-                disable=None,
             ) as bar,
         ):
             file.seek(start)

@@ -285,7 +285,7 @@ def test_the_bar_begins_where_the_part_ends(monkeypatch: pytest.MonkeyPatch) -> 
     bars: list[dict[str, Any]] = []
 
     class Bar:
-        def __init__(self, **options: Any) -> None:
+        def __init__(self, *_: object, **options: Any) -> None:
             bars.append(options)
             self.n = options["initial"]
 
