@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
@@ -46,21 +45,10 @@ def progress(
     return tqdm(items, desc=desc, unit=unit, total=total, **shown, **options)
 
 
-@contextmanager
-def progress_steps(desc: str, total: int) -> Iterator[Callable[[str], None]]:
-    """A bar over steps of unlike length. Call what this yields with a step's name as it begins."""
-    with progress(desc=desc, unit="step", total=total) as bar:
-        begun = False
-
-        def begin(name: str) -> None:
-            nonlocal begun
-            bar.set_postfix_str(name, refresh=False)
-            bar.update(int(begun))
-            bar.refresh()
-            begun = True
-
-        yield begin
-        bar.update(int(begun))
+def note(text: str) -> None:
+    """Say which step of a task without a count begins."""
+    stream = sys.stderr if sys.stderr.isatty() else _Lines(sys.stderr)
+    print(text, file=stream)
 
 
 class _Lines:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from pipeline import progress as module
-from pipeline.progress import progress, progress_steps
+from pipeline.progress import note, progress
 
 
 class Terminal(io.StringIO):
@@ -76,25 +76,18 @@ def test_what_has_no_total_says_how_much_was_done(
     assert capsys.readouterr().err == "weights: 2.00M B\n"
 
 
-def test_steps_are_named_as_they_begin(
-    capsys: pytest.CaptureFixture[str], wait: Callable[[float], None]
-) -> None:
-    with progress_steps("export", 3) as step:
-        for name in ("trace", "round", "write"):
-            step(name)
-            wait(40)
-    assert capsys.readouterr().err.splitlines() == [
-        "export: 1 of 3 (33%), 01:20 left, round",
-        "export: 2 of 3 (67%), 00:40 left, write",
-        "export: 3 of 3 (100%), 00:00 left, write",
-    ]
-
-
-def test_steps_fill_the_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_terminal_shows_each_step(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = Terminal()
     monkeypatch.setattr("sys.stderr", stream)
-    with progress_steps("export", 2) as step:
-        step("trace")
-        step("write")
-    assert "2/2" in stream.getvalue()
-    assert "write" in stream.getvalue()
+    note("export: tracing")
+    note("export: writing")
+    assert stream.getvalue() == "export: tracing\nexport: writing\n"
+
+
+def test_a_log_shows_a_step_each_half_minute(
+    capsys: pytest.CaptureFixture[str], wait: Callable[[float], None]
+) -> None:
+    for name in ("trace", "round", "quantize", "write"):
+        note(f"export: {name}")
+        wait(20)
+    assert capsys.readouterr().err == "export: quantize\n"

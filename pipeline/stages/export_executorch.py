@@ -17,6 +17,7 @@ from pipeline.files import atomic, write_text
 from pipeline.images.samples import calibration_input
 from pipeline.params import Quantize, load_params
 from pipeline.process import one_thread, quiet
+from pipeline.progress import note
 
 if TYPE_CHECKING:
     import torch
@@ -57,11 +58,15 @@ def export_executorch(params: Quantize, checkpoint: Path, samples: Path, out: Pa
         batches = list(torch.from_numpy(images).split(1))
     elif params.rounding == "gptq":
         images = calibration_input(samples, contract.preprocessing, "quantize.rounding: gptq")
+        note("export_executorch: rounding weights (1 of 3)")
         with one_thread():
             seen = watch(model, linears(model, params.keep_float), split(images))
             round_weights(model, seen, per_channel=True)
     with quiet():
-        program = _lower(_quantize(model, batches, params), example)
+        note("export_executorch: quantizing (2 of 3)")
+        quantized = _quantize(model, batches, params)
+        note("export_executorch: lowering to XNNPACK (3 of 3)")
+        program = _lower(quantized, example)
     final = contract.for_artefact(
         Artefact(
             format="pte",

@@ -21,6 +21,7 @@ from pipeline.files import atomic
 from pipeline.images.samples import calibration_input
 from pipeline.params import ExportOnnx, Quantize, load_params
 from pipeline.process import one_thread, quiet
+from pipeline.progress import note
 
 if TYPE_CHECKING:
     import onnx
@@ -53,6 +54,7 @@ def export_onnx(
     from pipeline.quantization.load import load_model
 
     params = params.elsewhere
+    note("export_onnx: float file (1 of 3)")
     network, contract = load_model(checkpoint / MODEL_FILE, fused_attention=False)
     network = efficient.lean(plain(network))
     model = _export(network, contract)
@@ -70,6 +72,7 @@ def export_onnx(
         source, target = float_out / float_name, new / int8_name
         if own_graph:
             source, model = _prepared(network, contract, params, own, samples, target)
+        note("export_onnx: int8 file (3 of 3)")
         kept = _kept_nodes(model, params.keep_float)
         if params.static:
             images = calibration_input(samples, contract.preprocessing)
@@ -141,6 +144,7 @@ def _smooth_and_round(
     kept = (*params.keep_float, *([PATCHES] if own.operators == "fused" else []))
     asking = "quantize.rounding: gptq" if rounds else "export_onnx.smooth_hidden"
     images = calibration_input(samples, contract.preprocessing, asking)
+    note("export_onnx: rounding weights (2 of 3)")
     with one_thread():
         seen = gptq.watch(network, gptq.linears(network, kept), split(images))
         if own.smooth_hidden is not None:
