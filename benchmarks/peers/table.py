@@ -10,7 +10,8 @@ from tabulate import tabulate
 
 from pipeline.formats import NAMES
 from pipeline.metrics import timing
-from pipeline.report.text import nearness
+from pipeline.metrics.summary import summary_of
+from pipeline.report.text import accuracy_cells
 
 HEADER = (
     *("file", "size MB", "of float", "ARM64 M instr.", "x86 p50 ms", "time of ours"),
@@ -38,15 +39,16 @@ def _row(
     entry: Mapping[str, Any], evidence: Mapping[str, Any], confidence: float
 ) -> tuple[str, ...]:
     size = entry["size_bytes"]
-    if not entry["error"]:
-        accuracy, drop, agreement, sqnr = nearness(entry["measured"], confidence)
+    summary = None if entry["error"] else summary_of(entry["measured"], confidence)
+    if summary:
+        accuracy, drop, agreement, sqnr = accuracy_cells(summary)
     return (
         _name(entry),
         f"{size / 1e6:.2f}" if size else NONE,
         f"{size / evidence['float_size_bytes']:.3f}" if size else NONE,
         f"{median(entry['instructions']) / 1e6:.1f}" if entry["instructions"] else NONE,
         *_times(entry, evidence["entries"], confidence),
-        *(("failed", *[NONE] * 3) if entry["error"] else (agreement, sqnr, accuracy, drop)),
+        *((agreement, sqnr, accuracy, drop) if summary else ("failed", *[NONE] * 3)),
     )
 
 

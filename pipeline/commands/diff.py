@@ -19,8 +19,9 @@ from pipeline.contract import changes
 from pipeline.contract.changes import Change, Operators
 from pipeline.errors import IntegrityError, exit_on_error
 from pipeline.formats import FORMATS, NAMES
+from pipeline.metrics.summary import Proportion
 from pipeline.release import differences
-from pipeline.release.differences import KEYS, Accuracy, Agreement, Cost, Opened, Share
+from pipeline.release.differences import KEYS, Accuracy, Agreement, Cost, Opened
 
 SIDES = ("before", "after")
 
@@ -141,7 +142,7 @@ def _operators(found: dict[str, Operators]) -> list[str]:
     return lines or ["operators: the same"]
 
 
-def _share(found: Share | None) -> str:
+def _share(found: Proportion | None) -> str:
     if found is None:
         return ""
     return f"{100 * found.value:.2f} {found.interval.percent:.2f}"

@@ -27,8 +27,9 @@ from pipeline.files import read_json
 from pipeline.formats import FORMATS
 from pipeline.metrics import timing
 from pipeline.metrics.distances import sqnr_db
-from pipeline.metrics.intervals import Interval, PairedDrop, paired_drop, wilson
+from pipeline.metrics.intervals import Interval, PairedDrop, paired_drop
 from pipeline.metrics.measures import SQNR_LIMIT_DB
+from pipeline.metrics.summary import Proportion, proportion, summary_of
 from pipeline.release.read import Release, read_release
 
 FLOAT = "float"
@@ -91,17 +92,9 @@ class Opened:
 class Accuracy:
     """Right answers of one file before and after, and on the same samples the paired drop."""
 
-    before: Share | None
-    after: Share | None
+    before: Proportion | None
+    after: Proportion | None
     drop: PairedDrop | None
-
-
-@dataclass(frozen=True)
-class Share:
-    """A proportion with its 95% interval (Wilson)."""
-
-    value: float
-    interval: Interval
 
 
 @dataclass(frozen=True)
@@ -110,7 +103,7 @@ class Agreement:
 
     on: str  # "samples" or "golden images"
     count: int
-    same: Share
+    same: Proportion
     sqnr_db: float  # of after's logits against before's
 
 
@@ -136,16 +129,13 @@ def accuracy(before: Opened, after: Opened, key: str) -> Accuracy:
     return Accuracy(_right(before, key), _right(after, key), drop)
 
 
-def _right(of: Opened, key: str) -> Share | None:
+def _right(of: Opened, key: str) -> Proportion | None:
     parity = of.evidence.parity
     if key == FLOAT:
-        found = parity["reference_accuracy"]
-        return found and _share(found["right"], found["count"])
-    measured = parity["artefacts"].get(key)
-    if not measured or not measured["finite"] or not measured["accuracy"]:
-        return None
-    pairs = measured["accuracy"]
-    return _share(pairs["both"] + pairs["only_edge"], measured["count"])
+        right = parity["reference_accuracy"]
+        return right and proportion(right["right"], right["count"])
+    summary = summary_of(parity["artefacts"].get(key))
+    return summary and summary.accuracy
 
 
 def agreement(before: Opened, after: Opened, key: str) -> Agreement | str:
@@ -164,7 +154,7 @@ def agreement(before: Opened, after: Opened, key: str) -> Agreement | str:
     other = other[:, order]
     equal = int((one.argmax(1) == other.argmax(1)).sum())
     distance = float(np.clip(sqnr_db(one, other), -SQNR_LIMIT_DB, SQNR_LIMIT_DB))
-    return Agreement(on, len(one), _share(equal, len(one)), distance)
+    return Agreement(on, len(one), proportion(equal, len(one)), distance)
 
 
 def _order(before: tuple[str, ...], after: tuple[str, ...]) -> list[int] | None:
@@ -258,7 +248,3 @@ def _same_samples(before: Opened, after: Opened) -> bool:
 
 def _finite(*logits: Logits) -> bool:
     return all(bool(np.isfinite(rows).all()) for rows in logits)
-
-
-def _share(part: int, whole: int) -> Share:
-    return Share(part / whole, wilson(part, whole))

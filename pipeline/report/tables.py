@@ -10,6 +10,7 @@ from typing import Any
 from pipeline.formats import FORMATS, NAMES
 from pipeline.metrics import intervals, timing
 from pipeline.metrics.intervals import Interval
+from pipeline.metrics.summary import AccuracySummary, Proportion, proportion, summary_of
 from pipeline.params import Gate
 from pipeline.verdict.criterion import Criterion
 from pipeline.verdict.decide import Verdict
@@ -101,7 +102,9 @@ TIMES = (
 def answers(parity: Mapping[str, Any], confidence: float) -> list[Row]:
     """Size, and how near the answers are to float's; a file without numbers says why."""
     right = parity["reference_accuracy"]
-    first = _percent(right["right"], right["count"], confidence) if right else NOTHING
+    first = NOTHING
+    if right:
+        first = _percent(proportion(right["right"], right["count"], confidence))
     size = parity["float_size_bytes"]
     rows = [Row("float", FLOAT_NAME, (Cell(_megabytes(size)), first, *[NOTHING] * 4))]
     for key in FORMATS:
@@ -111,11 +114,12 @@ def answers(parity: Mapping[str, Any], confidence: float) -> list[Row]:
             continue
         ratio = f"{100 * measured['size_bytes'] / size:.0f}% of float" if size else ""
         cells = (Cell(_megabytes(measured["size_bytes"]), ratio),)
-        if not measured["count"] or not measured["finite"]:
+        summary = summary_of(measured, confidence)
+        if summary is None:
             why = Cell("no numbers", "NaN or infinity") if measured["count"] else Cell("no sample")
             rows.append(Row(key, NAMES[key], (*cells, why, *[NOTHING] * 4)))
             continue
-        rows.append(Row(key, NAMES[key], cells + _nearness(measured, confidence)))
+        rows.append(Row(key, NAMES[key], cells + _accuracy_cells(summary)))
     return rows
 
 
@@ -241,19 +245,17 @@ def _listing(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
-def _nearness(measured: Mapping[str, Any], confidence: float) -> tuple[Cell, ...]:
-    count, pairs = measured["count"], measured["accuracy"]
+def _accuracy_cells(summary: AccuracySummary) -> tuple[Cell, ...]:
     accuracy = drop = NOTHING
-    if pairs:
-        accuracy = _percent(pairs["both"] + pairs["only_edge"], count, confidence)
-        lost = intervals.paired_drop(**pairs, confidence=confidence)
-        drop = Cell(f"{lost.drop_pp:+.2f}", f"{lost.interval_pp:+.2f}")
+    if summary.accuracy and summary.drop:
+        accuracy = _percent(summary.accuracy)
+        drop = Cell(f"{summary.drop.drop_pp:+.2f}", f"{summary.drop.interval_pp:+.2f}")
     return (
         accuracy,
         drop,
-        _percent(measured["top1_equal"], count, confidence),
-        _percent(measured["top5_equal"], count, confidence),
-        Cell(f"{measured['sqnr_db']:.1f}"),
+        _percent(summary.top1_agreement),
+        _percent(summary.top5_agreement),
+        Cell(f"{summary.sqnr_db:.1f}"),
     )
 
 
@@ -301,9 +303,8 @@ def _judged(c: Criterion) -> Judged:
     )
 
 
-def _percent(successes: int, count: int, confidence: float) -> Cell:
-    interval = intervals.wilson(successes, count, confidence)
-    return Cell(f"{100 * successes / count:.2f}", f"{interval.percent:.2f}")
+def _percent(share: Proportion) -> Cell:
+    return Cell(f"{100 * share.value:.2f}", f"{share.interval.percent:.2f}")
 
 
 def _megabytes(size: float) -> str:

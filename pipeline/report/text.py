@@ -12,6 +12,7 @@ from tabulate import tabulate
 from pipeline.evidence.types import Evidence
 from pipeline.formats import FORMATS, NAMES
 from pipeline.metrics import intervals, timing
+from pipeline.metrics.summary import AccuracySummary, Proportion, proportion, summary_of
 from pipeline.params import Gate
 from pipeline.report import device_matrix
 from pipeline.verdict.criterion import FAIL, PASS, UNDECIDED, Criterion
@@ -57,8 +58,9 @@ def files_table(
     rows = [_float_row(parity, latency, confidence)]
     for key in FORMATS:
         measured, timed = parity["artefacts"].get(key), latency["artefacts"].get(key)
-        if measured and timed and measured["count"] and measured["finite"]:
-            rows.append(_file_row(key, measured, timed, latency, confidence))
+        summary = summary_of(measured, confidence)
+        if measured and timed and summary:
+            rows.append(_file_row(key, measured["size_bytes"], summary, timed, latency, confidence))
     header = (
         "file",
         "size MB",
@@ -191,7 +193,9 @@ def _float_row(
     parity: Mapping[str, Any], latency: Mapping[str, Any], confidence: float
 ) -> tuple[str, ...]:
     right = parity["reference_accuracy"]
-    accuracy = _percent(right["right"], right["count"], confidence) if right else "no labels"
+    accuracy = "no labels"
+    if right:
+        accuracy = _percent(proportion(right["right"], right["count"], confidence))
     p50 = timing.median(latency["artefacts"]["float"]["runs_ms"])
     size = f"{parity['float_size_bytes'] / 1e6:.2f}"
     return ("float (PyTorch)", size, accuracy, "", "", "", f"{p50:.1f}", "1")
@@ -199,7 +203,8 @@ def _float_row(
 
 def _file_row(
     key: str,
-    measured: Mapping[str, Any],
+    size_bytes: int,
+    summary: AccuracySummary,
     timed: Mapping[str, Any],
     latency: Mapping[str, Any],
     confidence: float,
@@ -209,31 +214,24 @@ def _file_row(
     )
     return (
         NAMES[key],
-        f"{measured['size_bytes'] / 1e6:.2f}",
-        *nearness(measured, confidence),
+        f"{size_bytes / 1e6:.2f}",
+        *accuracy_cells(summary),
         f"{timing.median(timed['runs_ms']):.1f}",
         f"{ratio.median:.2f} {ratio.interval:.2f}",
     )
 
 
-def nearness(measured: Mapping[str, Any], confidence: float) -> tuple[str, str, str, str]:
-    """Accuracy, drop in accuracy, agreement and SQNR of a file against float, as tables show them.
-
-    ``measured`` is what :func:`pipeline.metrics.measures.against_float` gives.
-    """
-    count, pairs = measured["count"], measured["accuracy"]
+def accuracy_cells(summary: AccuracySummary) -> tuple[str, str, str, str]:
+    """Accuracy in %, drop in accuracy in pp, agreement in % and SQNR in dB, as tables show them."""
     accuracy = drop = "no labels"
-    if pairs:
-        accuracy = _percent(pairs["both"] + pairs["only_edge"], count, confidence)
-        lost = intervals.paired_drop(**pairs, confidence=confidence)
-        drop = f"{lost.drop_pp:+.2f} {lost.interval_pp:.2f}"
-    agreement = _percent(measured["top1_equal"], count, confidence)
-    return accuracy, drop, agreement, f"{measured['sqnr_db']:.1f}"
+    if summary.accuracy and summary.drop:
+        accuracy = _percent(summary.accuracy)
+        drop = f"{summary.drop.drop_pp:+.2f} {summary.drop.interval_pp:.2f}"
+    return accuracy, drop, _percent(summary.top1_agreement), f"{summary.sqnr_db:.1f}"
 
 
-def _percent(successes: int, count: int, confidence: float) -> str:
-    interval = intervals.wilson(successes, count, confidence)
-    return f"{100 * successes / count:.2f} {interval.percent:.2f}"
+def _percent(share: Proportion) -> str:
+    return f"{100 * share.value:.2f} {share.interval.percent:.2f}"
 
 
 def _numbers(c: Criterion) -> str:

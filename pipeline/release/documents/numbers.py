@@ -8,8 +8,9 @@ from statistics import median
 from typing import Any
 
 from pipeline.formats import FORMATS
-from pipeline.metrics import intervals, timing
+from pipeline.metrics import timing
 from pipeline.metrics.intervals import Interval
+from pipeline.metrics.summary import AccuracySummary, Proportion, proportion, summary_of
 from pipeline.release.documents.material import Material
 
 ACCURACY, AGREEMENT, DROP = "accuracy", "top-1 agreement with float", "accuracy drop"
@@ -36,8 +37,11 @@ def numbers(material: Material) -> list[Number]:
     found = list(_of_float(evidence.parity, confidence))
     for key in FORMATS:
         measured = evidence.parity["artefacts"].get(key)
-        if measured and measured["count"] and measured["finite"]:
-            found += _of_answers(key, measured, confidence)
+        summary = summary_of(measured, confidence)
+        if measured and summary:
+            size = measured["size_bytes"]
+            found.append(Number(key=key, metric=SIZE, value=size, unit="bytes"))
+            found += _of_answers(key, summary)
         found += _of_time(key, evidence.latency, confidence)
     return [*found, *_instructions(material)]
 
@@ -45,19 +49,17 @@ def numbers(material: Material) -> list[Number]:
 def _of_float(parity: Mapping[str, Any], confidence: float) -> Iterator[Number]:
     right = parity["reference_accuracy"]
     if right:
-        yield _proportion(FLOAT, ACCURACY, right["right"], right["count"], confidence)
+        accuracy = proportion(right["right"], right["count"], confidence)
+        yield _proportion(FLOAT, ACCURACY, accuracy)
 
 
-def _of_answers(key: str, measured: Mapping[str, Any], confidence: float) -> Iterator[Number]:
-    count, pairs = measured["count"], measured["accuracy"]
-    yield Number(key=key, metric=SIZE, value=measured["size_bytes"], unit="bytes")
-    if pairs:
-        right = pairs["both"] + pairs["only_edge"]
-        yield _proportion(key, ACCURACY, right, count, confidence)
-        drop = intervals.paired_drop(**pairs, confidence=confidence)
+def _of_answers(key: str, summary: AccuracySummary) -> Iterator[Number]:
+    if summary.accuracy:
+        yield _proportion(key, ACCURACY, summary.accuracy)
+    if drop := summary.drop:
         yield Number(key=key, metric=DROP, value=drop.drop_pp, unit="pp", interval=drop.interval_pp)
-    yield _proportion(key, AGREEMENT, measured["top1_equal"], count, confidence)
-    yield Number(key=key, metric=SQNR, value=measured["sqnr_db"], unit="dB")
+    yield _proportion(key, AGREEMENT, summary.top1_agreement)
+    yield Number(key=key, metric=SQNR, value=summary.sqnr_db, unit="dB")
 
 
 def _of_time(key: str, latency: Mapping[str, Any], confidence: float) -> Iterator[Number]:
@@ -85,11 +87,5 @@ def _instructions(material: Material) -> Iterator[Number]:
                 )
 
 
-def _proportion(key: str, metric: str, right: int, count: int, confidence: float) -> Number:
-    return Number(
-        key=key,
-        metric=metric,
-        value=right / count,
-        unit="",
-        interval=intervals.wilson(right, count, confidence),
-    )
+def _proportion(key: str, metric: str, share: Proportion) -> Number:
+    return Number(key=key, metric=metric, value=share.value, unit="", interval=share.interval)
