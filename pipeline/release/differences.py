@@ -135,7 +135,7 @@ def _right(of: Opened, key: str) -> Proportion | None:
         right = parity["reference_accuracy"]
         return right and proportion(right["right"], right["count"])
     summary = summary_of(parity["artefacts"].get(key))
-    return summary and summary.accuracy
+    return summary.accuracy if summary else None
 
 
 def agreement(before: Opened, after: Opened, key: str) -> Agreement | str:

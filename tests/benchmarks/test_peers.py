@@ -197,7 +197,8 @@ def test_every_peer_has_its_recipe_its_lock_and_a_rival_in_the_field() -> None:
 
 def entry(key: str, rival: str, runs: list[float], **more: Any) -> dict[str, Any]:
     accuracy = {"both": 90, "only_float": 2, "only_edge": 1, "neither": 7}
-    measured = {"count": 100, "top1_equal": 97, "sqnr_db": 41.23, "accuracy": accuracy}
+    agreement = {"count": 100, "finite": True, "top1_equal": 97, "top5_equal": 95}
+    measured = {**agreement, "sqnr_db": 41.23, "accuracy": accuracy}
     values = {"key": key, "label": "", "rival": rival, "runs_ms": runs, "size_bytes": 6_000_000}
     nothing = {"instructions": [], "error": None, "instructions_error": None}
     return values | nothing | {"measured": measured} | more

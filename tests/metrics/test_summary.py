@@ -19,7 +19,8 @@ def test_numbers_follow_from_the_measured_counts() -> None:
 
     summary = summary_of(measured, 0.9)
 
-    assert summary is not None and summary.accuracy is not None
+    assert summary is not None
+    assert summary.accuracy is not None
     assert summary.top1_agreement.value == 0.5
     assert summary.top1_agreement.interval == wilson(2, 4, 0.9)
     assert summary.top5_agreement == proportion(4, 4, 0.9)
@@ -31,7 +32,8 @@ def test_without_labels_there_is_no_accuracy() -> None:
     summary = summary_of(against_float(REFERENCE, CANDIDATE, None, 0.0))
 
     assert summary is not None
-    assert summary.accuracy is None and summary.drop is None
+    assert summary.accuracy is None
+    assert summary.drop is None
 
 
 @pytest.mark.parametrize(
