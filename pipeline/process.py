@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -53,3 +55,18 @@ def use_qnnpack() -> None:
     import torch
 
     torch.backends.quantized.engine = ENGINE
+
+
+def end_with_parent() -> None:
+    """End this process as soon as the one that started it is gone: nobody else would tell it.
+
+    For processes of ``multiprocessing``, as the initializer of a pool.
+    """
+
+    def wait() -> None:
+        parent = multiprocessing.parent_process()
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()

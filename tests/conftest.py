@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import inspect
 import multiprocessing
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
-from filelock import FileLock
 
 from pipeline.params import Params, load_params
+from pipeline.process import end_with_parent
+from tests.prepared import key_of, modules_of, prepared, state_of
 
 ROOT = Path(__file__).parent.parent
+CACHE = ROOT / ".pytest_cache" / "prepared"
 SAMPLES = 96
+HEALTHY = (
+    *("fetch", "samples", "reference", "rewrite", "quantize", "script", "optimize", "lite"),
+    *("export_onnx", "export_executorch", "golden", "parity", "latency"),
+)
 # Of two processes one would otherwise end minutes before the other.
 LONGEST = (
     "benchmarks/test_checkpoint_rows.py",
@@ -34,7 +41,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def alone(function: Callable[..., object], *arguments: object) -> None:
     """Call a function in a process of its own, as DVC does; what it raises is raised here."""
     spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(max_workers=1, mp_context=spawn) as process:
+    with ProcessPoolExecutor(1, mp_context=spawn, initializer=end_with_parent) as process:
         process.submit(function, *arguments).result()
 
 
@@ -118,25 +125,29 @@ def params() -> Params:
 
 
 @pytest.fixture(scope="session")
-def healthy(params: Params, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The artifacts of a run without faults; shared, so never change them in place."""
-    if ready := os.environ.get("EDGE_VIT_TEST_RUN"):  # made by an earlier session
-        return Path(ready)
-    base = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        base = base.parent  # of all processes, the first of which makes it
-    artifacts = base / "healthy" / "artifacts"
-    with FileLock(base / "healthy.lock"), pytest.MonkeyPatch.context() as patch:
-        if not (artifacts / "latency").exists():
+def healthy(params: Params) -> Iterator[Path]:
+    """The artifacts of a run without faults; shared, so never change them in place.
+
+    Kept from session to session, as long as nothing changes that it is made from.
+    """
+    if ready := os.environ.get("EDGE_VIT_TEST_RUN"):  # made elsewhere
+        yield Path(ready)
+        return
+    made_from = modules_of(f"pipeline.stages.{stage}" for stage in HEALTHY)
+    made_from += [*sorted((ROOT / "embedded").rglob("*.*")), ROOT / "requirements.lock"]
+    key = key_of(made_from, params.model_dump_json(), inspect.getsource(run_stages))
+
+    def make(folder: Path) -> None:
+        with pytest.MonkeyPatch.context() as patch:
             patch.chdir(ROOT)
-            run_stages(
-                params,
-                artifacts,
-                *("fetch", "samples", "reference", "rewrite", "quantize", "script"),
-                *("optimize", "lite", "export_onnx", "export_executorch"),
-                *("golden", "parity", "latency"),
-            )
-    return artifacts
+            run_stages(params, folder / "artifacts", *HEALTHY)
+
+    entry = prepared(CACHE, key, make)
+    before = state_of(entry)
+    yield entry / "artifacts"
+    if state_of(entry) != before:
+        shutil.rmtree(entry)
+        pytest.fail("a test changed the shared run in place; it is removed from the cache")
 
 
 @pytest.fixture

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import functools
 import multiprocessing
-import os
-import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -21,7 +19,7 @@ import numpy as np
 
 from pipeline.images.preprocessing import normalize
 from pipeline.images.samples import SampleSet
-from pipeline.process import cores
+from pipeline.process import cores, end_with_parent
 from pipeline.progress import progress
 from pipeline.runtimes import FloatArray, Runtime, load
 
@@ -66,7 +64,7 @@ def run_all(runs: list[Run], samples: Path, words: str) -> dict[str, FloatArray]
     spawn = multiprocessing.get_context("spawn")
     with (
         ProcessPoolExecutor(
-            min(cores(), len(pieces)), mp_context=spawn, initializer=_end_with_parent
+            min(cores(), len(pieces)), mp_context=spawn, initializer=end_with_parent
         ) as pool,
         progress(total=sum(run.count for run in runs), desc=words, unit="image") as bar,
     ):
@@ -85,18 +83,6 @@ def run_all(runs: list[Run], samples: Path, words: str) -> dict[str, FloatArray]
         run.key: np.concatenate([rows[run, start] for start in range(0, run.count, CHUNK)])
         for run in runs
     }
-
-
-def _end_with_parent() -> None:
-    """Let this process end when its parent was killed: nobody else would tell it."""
-
-    def wait() -> None:
-        parent = multiprocessing.parent_process()
-        if parent is not None:
-            parent.join()
-            os._exit(1)
-
-    threading.Thread(target=wait, daemon=True).start()
 
 
 def _run_piece(run: Run, start: int, samples: Path) -> FloatArray:

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.registry.registry_fixture import Forker, Place
+from tests.registry.registry_fixture import Forker, Registry
+from tests.release.conftest import published, recorded  # noqa: F401
 
 
 @pytest.fixture(scope="session")
@@ -16,5 +17,5 @@ def forker() -> Iterator[Forker]:
 
 
 @pytest.fixture
-def place(tmp_path: Path, forker: Forker) -> Place:
-    return Place.make(tmp_path, forker)
+def registry(tmp_path: Path, forker: Forker) -> Registry:
+    return Registry.make(tmp_path, forker)

@@ -79,7 +79,7 @@ class Forker:
 
 
 @dataclass(frozen=True)
-class Place:
+class Registry:
     """``work`` is the clone that releases; ``origin`` its git remote, ``store`` its DVC remote."""
 
     base: Path
@@ -87,18 +87,18 @@ class Place:
     small: bool = True
 
     @classmethod
-    def make(cls, base: Path, forker: Forker, small: bool = True) -> Place:
-        place = cls(base, forker, small)
+    def make(cls, base: Path, forker: Forker, small: bool = True) -> Registry:
+        registry = cls(base, forker, small)
         git(base, "init", "-q", "--bare", "-b", "main", "origin.git")
         git(base, "init", "-q", "-b", "main", "work")
-        (place.work / ".dvc").mkdir()
-        (place.work / "artifacts").mkdir()
+        (registry.work / ".dvc").mkdir()
+        (registry.work / "artifacts").mkdir()
         for name in ("params.yaml", ".dvc/.gitignore", "artifacts/.gitignore"):
-            shutil.copyfile(ROOT / name, place.work / name)
-        write_text(place.work / "dvc.yaml", GRAPH if small else (ROOT / "dvc.yaml").read_text())
-        git(place.work, "remote", "add", "origin", str(place.origin))
-        place.remote_is(str(place.store))
-        return place
+            shutil.copyfile(ROOT / name, registry.work / name)
+        write_text(registry.work / "dvc.yaml", GRAPH if small else (ROOT / "dvc.yaml").read_text())
+        git(registry.work, "remote", "add", "origin", str(registry.origin))
+        registry.remote_is(str(registry.store))
+        return registry
 
     @property
     def work(self) -> Path:
@@ -158,11 +158,11 @@ class Place:
     def _build(self) -> Any:
         """What `publish` records of this checkout."""
         code = self.work / "pipeline"
-        builders = materials.build(
+        build = materials.build(
             sha256=code_sha256(code) if code.is_dir() else "d" * 64, lock_sha256=None
         )
-        builders = builders.model_copy(update={"params": load_params(self.work / "params.yaml")})
-        return builders.model_dump(mode="json", by_alias=True)
+        build = build.model_copy(update={"params": load_params(self.work / "params.yaml")})
+        return build.model_dump(mode="json", by_alias=True)
 
     def edge_vit(
         self, *arguments: str, kill: str | None = None, where: Path | None = None, dvc: bool = False
@@ -184,8 +184,8 @@ class Place:
         assert ran.status == 0, ran.text
         return ran.text
 
-    def release(self, version: str, **made: str) -> None:
-        self.do("release", str(self.publish(version, **builders)))
+    def release(self, version: str, **options: str) -> None:
+        self.do("release", str(self.publish(version, **options)))
 
     def tags(self, where: Path | None = None) -> dict[str, str]:
         form = "--format=%(refname:lstrip=2) %(objectname)"

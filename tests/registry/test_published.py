@@ -14,7 +14,7 @@ from pipeline.paths import Recorded
 from pipeline.release.manifest import SIGNATURE_FILE
 from pipeline.release.verification import verify
 from pipeline.stages.publish import publish
-from tests.registry.registry_fixture import ROOT, Forker, Place
+from tests.registry.registry_fixture import ROOT, Forker, Registry
 
 
 @pytest.fixture(scope="module")
@@ -25,32 +25,32 @@ def published(params: Params, healthy: Path, tmp_path_factory: pytest.TempPathFa
 
 
 @pytest.fixture
-def place(params: Params, published: Path, tmp_path: Path, forker: Forker) -> Place:
+def registry(params: Params, published: Path, tmp_path: Path, forker: Forker) -> Registry:
     """With the release, and what made it committed."""
-    place = Place.make(tmp_path, forker, small=False)
-    shutil.copytree(published, place.work / "artifacts" / "release" / published.name)
-    shutil.copyfile(ROOT / "requirements.lock", place.work / "requirements.lock")
+    registry = Registry.make(tmp_path, forker, small=False)
+    shutil.copytree(published, registry.work / "artifacts" / "release" / published.name)
+    shutil.copyfile(ROOT / "requirements.lock", registry.work / "requirements.lock")
     text = yaml.safe_dump(params.model_dump(mode="json"))
-    (place.work / "params.yaml").write_text(text)
-    place.commit("what made the release")
-    place.push()
-    return place
+    (registry.work / "params.yaml").write_text(text)
+    registry.commit("what made the release")
+    registry.push()
+    return registry
 
 
 def test_a_published_release_is_fetched_by_stage_in_another_clone(
-    place: Place, published: Path, tmp_path: Path
+    registry: Registry, published: Path, tmp_path: Path
 ) -> None:
-    assert place.edge_vit("keygen", str(tmp_path / "keys")).status == 0
+    assert registry.edge_vit("keygen", str(tmp_path / "keys")).status == 0
     key, public = (tmp_path / "keys" / f"edge-vit.{kind}" for kind in ("key", "pub"))
-    assert place.edge_vit("release", "--yes", "--key", str(key), kill="push").status == -9
-    assert place.tags() == {}
-    place.do("release", "--key", str(key))
-    ran = place.edge_vit("promote", "deit-tiny@v0.1.0", "prod", "--yes")
+    assert registry.edge_vit("release", "--yes", "--key", str(key), kill="push").status == -9
+    assert registry.tags() == {}
+    registry.do("release", "--key", str(key))
+    ran = registry.edge_vit("promote", "deit-tiny@v0.1.0", "prod", "--yes")
     assert ran.status == 1
     assert "undecided criteria" in ran.text
-    place.do("promote", "deit-tiny@v0.1.0", "prod", "--accept-undecided", "no GPU record yet")
-    place.check_tags()
-    got = place.fetched("--stage", "prod")
+    registry.do("promote", "deit-tiny@v0.1.0", "prod", "--accept-undecided", "no GPU record yet")
+    registry.check_tags()
+    got = registry.fetched("--stage", "prod")
     subprocess.run(["sha256sum", "-c", "--quiet", "SHA256SUMS"], cwd=got, check=True)
     assert verify(got, public) == []
     names = {p.relative_to(published) for p in published.rglob("*") if p.is_file()}
@@ -61,15 +61,15 @@ def test_a_published_release_is_fetched_by_stage_in_another_clone(
 
 
 def test_a_published_release_that_was_tampered_with_is_refused(
-    place: Place, published: Path
+    registry: Registry, published: Path
 ) -> None:
-    folder = place.work / "artifacts" / "release" / published.name
+    folder = registry.work / "artifacts" / "release" / published.name
     (model,) = folder.glob("*.ptl")
     content = bytearray(model.read_bytes())
     content[len(content) // 2] ^= 1
     model.write_bytes(content)
-    before = place.state()
-    ran = place.edge_vit("release", str(folder), "--yes")
+    before = registry.state()
+    ran = registry.edge_vit("release", str(folder), "--yes")
     assert ran.status == 2
     assert f"{model.name} has SHA-256" in ran.text
-    assert place.state() == before
+    assert registry.state() == before

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.registry.registry_fixture import MODEL, Forker, Place
+from tests.registry.registry_fixture import MODEL, Forker, Registry
 
 SERVER = Path(__file__).with_name("sftp.py")
 
@@ -40,30 +40,30 @@ def serving(base: Path, port: int = 0, dies_after_bytes: int | None = None) -> I
 def test_a_server_killed_in_mid_push_leaves_no_tag_and_the_push_goes_on(
     tmp_path: Path, forker: Forker, dies_after_bytes: int
 ) -> None:
-    place = Place.make(tmp_path, forker)
-    folder = place.publish("1.0.0")
+    registry = Registry.make(tmp_path, forker)
+    folder = registry.publish("1.0.0")
     assert (folder / f"{MODEL}-1.0.0.ptl").stat().st_size > 100_000
     with serving(tmp_path, dies_after_bytes=dies_after_bytes) as port:
         address = f"ssh://ann@127.0.0.1:{port}/store"
-        place.remote_is(address, password="secret")
-        ran = place.edge_vit("release", "--yes")
+        registry.remote_is(address, password="secret")
+        ran = registry.edge_vit("release", "--yes")
     assert ran.status == 2
     assert "run this again to go on" in ran.text
     assert "Traceback" not in ran.text
-    assert place.tags() == {} == place.tags(place.work)
+    assert registry.tags() == {} == registry.tags(registry.work)
     with serving(tmp_path, port):
-        place.do("release")
-        place.check_tags()
-        place.do("promote", "deit-tiny@v1.0.0", "candidate")
-        got = place.fetched("--stage", "candidate")
+        registry.do("release")
+        registry.check_tags()
+        registry.do("promote", "deit-tiny@v1.0.0", "candidate")
+        got = registry.fetched("--stage", "candidate")
     subprocess.run(["sha256sum", "-c", "--quiet", "SHA256SUMS"], cwd=got, check=True)
 
 
 def test_a_server_that_is_away_is_named(tmp_path: Path, forker: Forker) -> None:
-    place = Place.make(tmp_path, forker)
-    place.publish("1.0.0")
-    place.remote_is("ssh://ann@127.0.0.1:1/store", password="secret")
-    ran = place.edge_vit("release", "--yes")
+    registry = Registry.make(tmp_path, forker)
+    registry.publish("1.0.0")
+    registry.remote_is("ssh://ann@127.0.0.1:1/store", password="secret")
+    ran = registry.edge_vit("release", "--yes")
     assert ran.status == 2
     assert "DVC remote store (ssh://127.0.0.1:1/store/files/md5) failed" in ran.text
-    assert place.tags() == {}
+    assert registry.tags() == {}

@@ -7,54 +7,54 @@ import subprocess
 
 import pytest
 
-from tests.registry.registry_fixture import PUSH, Forker, Place, git
+from tests.registry.registry_fixture import PUSH, Forker, Registry, git
 
 REASON = ("--accept-undecided", "no record of the GPU yet")
 
 
 @pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory, forker: Forker) -> Place:
+def template(tmp_path_factory: pytest.TempPathFactory, forker: Forker) -> Registry:
     """Versions 1.0.0 and 1.1.0, of channel candidate; and a copy of the whole, to come back to."""
     base = tmp_path_factory.mktemp("stages") / "base"
     base.mkdir()
-    place = Place.make(base, forker)
-    place.release("1.0.0")
-    place.release("1.1.0")
+    registry = Registry.make(base, forker)
+    registry.release("1.0.0")
+    registry.release("1.1.0")
     shutil.copytree(base, base.with_name("copy"))
-    return place
+    return registry
 
 
 @pytest.fixture
-def released(template: Place) -> Place:
+def released(template: Registry) -> Registry:
     """The template as it was made, at the same paths, since remotes are named by them."""
     shutil.rmtree(template.base)
     shutil.copytree(template.base.with_name("copy"), template.base)
     return template
 
 
-def promote(place: Place, version: str, stage: str = "prod") -> None:
-    place.do("promote", f"deit-tiny@{version}", stage, *(REASON if stage == "prod" else ()))
+def promote(registry: Registry, version: str, stage: str = "prod") -> None:
+    registry.do("promote", f"deit-tiny@{version}", stage, *(REASON if stage == "prod" else ()))
 
 
-def served(place: Place, stage: str = "prod") -> str:
+def served(registry: Registry, stage: str = "prod") -> str:
     """The version that another clone fetches by its stage; every byte is held to the list."""
-    got = place.fetched("--stage", stage)
+    got = registry.fetched("--stage", stage)
     subprocess.run(["sha256sum", "-c", "--quiet", "SHA256SUMS"], cwd=got, check=True)
     (model,) = got.glob("*.ptl")
     return model.stem.rpartition("-")[2]
 
 
-def pointed(place: Place, stage: str = "prod") -> str:
+def pointed(registry: Registry, stage: str = "prod") -> str:
     """The version of the latest tag of a stage, as DVC chooses it; cheaper than to fetch it."""
     form = "--format=%(*objectname) %(refname:lstrip=2)"
     refs = ("--sort=-taggerdate", form, "refs/tags")
-    tags = [line.split() for line in git(place.origin, "for-each-ref", *refs).splitlines()]
+    tags = [line.split() for line in git(registry.origin, "for-each-ref", *refs).splitlines()]
     commit = next(commit for commit, name in tags if f"#{stage}#" in name)
     (version,) = [name for of, name in tags if of == commit and "@v" in name]
     return version.partition("@v")[2]
 
 
-def test_another_clone_fetches_by_stage_whatever_was_promoted_last(released: Place) -> None:
+def test_another_clone_fetches_by_stage_whatever_was_promoted_last(released: Registry) -> None:
     promote(released, "v1.0.0")
     promote(released, "v1.1.0", "candidate")
     assert (served(released), served(released, "candidate")) == ("1.0.0", "1.1.0")
@@ -68,7 +68,7 @@ def test_another_clone_fetches_by_stage_whatever_was_promoted_last(released: Pla
     ]
 
 
-def test_a_tag_says_who_when_why_and_which_files(released: Place) -> None:
+def test_a_tag_says_who_when_why_and_which_files(released: Registry) -> None:
     promote(released, "1.0.0")
     released.do("promote", "deit-tiny@1.1.0", "prod", *REASON, "-m", "for the spring")
     text = git(released.origin, "cat-file", "tag", "deit-tiny#prod#2")
@@ -86,7 +86,7 @@ def test_a_tag_says_who_when_why_and_which_files(released: Place) -> None:
         assert line in text.splitlines()
 
 
-def test_tags_of_one_second_are_dated_apart_so_that_dvc_takes_the_last(released: Place) -> None:
+def test_tags_of_one_second_are_dated_apart_so_that_dvc_takes_the_last(released: Registry) -> None:
     for version in ("1.0.0", "1.1.0", "1.0.0", "1.1.0"):
         promote(released, version)
     form = "--format=%(taggerdate:unix)"
@@ -96,7 +96,7 @@ def test_tags_of_one_second_are_dated_apart_so_that_dvc_takes_the_last(released:
 
 
 @pytest.mark.parametrize("step", ["check", "verdict", "tag", PUSH, "keep"])
-def test_a_promotion_killed_before_any_step_goes_on(released: Place, step: str) -> None:
+def test_a_promotion_killed_before_any_step_goes_on(released: Registry, step: str) -> None:
     promote(released, "1.0.0")
     command = ("promote", "deit-tiny@v1.1.0", "prod", *REASON)
     assert released.edge_vit(*command, "--yes", kill=step).status == -9
@@ -113,7 +113,7 @@ def test_a_promotion_killed_before_any_step_goes_on(released: Place, step: str) 
 
 @pytest.mark.parametrize("step", ["check", "tag", PUSH, "keep"])
 def test_a_rollback_killed_before_any_step_goes_on_and_back_once(
-    released: Place, step: str
+    released: Registry, step: str
 ) -> None:
     released.release("1.2.0")
     for version in ("1.0.0", "1.1.0", "1.2.0"):
@@ -127,7 +127,7 @@ def test_a_rollback_killed_before_any_step_goes_on_and_back_once(
     assert released.tags(released.work) == released.tags()
 
 
-def test_a_rollback_does_not_go_on_from_what_this_clone_has_not_seen(released: Place) -> None:
+def test_a_rollback_does_not_go_on_from_what_this_clone_has_not_seen(released: Registry) -> None:
     for version in ("1.0.0", "1.1.0"):
         promote(released, version)
     git(released.base, "clone", "-q", str(released.origin), "other")
@@ -142,7 +142,7 @@ def test_a_rollback_does_not_go_on_from_what_this_clone_has_not_seen(released: P
     assert pointed(released) == "1.1.0"
 
 
-def test_a_rollback_goes_to_a_version_that_had_the_stage(released: Place) -> None:
+def test_a_rollback_goes_to_a_version_that_had_the_stage(released: Registry) -> None:
     released.release("1.2.0")
     for version in ("1.0.0", "1.1.0"):
         promote(released, version)
@@ -156,7 +156,7 @@ def test_a_rollback_goes_to_a_version_that_had_the_stage(released: Place) -> Non
     assert "only deit-tiny@v1.0.0 had it" in ran.text
 
 
-def test_dry_runs_say_the_steps_and_change_nothing(released: Place) -> None:
+def test_dry_runs_say_the_steps_and_change_nothing(released: Registry) -> None:
     for version in ("1.0.0", "1.1.0"):
         promote(released, version)
     before = released.state()
@@ -167,23 +167,23 @@ def test_dry_runs_say_the_steps_and_change_nothing(released: Place) -> None:
     assert released.state() == before
 
 
-def test_prod_takes_what_channel_release_lets_out_or_a_reason(place: Place) -> None:
-    place.release("1.0.0", channel="release")
-    place.do("promote", "deit-tiny@v1.0.0", "prod")
-    place.release("1.1.0")
-    before = place.state()
+def test_prod_takes_what_channel_release_lets_out_or_a_reason(registry: Registry) -> None:
+    registry.release("1.0.0", channel="release")
+    registry.do("promote", "deit-tiny@v1.0.0", "prod")
+    registry.release("1.1.0")
+    before = registry.state()
     for reason in ((), ("--accept-undecided", " ")):
-        ran = place.edge_vit("promote", "deit-tiny@v1.1.0", "prod", *reason, "--yes")
+        ran = registry.edge_vit("promote", "deit-tiny@v1.1.0", "prod", *reason, "--yes")
         assert ran.status == 1
         assert "was let out by channel candidate with 5 undecided criteria" in ran.text
         assert '--accept-undecided "REASON"' in ran.text
-    assert place.state() == before
-    place.do("promote", "deit-tiny@v1.1.0", "candidate")
+    assert registry.state() == before
+    registry.do("promote", "deit-tiny@v1.1.0", "candidate")
 
 
 @pytest.mark.parametrize("damage", ["removed", "truncated", "changed"])
 def test_no_stage_is_given_to_files_that_the_remote_no_longer_has(
-    released: Place, damage: str
+    released: Registry, damage: str
 ) -> None:
     promote(released, "1.0.0", "candidate")
     (model,) = (released.work / "artifacts" / "release").glob("*1.1.0/*.ptl")
@@ -207,7 +207,7 @@ def test_no_stage_is_given_to_files_that_the_remote_no_longer_has(
     assert released.state() == before
 
 
-def test_a_version_that_is_not_there_cannot_be_promoted(released: Place) -> None:
+def test_a_version_that_is_not_there_cannot_be_promoted(released: Registry) -> None:
     ran = released.edge_vit("promote", "deit-tiny@v3.0.0", "candidate", "--yes")
     assert ran.status == 2
     assert "there is no deit-tiny@v3.0.0 (versions: v1.0.0, v1.1.0)" in ran.text
@@ -215,7 +215,7 @@ def test_a_version_that_is_not_there_cannot_be_promoted(released: Place) -> None
     assert "names no version; such as deit-tiny@v1.2.0 is needed" in ran.text
 
 
-def test_of_two_clones_that_promote_at_once_one_is_refused(released: Place) -> None:
+def test_of_two_clones_that_promote_at_once_one_is_refused(released: Registry) -> None:
     promote(released, "1.0.0", "candidate")
     git(released.base, "clone", "-q", str(released.origin), "other")
     hook = released.work / ".git" / "hooks" / "pre-push"
@@ -229,7 +229,7 @@ def test_of_two_clones_that_promote_at_once_one_is_refused(released: Place) -> N
     assert "deit-tiny#candidate#2" not in released.tags(released.work)
 
 
-def test_gto_reads_what_edge_vit_writes(released: Place) -> None:
+def test_gto_reads_what_edge_vit_writes(released: Registry) -> None:
     promote(released, "1.0.0")
     promote(released, "1.1.0", "candidate")
     from gto.api import show
