@@ -11,6 +11,7 @@ from pydantic import Field
 
 from pipeline.formats import Format
 from pipeline.schema import HASH_OR_TRUST, KEBAB, VERSION, Count, Fraction, Positive, Section, load
+from pipeline.schemes import SCHEMES, SchemeName
 
 PARAMS_FILE = Path("params.yaml")
 
@@ -66,7 +67,7 @@ class Rewrite(Section):
 
 
 class Quantize(Section):
-    scheme: Literal["per_tensor", "per_channel", "static", "static_symmetric"] = "per_channel"
+    scheme: SchemeName = "per_channel"
     rounding: Literal["nearest", "gptq"] = "nearest"
     keep_float: tuple[str, ...] = ()
     keep_dynamic: tuple[str, ...] = ()
@@ -74,28 +75,30 @@ class Quantize(Section):
 
     @property
     def static(self) -> bool:
-        return self.scheme == "static"
+        """Whether every format's int8 file has fixed ranges, of convolutions, too."""
+        return SCHEMES[self.scheme].convolutions
 
     @property
     def calibrated(self) -> bool:
-        """Whether it asks calibration images."""
-        return self.fixed or self.rounding != "nearest"
+        """Whether it needs calibration images."""
+        return self.fixed_ranges or self.rounding != "nearest"
 
     @property
-    def fixed(self) -> bool:
-        """Whether ranges are found beforehand."""
-        return self.scheme in ("static", "static_symmetric")
+    def fixed_ranges(self) -> bool:
+        """Whether activation ranges are found on calibration images."""
+        return SCHEMES[self.scheme].fixed_ranges
 
     @property
-    def elsewhere(self) -> Quantize:
-        """The same for runtimes other than PyTorch Lite, for which static_symmetric is made."""
-        if self.scheme != "static_symmetric":
+    def for_other_runtimes(self) -> Quantize:
+        """The same for runtimes other than PyTorch Lite, with a scheme that they have."""
+        scheme = SCHEMES[self.scheme].for_other_runtimes
+        if scheme is None:
             return self
-        return self.model_copy(update={"scheme": "per_channel", "keep_dynamic": ()})
+        return self.model_copy(update={"scheme": scheme, "keep_dynamic": ()})
 
-    def words(self, weights: str | None = None) -> str:
-        """What a contract says of a file; ``weights`` where its engine has but one scheme."""
-        if self.fixed:
+    def describe(self, weights: str | None = None) -> str:
+        """Describe the quantization for a contract; ``weights`` if the engine has one scheme."""
+        if self.fixed_ranges:
             return "static int8, per_channel weights"
         return f"dynamic int8, {weights or self.scheme} weights"
 

@@ -35,13 +35,17 @@ class FusedAttention(nn.Module):
 
     def __init__(self, attention: SlicedAttention) -> None:
         super().__init__()
-        self.qkv, self.proj, self.asking = attention.qkv, attention.proj, attention.asking
+        self.qkv, self.proj, self.query_key_value = (
+            attention.qkv,
+            attention.proj,
+            attention.query_key_value,
+        )
         self.about = {"num_heads": attention.num_heads, "scale": float(attention.scale)}
 
     def forward(
         self, x: torch.Tensor, attn_mask: torch.Tensor | None = None, is_causal: bool = False
     ) -> torch.Tensor:
-        asked = self.asking(self.qkv(x))
+        asked = self.query_key_value(self.qkv(x))
         mixed = _own("MultiHeadAttention", asked, asked[0].shape, self.about)
         answer: torch.Tensor = self.proj(mixed)
         return answer
@@ -83,7 +87,7 @@ class PixelPatches(nn.Module):
 
 
 def fused(model: nn.Module, preprocessing: Preprocessing, kept: Sequence[str]) -> nn.Module:
-    """Put the modules above into ``model``, which `forms.lean` made, and return it.
+    """Put the modules above into ``model``, which `efficient.to_efficient` made, and return it.
 
     ``kept`` are patterns of layers that stay in float.
     """

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.quantization.ranges import JUDGED, Range, Values, choose
+from pipeline.quantization.ranges import JUDGED, Histogram, Range, choose
 
 if TYPE_CHECKING:
     import onnx
@@ -81,7 +81,7 @@ def _convert(
 
 def _watch(
     model: onnx.ModelProto, images: NDArray[np.float32]
-) -> tuple[dict[str, Values], NDArray[np.float32]]:
+) -> tuple[dict[str, Histogram], NDArray[np.float32]]:
     """Run images [n, 3, H, W]; return what each input and output of a layer holds, and the answers.
 
     ``model`` gets those values as outputs.
@@ -89,7 +89,7 @@ def _watch(
     import onnx
     import torch
 
-    seen = {name: Values() for name in _values(model)}
+    seen = {name: Histogram() for name in _values(model)}
     given, answer = model.graph.input[0].name, model.graph.output[0].name
     model.graph.output.extend(
         onnx.ValueInfoProto(name=name) for name in sorted(seen.keys() - {given, answer})
@@ -97,7 +97,7 @@ def _watch(
     names = sorted({*seen, answer} - {given})
     session = _session(model.SerializeToString(), fused=False)  # fused values cannot be asked for
 
-    def look(see: Callable[[Values, torch.Tensor], None]) -> NDArray[np.float32]:
+    def look(see: Callable[[Histogram, torch.Tensor], None]) -> NDArray[np.float32]:
         answers = []
         for start in range(0, len(images), BATCH):
             batch = images[start : start + BATCH]
@@ -107,8 +107,8 @@ def _watch(
                 see(known, torch.from_numpy(values.get(name, batch)))
         return np.concatenate(answers)
 
-    look(Values.extend)
-    return seen, look(Values.count)
+    look(Histogram.extend)
+    return seen, look(Histogram.count)
 
 
 def _session(model: str | bytes, fused: bool = True) -> Any:

@@ -17,12 +17,12 @@ from torch import fx, nn
 from torchao.quantization.pt2e.observer import UniformQuantizationObserverBase
 from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e
 
-from pipeline.quantization.ranges import Range, Watching, search
+from pipeline.quantization.ranges import HistogramObserver, Range, search
 
 SMALLEST_SCALE = 2.0**-12  # that ExecuTorch's quantizer gives
 
 
-class _Observer(Watching, UniformQuantizationObserverBase):  # type: ignore[misc]
+class _Observer(HistogramObserver, UniformQuantizationObserverBase):  # type: ignore[misc]
     """Sees what passes, and gives the range that it is told."""
 
     known = Range(1.0, 0)
@@ -32,16 +32,16 @@ class _Observer(Watching, UniformQuantizationObserverBase):  # type: ignore[misc
         return torch.tensor([scale]), torch.tensor([self.known.zero_point + self.quant_min])
 
 
-def watching(config: Any) -> Any:
+def recorded(config: Any) -> Any:
     """A static configuration of XNNPACK's quantizer whose activations are seen by `calibrated`."""
     return replace(
         config,
-        input_activation=_watched(config.input_activation),
-        output_activation=_watched(config.output_activation),
+        input_activation=_recorded(config.input_activation),
+        output_activation=_recorded(config.output_activation),
     )
 
 
-def _watched(spec: Any) -> Any:
+def _recorded(spec: Any) -> Any:
     return spec and replace(spec, observer_or_fake_quant_ctr=_Observer)
 
 
@@ -49,7 +49,7 @@ def calibrated(prepared: fx.GraphModule, batches: Sequence[torch.Tensor]) -> nn.
     """Convert a prepared model with the ranges that bring its answers nearest to float's.
 
     Args:
-        prepared: by `prepare_pt2e` with a configuration of :func:`watching`.
+        prepared: by `prepare_pt2e` with a configuration of :func:`recorded`.
         batches: float32, of the example's shape.
     """
     convert = partial(_converted, prepared)

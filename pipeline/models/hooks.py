@@ -1,4 +1,4 @@
-"""Look at what layers of a model are given and answer, while it runs."""
+"""Record the inputs and outputs of a model's layers while it runs."""
 
 from __future__ import annotations
 
@@ -13,27 +13,33 @@ from torch import nn
 
 BATCH = 16  # images at once
 
-Look = Callable[[torch.Tensor, torch.Tensor], None]  # at what a layer is given, and answers
+Hook = Callable[[torch.Tensor, torch.Tensor], None]  # takes a layer's input and its output
 
 
 @contextmanager
-def watching(model: nn.Module, looks: Mapping[str, Look]) -> Iterator[None]:
-    """Show ``looks`` what the layers of these names are given and answer, inside the block."""
+def forward_hooks(model: nn.Module, hooks: Mapping[str, Hook]) -> Iterator[None]:
+    """Call each hook with input and output of the layer of its name, inside the block.
 
-    def hook(look: Look) -> Any:
-        return lambda _, given, answer: look(given[0], answer)
+    Args:
+        model: changed only while the block runs.
+        hooks: by the layer's name; called once for each forward pass through the layer.
+    """
 
-    hooks = [
-        model.get_submodule(name).register_forward_hook(hook(look)) for name, look in looks.items()
+    def adapted(hook: Hook) -> Any:
+        return lambda _, inputs, output: hook(inputs[0], output)
+
+    handles = [
+        model.get_submodule(name).register_forward_hook(adapted(hook))
+        for name, hook in hooks.items()
     ]
     try:
         yield
     finally:
-        for each in hooks:
-            each.remove()
+        for handle in handles:
+            handle.remove()
 
 
 def split(images: NDArray[np.float32]) -> tuple[torch.Tensor, ...]:
-    """Calibration images [n, 3, H, W] in batches."""
+    """Split calibration images, float32 [n, 3, H, W], into batches of at most ``BATCH``."""
     batches: tuple[torch.Tensor, ...] = torch.from_numpy(images).split(BATCH)
     return batches

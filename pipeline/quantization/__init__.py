@@ -1,1 +1,1 @@
-"""Int8 schemes, activation ranges and GPTQ."""
+"""Quantization: a module for each scheme, and what they share."""

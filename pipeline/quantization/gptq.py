@@ -1,8 +1,8 @@
-"""Int8 weights whose rounding errors make up for each other, found on images.
+"""GPTQ (Frantar et al., 2023): int8 weights whose rounding errors compensate, from images.
 
-GPTQ (Frantar et al., 2023): a layer's weights are rounded one column after the other, and what each
-loses in the layer's answers the columns behind it make up for. What comes out are float weights on
-the grid of int8 that exporters round to (the furthest of a row is 127 steps), so these keep them.
+A layer's weights are rounded column by column, and the columns not yet rounded compensate for the
+error in the layer's output. The results are float weights on the int8 grid that exporters round to
+(the largest of a row is 127 steps), so that exporters keep them (docs/adr/0030).
 """
 
 from __future__ import annotations
@@ -15,32 +15,33 @@ import torch
 from torch import nn
 
 from pipeline.models.equivalent import smoothing
-from pipeline.models.hooks import Look, watching
-from pipeline.quantization.layer_names import named
-from pipeline.quantization.load import weighted_layers
+from pipeline.models.hooks import Hook, forward_hooks
+from pipeline.progress import progress
+from pipeline.quantization.layer_names import named, weighted_layers
 
 STEPS = 127  # of an int8 weight, to either side
-DAMPING = 0.01  # of the mean square of a layer's input, so that what was never seen counts, too
-COLUMNS = 128  # rounded before the ones behind them are told, which is a matrix product then
-SMALLEST = 1e-3  # of the furthest channel's reach; what is less counts as this
+DAMPING = 0.01  # of the mean of the Hessian's diagonal; keeps it invertible
+COLUMNS = 128  # rounded before the columns behind are updated, by one matrix product
+SMALLEST = 1e-3  # of the largest channel; smaller ones count as this large
 
 
 @dataclass
-class Given:
-    """What a linear layer is given: sums of products of channels, and how far each gets."""
+class InputStats:
+    """What GPTQ needs to know of the inputs of a linear layer."""
 
-    products: torch.Tensor  # float32 [in, in]
-    reach: torch.Tensor  # float32 [in]
+    hessian: torch.Tensor  # float32 [in, in]: sum of x x^T, half the Hessian of the squared error
+    max_abs: torch.Tensor  # float32 [in]: the largest magnitude of each channel
 
-    def divided(self, factor: torch.Tensor) -> Given:
-        """The same for channels that are divided by ``factor`` [in]."""
-        return Given(self.products / factor[:, None] / factor, self.reach / factor)
+    def divided(self, divisor: torch.Tensor) -> InputStats:
+        """The statistics of inputs that are divided by ``divisor`` [in]."""
+        return InputStats(self.hessian / divisor[:, None] / divisor, self.max_abs / divisor)
 
 
 class DividedActivation(nn.Module):
-    """An activation, and a division of each of its channels that the weights behind undo."""
+    """An activation, each of whose channels is divided; the weights behind make up for it."""
 
     def __init__(self, act: nn.Module, divisor: torch.Tensor) -> None:
+        """``divisor``: float32 [channels]."""
         super().__init__()
         self.act = act
         self.register_buffer("factor", 1 / divisor)
@@ -50,79 +51,80 @@ class DividedActivation(nn.Module):
 
 
 def linears(model: nn.Module, kept: Sequence[str]) -> list[str]:
-    """Names of the linear layers that no pattern of ``kept`` names."""
+    """Return the names of the linear layers that no pattern of ``kept`` matches."""
     return [name for name in weighted_layers(model) if not named(name, kept)]
 
 
-def watch(
-    model: nn.Module, names: Iterable[str], batches: Iterable[torch.Tensor]
-) -> dict[str, Given]:
-    """Run float32 images [n, 3, H, W]; return what each of the linear layers ``names`` is given."""
-    seen: dict[str, Given] = {}
+def input_stats(
+    model: nn.Module, names: Iterable[str], batches: Sequence[torch.Tensor]
+) -> dict[str, InputStats]:
+    """Run float32 images [n, 3, H, W] each; return statistics of each linear layer's input."""
+    stats: dict[str, InputStats] = {}
 
-    def look(name: str) -> Look:
-        def see(x: torch.Tensor, _: torch.Tensor) -> None:
+    def recorder(name: str) -> Hook:
+        def record(x: torch.Tensor, _: torch.Tensor) -> None:
             rows = x.flatten(0, -2)
-            products, reach = rows.T @ rows, rows.abs().amax(0)
-            if name in seen:
-                seen[name].products += products
-                reach = torch.maximum(reach, seen[name].reach)
-                seen[name].reach = reach
+            hessian, max_abs = rows.T @ rows, rows.abs().amax(0)
+            if name in stats:
+                stats[name].hessian += hessian
+                stats[name].max_abs = torch.maximum(max_abs, stats[name].max_abs)
             else:
-                seen[name] = Given(products, reach)
+                stats[name] = InputStats(hessian, max_abs)
 
-        return see
+        return record
 
-    with watching(model, {name: look(name) for name in names}), torch.inference_mode():
-        for batch in batches:
+    with forward_hooks(model, {name: recorder(name) for name in names}), torch.inference_mode():
+        for batch in progress(batches, desc="GPTQ: layer inputs", unit="batch"):
             model(batch)
-    return {name: Given(its.products.clone(), its.reach.clone()) for name, its in seen.items()}
+    # Clones, because tensors of inference mode cannot be changed outside it.
+    return {name: InputStats(s.hessian.clone(), s.max_abs.clone()) for name, s in stats.items()}
 
 
-def divide_hidden(model: nn.Module, given: dict[str, Given], alpha: float) -> None:
+def divide_hidden(model: nn.Module, stats: dict[str, InputStats], alpha: float) -> None:
     """Move scale from the hidden channels of each MLP to the weights of its second layer.
 
-    In place, with ``given``. By SmoothQuant's equation, as `models.equivalent.smooth`
-    does; no weight before an activation can take the division, so it is a step of its own.
+    By SmoothQuant's equation, as `equivalent.smooth`; no weight before an activation can take the
+    division, so it is an operation of its own. Changes ``model`` and ``stats`` in place.
     """
     from timm.layers import Mlp
 
     for name, mlp in list(model.named_modules()):
         layer = f"{name}.fc2"
-        if type(mlp) is not Mlp or layer not in given or not isinstance(mlp.norm, nn.Identity):
+        if type(mlp) is not Mlp or layer not in stats or not isinstance(mlp.norm, nn.Identity):
             continue
         second: Any = mlp.fc2
-        reach = given[layer].reach
-        reach = reach.clamp(min=SMALLEST * float(reach.max()))
+        max_abs = stats[layer].max_abs
+        max_abs = max_abs.clamp(min=SMALLEST * float(max_abs.max()))
         weights = second.weight.detach().abs().amax(0)
         weights = weights.clamp(min=SMALLEST * float(weights.max()))
-        divisor = smoothing(reach, weights, alpha)
+        divisor = smoothing(max_abs, weights, alpha)
         mlp.act = DividedActivation(mlp.act, divisor)
         second.weight.data *= divisor
-        given[layer] = given[layer].divided(divisor)
+        stats[layer] = stats[layer].divided(divisor)
 
 
-def round_weights(model: nn.Module, given: Mapping[str, Given], *, per_channel: bool) -> None:
-    """Round the weights of linear layers in place, each by what it is ``given``."""
-    for name, its in given.items():
+def round_weights(model: nn.Module, stats: Mapping[str, InputStats], *, per_channel: bool) -> None:
+    """Round the weights of the linear layers that have ``stats``, in place."""
+    for name, layer_stats in progress(stats.items(), desc="GPTQ: rounding", unit="layer"):
         layer: Any = model.get_submodule(name)
-        layer.weight.data = rounded(layer.weight.data, its.products, per_channel=per_channel)
+        layer.weight.data = rounded(layer.weight.data, layer_stats.hessian, per_channel=per_channel)
 
 
 def rounded(
-    weight: torch.Tensor, products: torch.Tensor, *, per_channel: bool = True
+    weight: torch.Tensor, hessian: torch.Tensor, *, per_channel: bool = True
 ) -> torch.Tensor:
-    """Round ``weight`` [out, in] to int8 steps of each row, or of all rows.
+    """Round ``weight`` [out, in] to int8 steps, of each row or of the whole layer.
 
-    ``products`` [in, in] are sums of products of the input's channels. Computed in float64; the
-    result has the weight's dtype.
+    ``hessian`` [in, in] as `InputStats` has it. Computed in float64; the result has the weight's
+    dtype and shape. Algorithm 1 of the paper, with columns ordered by the Hessian's diagonal.
     """
     left = weight.double()
-    furthest = left.abs().amax(1, keepdim=True) if per_channel else left.abs().amax()
-    step = furthest.clamp(min=torch.finfo(torch.float32).tiny) / STEPS
-    order = products.diagonal().argsort(descending=True, stable=True)
-    left, pull = left[:, order] / step, _pulls(products.double()[order][:, order])
-    # Exporters find the step by the furthest weight, so that one stays where it is.
+    largest = left.abs().amax(1, keepdim=True) if per_channel else left.abs().amax()
+    step = largest.clamp(min=torch.finfo(torch.float32).tiny) / STEPS
+    order = hessian.diagonal().argsort(descending=True, stable=True)
+    left = left[:, order] / step
+    factor = _inverse_hessian_cholesky(hessian.double()[order][:, order])
+    # Exporters find the step by the largest weight, so that one stays where it is.
     ends = left.sign() * STEPS
     kept = left.abs() >= STEPS * (1 - 1e-9)
     done = torch.empty_like(left)
@@ -131,25 +133,27 @@ def rounded(
         errors = torch.empty_like(left[:, start:end])
         for column in range(start, end):
             value = left[:, column]
-            found = value.round().clamp(-STEPS, STEPS)
-            found = torch.where(kept[:, column], ends[:, column], found)
-            done[:, column] = found
-            error = (value - found) / pull[column, column]
+            code = value.round().clamp(-STEPS, STEPS)
+            code = torch.where(kept[:, column], ends[:, column], code)
+            done[:, column] = code
+            error = (value - code) / factor[column, column]
             errors[:, column - start] = error
-            left[:, column:end] -= error[:, None] * pull[column, column:end]
-        left[:, end:] -= errors @ pull[start:end, end:]
-    answer = torch.empty_like(done)
-    answer[:, order] = done * step
-    return answer.to(weight.dtype)
+            left[:, column:end] -= error[:, None] * factor[column, column:end]
+        left[:, end:] -= errors @ factor[start:end, end:]
+    result = torch.empty_like(done)
+    result[:, order] = done * step
+    return result.to(weight.dtype)
 
 
-def _pulls(products: torch.Tensor) -> torch.Tensor:
-    """How much an error of each input [in, in] is to be made up for by the inputs behind it: the
-    upper Cholesky factor of the inverse."""
-    damping = DAMPING * products.diagonal().mean()
-    if damping == 0:  # never given anything: no input knows of another
-        return torch.eye(len(products), dtype=products.dtype)
-    damped = products + damping * torch.eye(len(products), dtype=products.dtype)
+def _inverse_hessian_cholesky(hessian: torch.Tensor) -> torch.Tensor:
+    """The upper Cholesky factor of the damped Hessian's inverse, float64 [in, in].
+
+    Its rows say how the columns behind a column compensate for its error.
+    """
+    damping = DAMPING * hessian.diagonal().mean()
+    if damping == 0:  # no input but zero was seen: there is nothing to compensate
+        return torch.eye(len(hessian), dtype=hessian.dtype)
+    damped = hessian + damping * torch.eye(len(hessian), dtype=hessian.dtype)
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped))
     factor: torch.Tensor = torch.linalg.cholesky(inverse, upper=True)
     return factor

@@ -1,142 +1,162 @@
-"""Static int8 of a vision transformer in the form that a phone's core computes cheapest.
+"""Scheme ``static_symmetric``: static int8 of a vision transformer in its cheapest form on ARM.
 
-XNNPACK multiplies qint8 activations with per-tensor qint8 weights by dot-product instructions, a
-third of what QNNPACK's kernels cost, but gives int8 back, of one scale for all channels. So rows of
-weights are divided by what their channel reaches, which makes both weights and outputs per-channel,
-and outputs are multiplied by it again. GELU is a table of its possible inputs. Models come in the
-form of :mod:`pipeline.models.efficient`.
+Linear layers of a model of `efficient.for_static_int8` become those of `symmetric_layers`, with
+ranges from calibration images (docs/adr/0028). Other linear layers are quantized as by
+``per_channel``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
 
 import torch
-from timm.layers import Mlp
 from torch import nn
-from torch.ao.nn.quantized import Linear as QuantizedLinear
 
-from pipeline.process import use_qnnpack
+from pipeline.contract.contract import Contract
+from pipeline.contract.files import MODEL_FILE, load_contract
+from pipeline.images.samples import calibration_input
+from pipeline.models import efficient
+from pipeline.models.efficient import PATCHES
+from pipeline.params import Quantize
+from pipeline.process import one_thread
+from pipeline.quantization import dynamic
+from pipeline.quantization.float_model import empty_model, load_float
+from pipeline.quantization.layer_names import matching, weighted_layers
 from pipeline.quantization.ranges import Range
+from pipeline.quantization.scheme import Function, LayerPairs
+from pipeline.quantization.storage import (
+    Metadata,
+    StateDict,
+    pack,
+    ranges_from_json,
+    ranges_to_json,
+    read,
+    write,
+)
+from pipeline.quantization.symmetric_calibration import calibrate
+from pipeline.quantization.symmetric_layers import LayerArrays, StaticLinear, install
 
-LEVELS, LOWEST, LARGEST = 256, -128, 127  # of int8; ranges are uint8
-
-
-@dataclass(frozen=True)
-class Arrays:
-    """A static layer's arrays, by their names in a file.
-
-    What the int8 layer is given is x / ``columns`` + ``shift``, and its weights are the float ones
-    times ``columns``. An output is its int8 code times ``unit``, plus ``middle``.
-    """
-
-    weight: torch.Tensor  # int8 [out, in]
-    scale: torch.Tensor  # float64 [out], of the weights
-    bias: torch.Tensor | None  # float32 [out], the float layer's
-    unit: torch.Tensor  # float32 [out]
-    middle: torch.Tensor  # float32 [out]
-    columns: torch.Tensor | None = None  # float32 [in]; None: ones
-    shift: torch.Tensor | None = None  # float32 [in]; None: zeros
-
-
-class StaticLinear(nn.Module):
-    """A linear layer with int8 weights, input and outputs; float32 [..., in] to [..., out]."""
-
-    def __init__(self, arrays: Arrays, given: Range) -> None:
-        """``given`` is the range of x / ``columns`` + ``shift``."""
-        super().__init__()
-        out, inputs = arrays.weight.shape
-        bias = torch.zeros(out) if arrays.bias is None else arrays.bias.detach()
-        shift = torch.zeros(inputs) if arrays.shift is None else arrays.shift
-        # By the rounded weights: what they lose then multiplies x and not the shift.
-        moved = arrays.scale * (arrays.weight.double() @ shift.double())
-        unit = arrays.unit.double()
-        ratio = float(arrays.scale[0] / unit[0])  # every row's
-        self.linear = QuantizedLinear(inputs, out)
-        self.linear.set_weight_bias(
-            torch._make_per_tensor_quantized_tensor(arrays.weight, ratio, 0),
-            ((bias.double() - arrays.middle.double() - moved) / unit).float(),
-        )
-        self.linear.scale, self.linear.zero_point = 1.0, 0
-        self.unit, self.middle = arrays.unit, arrays.middle
-        self.scaled = arrays.columns is not None
-        self.shift = shift
-        self.factor = torch.ones(1) if arrays.columns is None else 1 / arrays.columns
-        self.given_scale = given.scale
-        self.given_zero = given.zero_point + LOWEST
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if self.scaled:
-            x = torch.addcmul(self.shift, x, self.factor)
-        return self.values(self.codes(self.quantized(x)))
-
-    def quantized(self, x: torch.Tensor) -> torch.Tensor:
-        """What the int8 layer is given, as qint8."""
-        return torch.quantize_per_tensor(x, self.given_scale, self.given_zero, torch.qint8)
-
-    def codes(self, x: torch.Tensor) -> torch.Tensor:
-        """The outputs' codes as float32, for qint8 input."""
-        answer: torch.Tensor = self.linear(x).dequantize()
-        return answer
-
-    def values(self, codes: torch.Tensor) -> torch.Tensor:
-        """The outputs that have these codes."""
-        return torch.addcmul(self.middle, codes, self.unit)
+BATCH = 32  # calibration images at once
+KEYS = {  # of a layer's arrays in a file, by the field of LayerArrays; as every file has had them
+    "weight": "weight",
+    "scale": "scale",
+    "bias": "bias",
+    "output_scale": "unit",
+    "output_offset": "middle",
+    "input_scale": "columns",
+    "input_offset": "shift",
+}
 
 
-class TableMlp(nn.Module):
-    """fc1, the activation by table, fc2.
-
-    The code of a hidden channel and the channel's ``place`` give where the table has the int8 input
-    of ``fc2``.
-    """
-
-    def __init__(
-        self, fc1: StaticLinear, fc2: StaticLinear, table: torch.Tensor, place: torch.Tensor
-    ) -> None:
-        super().__init__()
-        self.fc1, self.fc2 = fc1, fc2
-        self.table, self.place = table, place
-        self.scale, self.zero = fc2.given_scale, fc2.given_zero
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        where = self.fc1.codes(self.fc1.quantized(x)).add_(self.place).to(torch.int32)
-        found = torch.index_select(self.table, 0, where.flatten()).view(where.shape)
-        codes = torch._make_per_tensor_quantized_tensor(found, self.scale, self.zero)
-        return self.fc2.values(self.fc2.codes(codes))
+def load_efficient(path: Path) -> tuple[nn.Module, Contract]:
+    """Load a float ``model.safetensors`` in the form that this scheme quantizes."""
+    model, contract = load_float(path)
+    return efficient.for_static_int8(model), contract
 
 
-def install(
-    model: nn.Module, arrays: Mapping[str, Arrays], ranges: Mapping[str, Range]
-) -> nn.Module:
-    """Put the layers that have ``arrays`` into a shaped model, in place; return it."""
-    use_qnnpack()
-    for name, module in list(model.named_modules()):
-        if isinstance(module, Mlp) and {f"{name}.fc1", f"{name}.fc2"} <= arrays.keys():
-            model.set_submodule(name, _table_mlp(module, name, arrays, ranges))
-    for name, its in arrays.items():
-        if not isinstance(model.get_submodule(name), StaticLinear):
-            model.set_submodule(name, StaticLinear(its, ranges[name]))
-    return model
+def quantize(params: Quantize, checkpoint: Path, samples: Path, out: Path) -> None:
+    """See `SchemeModule`."""
+    model, contract = load_efficient(checkpoint / MODEL_FILE)
+    every = weighted_layers(model)
+    others = matching(every, params.keep_float)
+    others |= matching(every, params.keep_dynamic, "keep_dynamic")
+    names = [name for name in efficient.static_layers(model) if name not in others]
+    arrays: dict[str, LayerArrays] = {}
+    ranges: dict[str, Range] = {}
+    if names:
+        asking = f"quantize.scheme: {params.scheme}"
+        images = calibration_input(samples, contract.preprocessing, asking)
+        batches = torch.from_numpy(images).split(BATCH)
+        with one_thread():
+            arrays, ranges = calibrate(model, names, batches, contract.preprocessing)
+    rest = dynamic.quantize_linears(model, (*params.keep_float, *names))
+    save(out, rest, arrays, ranges, contract)
 
 
-def _table_mlp(
-    mlp: Any, name: str, arrays: Mapping[str, Arrays], ranges: Mapping[str, Range]
-) -> TableMlp:
-    first, second = arrays[f"{name}.fc1"], arrays[f"{name}.fc2"]
-    columns = torch.ones_like(first.unit) if second.columns is None else second.columns
-    rows = torch.stack([first.unit, first.middle, columns], 1)
-    kinds, kind = rows.unique(dim=0, return_inverse=True)
-    unit, middle, divisor = kinds.double().T.unsqueeze(-1)
-    after = ranges[f"{name}.fc2"]
-    with torch.no_grad():
-        values = mlp.act(torch.arange(LOWEST, LARGEST + 1) * unit + middle) / divisor
-    codes = ((values / after.scale).round() + after.zero_point).clamp(0, LEVELS - 1)
-    return TableMlp(
-        StaticLinear(first, ranges[f"{name}.fc1"]),
-        StaticLinear(second, after),
-        (codes + LOWEST).to(torch.int8).flatten(),
-        (kind * LEVELS - LOWEST).float(),
+def save(
+    folder: Path,
+    model: nn.Module,
+    arrays: Mapping[str, LayerArrays],
+    ranges: Mapping[str, Range],
+    contract: Contract,
+) -> None:
+    """Write a model whose layers are dynamic int8, except those that have ``arrays``."""
+    layers = dynamic.packed_layers(model)
+    metadata = {
+        "layers": list(layers),
+        "static": list(arrays),
+        "fused_attention": False,
+        "symmetric": ranges_to_json(ranges),
+    }
+    state = model.state_dict()
+    if efficient.has_linear_patches(model):
+        # As the checkpoint has them, so that the gate can compare.
+        shape = efficient.patch_shape(model)
+        state[f"{PATCHES}.weight"] = state[f"{PATCHES}.weight"].view(shape)
+        if patches := arrays.get(PATCHES):
+            arrays = {**arrays, PATCHES: replace(patches, weight=patches.weight.view(shape))}
+    for name, layer in arrays.items():
+        fields = {f"{name}.{key}": getattr(layer, field) for field, key in KEYS.items()}
+        state |= {key: value for key, value in fields.items() if value is not None}
+    write(folder, layers, state, metadata, contract)
+
+
+def load(contract: Contract, state: StateDict, metadata: Metadata, source: str) -> nn.Module:
+    """See `SchemeModule`."""
+    model = efficient.for_static_int8(empty_model(contract, fused_attention=False))
+    if efficient.has_linear_patches(model):
+        _flatten_patches(state)
+    arrays = {name: _take_arrays(state, name) for name in metadata["static"]}
+    for name in arrays:
+        model.set_submodule(name, nn.Identity())
+    dynamic.fill(model, state, metadata["layers"], source)
+    return install(model, arrays, ranges_from_json(metadata["symmetric"]))
+
+
+def restore(path: Path, float_path: Path, names: Iterable[str]) -> nn.Module:
+    """See `SchemeModule`."""
+    state, metadata = read(path)
+    names = set(names)
+    dynamic.restore_floats(state, float_path, names)
+    for kind in ("layers", "static"):
+        metadata[kind] = [name for name in metadata[kind] if name not in names]
+    return load(load_contract(path.parent), state, metadata, str(path))
+
+
+def float_weights(float_path: Path) -> StateDict:
+    """See `SchemeModule`."""
+    return read(float_path)[0]
+
+
+def layer_pairs(float_path: Path, path: Path) -> LayerPairs:
+    """See `SchemeModule`."""
+    state, metadata = read(path)
+    if PATCHES in metadata["static"] or PATCHES in metadata["layers"]:
+        _flatten_patches(state)
+    ranges = ranges_from_json(metadata["symmetric"])
+    layers: dict[str, Function] = {}
+    weights: dict[str, torch.Tensor] = {}
+    for name in metadata["static"]:
+        arrays = _take_arrays(state, name)
+        layers[name] = StaticLinear(arrays, ranges[name])
+        weights[name] = pack(arrays.weight, arrays.scale)
+    for name in metadata["layers"]:
+        layers[name] = layer = dynamic.take_layer(state, name)
+        weights[name] = layer.weight()
+    model, contract = load_efficient(float_path)
+    in_order = {name: layers[name] for name, _ in model.named_modules() if name in layers}
+    return LayerPairs(model, in_order, weights, contract)
+
+
+def _take_arrays(state: StateDict, name: str) -> LayerArrays:
+    """Take the arrays of a static layer out of ``state``."""
+    return LayerArrays(
+        **{field: state.pop(f"{name}.{key}", None) for field, key in KEYS.items()}  # type: ignore[arg-type]
     )
+
+
+def _flatten_patches(state: StateDict) -> None:
+    """Give the patch embedding's weight the shape of a linear layer, [out, in]."""
+    state[f"{PATCHES}.weight"] = state[f"{PATCHES}.weight"].flatten(1)

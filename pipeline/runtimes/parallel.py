@@ -10,7 +10,7 @@ import functools
 import multiprocessing
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,9 +24,7 @@ from pipeline.progress import progress
 from pipeline.runtimes import FloatArray, Runtime, load
 
 if TYPE_CHECKING:
-    from torch import nn
-
-    from pipeline.runtimes.eager import EagerRuntime
+    pass
 
 CHUNK = 48  # images that a worker runs before it reports
 NUDGE = 2.0**-23  # relative; the last bit of a float32
@@ -98,48 +96,22 @@ def _run_piece(run: Run, start: int, samples: Path) -> FloatArray:
     return np.concatenate(rows)
 
 
-def _restored(runtime: Runtime, run: Run) -> AbstractContextManager[None]:
-    """Put layers of the float model into the quantized one, and take them out again."""
+@contextmanager
+def _restored(runtime: Runtime, run: Run) -> Iterator[None]:
+    """Run the quantized model with some of its layers in float, inside the block."""
     if not run.restored or run.float_path is None:
-        return nullcontext()
-    from torch import fx
-
-    from pipeline.models.efficient import is_shaped
+        yield
+        return
+    from pipeline.quantization.load import load_restored
     from pipeline.runtimes.eager import EagerRuntime
 
     assert isinstance(runtime, EagerRuntime)
-    if isinstance(runtime.module, fx.GraphModule) or is_shaped(runtime.module):
-        return _converted_anew(runtime, run.path, run.float_path, run.restored)
-    whole = _runtime(run.float_path, run.threads, False)
-    assert isinstance(whole, EagerRuntime)
-    return _swapped(runtime.module, whole.module, run.restored)
-
-
-@contextmanager
-def _converted_anew(
-    runtime: EagerRuntime, path: Path, float_path: Path, names: tuple[str, ...]
-) -> Iterator[None]:
-    """For layers with fixed ranges: what lies between them depends on which are int8."""
-    from pipeline.quantization.load import with_float_layers
-
     quantized = runtime.module
-    runtime.module = with_float_layers(path, float_path, names)
+    runtime.module = load_restored(run.path, run.float_path, run.restored)
     try:
         yield
     finally:
         runtime.module = quantized
-
-
-@contextmanager
-def _swapped(model: nn.Module, whole: nn.Module, names: tuple[str, ...]) -> Iterator[None]:
-    before = {name: model.get_submodule(name) for name in names}
-    for name in names:
-        model.set_submodule(name, whole.get_submodule(name))
-    try:
-        yield
-    finally:
-        for name, layer in before.items():
-            model.set_submodule(name, layer)
 
 
 @functools.lru_cache(maxsize=2)  # a model and its float one; all files of ViT-H/14 fill 14 GB

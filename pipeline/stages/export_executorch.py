@@ -39,17 +39,19 @@ def export_executorch(params: Quantize, checkpoint: Path, samples: Path, out: Pa
     """
     import torch
 
-    from pipeline.models.efficient import lean
+    from pipeline.models.efficient import to_efficient
     from pipeline.models.hooks import split
     from pipeline.models.tracing import plain
-    from pipeline.quantization.gptq import linears, round_weights, watch
+    from pipeline.quantization.gptq import input_stats, linears, round_weights
     from pipeline.quantization.load import load_model
 
-    params = params.elsewhere
+    params = params.for_other_runtimes
     # Fused attention would be decomposed with a guard for fully masked rows, whose operators
     # XNNPACK lacks: twice the latency, for a case that images never have.
     model, contract = load_model(checkpoint / MODEL_FILE, fused_attention=False)
-    model = lean(plain(model))  # standardized weights are then constants, which XNNPACK takes
+    model = to_efficient(
+        plain(model)
+    )  # standardized weights are then constants, which XNNPACK takes
     example = (torch.zeros(contract.input_shape),)
     batches = list(example)
     if params.static:
@@ -60,8 +62,8 @@ def export_executorch(params: Quantize, checkpoint: Path, samples: Path, out: Pa
         images = calibration_input(samples, contract.preprocessing, "quantize.rounding: gptq")
         note("export_executorch: rounding weights (1 of 3)")
         with one_thread():
-            seen = watch(model, linears(model, params.keep_float), split(images))
-            round_weights(model, seen, per_channel=True)
+            stats = input_stats(model, linears(model, params.keep_float), split(images))
+            round_weights(model, stats, per_channel=True)
     with quiet():
         note("export_executorch: quantizing (2 of 3)")
         quantized = _quantize(model, batches, params)
@@ -70,7 +72,7 @@ def export_executorch(params: Quantize, checkpoint: Path, samples: Path, out: Pa
     final = contract.for_artefact(
         Artefact(
             format="pte",
-            quantization=params.words("per_channel"),
+            quantization=params.describe("per_channel"),
             keep_float=params.keep_float,
             engine="executorch with XNNPACK",
             oldest_runtime=OLDEST_RUNTIME,
@@ -96,11 +98,11 @@ def _quantize(
     )
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
-    from pipeline.export.xnnpack_quantize import calibrated, watching
-    from pipeline.quantization.load import matching, weighted_layers
+    from pipeline.export.xnnpack_quantize import calibrated, recorded
+    from pipeline.quantization.layer_names import matching, weighted_layers
 
     config = get_symmetric_quantization_config(is_per_channel=True, is_dynamic=not params.static)
-    config = watching(config) if params.static else config
+    config = recorded(config) if params.static else config
     kept = matching(weighted_layers(model, convolutions=params.static), params.keep_float)
 
     # Dynamic int8 convolutions that pad cannot be run, or not even be lowered, by XNNPACK.

@@ -53,17 +53,17 @@ def export_onnx(
     from pipeline.models.tracing import plain
     from pipeline.quantization.load import load_model
 
-    params = params.elsewhere
+    params = params.for_other_runtimes
     note("export_onnx: float file (1 of 3)")
     network, contract = load_model(checkpoint / MODEL_FILE, fused_attention=False)
-    network = efficient.lean(plain(network))
+    network = efficient.to_efficient(plain(network))
     model = _export(network, contract)
     float_name = contract.file_name("float", ".onnx")
     with atomic(float_out) as new:
         new.mkdir()
         _save(model, contract, "onnx", "none", (), new / float_name)
 
-    if not efficient.attends(network):
+    if not efficient.has_attention(network):
         own = PLAIN
     own_graph = not params.static and (own != PLAIN or params.rounding != "nearest")
     int8_name = contract.file_name(params.scheme, ".int8.onnx")
@@ -83,7 +83,7 @@ def export_onnx(
             source.unlink()
             paths.data_file(source).unlink(missing_ok=True)
         quantized = onnx.load(target)
-        _save(quantized, contract, "int8_onnx", params.words(), params.keep_float, target)
+        _save(quantized, contract, "int8_onnx", params.describe(), params.keep_float, target)
 
 
 def _quantize_dynamic(source: Path, target: Path, kept: list[str], params: Quantize) -> None:
@@ -146,11 +146,11 @@ def _smooth_and_round(
     images = calibration_input(samples, contract.preprocessing, asking)
     note("export_onnx: rounding weights (2 of 3)")
     with one_thread():
-        seen = gptq.watch(network, gptq.linears(network, kept), split(images))
+        stats = gptq.input_stats(network, gptq.linears(network, kept), split(images))
         if own.smooth_hidden is not None:
-            gptq.divide_hidden(network, seen, own.smooth_hidden)
+            gptq.divide_hidden(network, stats, own.smooth_hidden)
         if rounds:
-            gptq.round_weights(network, seen, per_channel=params.scheme == "per_channel")
+            gptq.round_weights(network, stats, per_channel=params.scheme == "per_channel")
 
 
 def main() -> None:

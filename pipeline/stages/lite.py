@@ -35,7 +35,7 @@ def lite(params: Quantize, optimized: Path, out: Path) -> Path:
         final = contract.for_artefact(
             Artefact(
                 format="ptl",
-                quantization=params.words(),
+                quantization=params.describe(),
                 keep_float=params.keep_float,
                 engine=ENGINE,
                 oldest_runtime=(

@@ -147,11 +147,11 @@ def _weights(artifacts: Path) -> dict[str, Any]:
     """The int8 weights against the float ones: the worst layer, in quantization steps."""
     from safetensors.numpy import load_file
 
-    from pipeline.quantization.load import float_arrays
+    from pipeline.quantization.load import float_weights
 
     rewritten = artifacts / "rewritten" / "model.safetensors"
     quantized = artifacts / "quantized" / "model.safetensors"
-    floats = {key: value.numpy() for key, value in float_arrays(rewritten, quantized).items()}
+    floats = {key: value.numpy() for key, value in float_weights(rewritten, quantized).items()}
     arrays = load_file(quantized)
     scales = {
         key.removesuffix(".scale"): value for key, value in arrays.items() if key.endswith(".scale")

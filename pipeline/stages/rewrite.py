@@ -1,8 +1,8 @@
-"""Stage ``rewrite``: other weights of the same architecture that compute the same.
+"""Stage ``rewrite``: function-preserving rewrites, after which int8 loses less.
 
-What int8 loses depends on how values are spread over channels, which the function of a transformer
-leaves open in many places. Each method uses one of them and is exact but for rounding; ``parity``
-holds the rewritten model to the noise floor. A model without such places passes as it is.
+The error of int8 depends on how values are spread over channels, and many choices of weights give
+the same function. Each method is exact except for rounding; ``parity`` holds the rewritten model to
+the noise floor. A model without the structure that the methods need is copied unchanged.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ def rewrite(params: Rewrite, checkpoint: Path, samples: Path, out: Path) -> None
     Folder ``samples`` has the calibration images; `fold_norm` and `rotate` need none.
 
     Raises:
-        ParamsError: a method that needs calibration images has none, or `rotate` is without
-            `fold_norm`.
+        ParamsError: a method needs calibration images and there are none, or `rotate` is set
+            without `fold_norm`.
     """
     from safetensors.torch import save
 
     from pipeline.images.samples import calibration_input
-    from pipeline.models.equivalent import joins
+    from pipeline.models.equivalent import foldable_norms
     from pipeline.models.hooks import split
     from pipeline.process import one_thread
     from pipeline.quantization.load import load_model
@@ -43,13 +43,13 @@ def rewrite(params: Rewrite, checkpoint: Path, samples: Path, out: Path) -> None
     if params.rotate is not None and not params.fold_norm:
         raise ParamsError(
             "params.yaml: rewrite.rotate needs rewrite.fold_norm: true; only a normalization "
-            "without scales of its own can be turned"
+            "without scales of its own can be rotated"
         )
     model, contract = load_model(checkpoint / MODEL_FILE)
     with atomic(out) as new:
         new.mkdir()
         shutil.copyfile(checkpoint / CONTRACT_FILE, new / CONTRACT_FILE)
-        if not params.any or not joins(model):
+        if not params.any or not foldable_norms(model):
             shutil.copyfile(checkpoint / MODEL_FILE, new / MODEL_FILE)
             return
         images: Sequence[torch.Tensor] = ()
@@ -63,35 +63,38 @@ def rewrite(params: Rewrite, checkpoint: Path, samples: Path, out: Path) -> None
 
 
 def apply(params: Rewrite, model: nn.Module, images: Sequence[torch.Tensor]) -> nn.Module:
-    """Rewrite ``model`` in place, with float32 images [n, 3, H, W] to calibrate on; return it."""
+    """Rewrite ``model`` in place, in its dtype; return it.
+
+    ``images`` are batches to calibrate on, float32 [n, 3, H, W] each.
+    """
     from pipeline.models import equivalent
 
-    joins, attentions = equivalent.joins(model), equivalent.attentions(model)
+    groups, attentions = equivalent.foldable_norms(model), equivalent.attentions(model)
     if params.fold_norm:
-        for join in joins:
-            equivalent.fold_norm(join)
+        for group in groups:
+            equivalent.fold_norm(group)
     if params.rotate is not None:
         equivalent.rotate(model, params.rotate)
     if not params.calibrated:
         return model
-    watched: dict[object, nn.Module] = {join: join.norm for join in joins}
-    watched |= {attention: attention.qkv for attention in attentions}
-    spreads = equivalent.spreads(model, watched, images)
-    for join in joins:
-        spread = spreads[join]
+    modules: dict[object, nn.Module] = {group: group.norm for group in groups}
+    modules |= {attention: attention.qkv for attention in attentions}
+    ranges = equivalent.channel_ranges(model, modules, images)
+    for group in groups:
+        channels = ranges[group]
         if params.centre:
-            equivalent.centre(join, spread)
-            spread = spread.moved(-spread.middle)
+            equivalent.centre(group, channels)
+            channels = channels.shifted(-channels.middle)
         if params.smooth is not None:
-            equivalent.smooth(join, spread, params.smooth)
+            equivalent.smooth(group, channels, params.smooth)
     for attention in attentions:
-        spread = spreads[attention]
+        channels = ranges[attention]
         if params.centre:
-            spread = equivalent.centre_key_value(attention, spread)
+            channels = equivalent.centre_key_value(attention, channels)
         if params.query_key is not None:
-            equivalent.balance_query_key(attention, spread, params.query_key)
+            equivalent.balance_query_key(attention, channels, params.query_key)
         if params.value is not None:
-            equivalent.balance_value(attention, spread, params.value)
+            equivalent.balance_value(attention, channels, params.value)
     return model
 
 

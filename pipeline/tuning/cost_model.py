@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pipeline.formats import Format
 from pipeline.params import Quantize
 from pipeline.quantization.layer_names import named
+from pipeline.schemes import SCHEMES
 
 DYNAMIC, STATIC, FLOAT = "dynamic", "static", "float"
 
@@ -59,9 +60,9 @@ RATES = {
 }
 
 
-def is_shaped(key: Format, quantize: Quantize) -> bool:
-    """Whether a file of format ``key`` is made from the form that does less work."""
-    return key != "ptl" or quantize.scheme == "static_symmetric"
+def from_efficient(key: Format, quantize: Quantize) -> bool:
+    """Whether a file of format ``key`` is made from the form that needs fewer instructions."""
+    return key != "ptl" or SCHEMES[quantize.scheme].efficient_form
 
 
 def instructions_m(key: Format, quantize: Quantize, layers: Iterable[Layer]) -> float:
@@ -85,6 +86,6 @@ def kind(layer: Layer, key: Format, quantize: Quantize) -> str:
         return FLOAT
     if quantize.static:
         return STATIC
-    if key == "ptl" and quantize.scheme == "static_symmetric":
+    if key == "ptl" and quantize.fixed_ranges:
         return DYNAMIC if named(layer.name, quantize.keep_dynamic) else STATIC
     return DYNAMIC if layer.linear else FLOAT

@@ -130,28 +130,31 @@ def _own_errors(
     """SQNR in dB of each int8 layer's output for float's input, and the bytes that float costs."""
     import torch
 
-    from pipeline.models.hooks import Look, watching
+    from pipeline.models.hooks import Hook, forward_hooks
     from pipeline.process import use_qnnpack
-    from pipeline.tuning.int8_layers import pairs
+    from pipeline.quantization.load import layer_pairs
 
     use_qnnpack()
     torch.set_num_threads(1)
-    both = pairs(float_file, quantized_file)
+    both = layer_pairs(float_file, quantized_file)
     layers = {name: run for name, run in both.layers.items() if fnmatchcase(name, pattern)}
     if not layers:
         raise InputError(f"{pattern!r} names no quantized layer of {quantized_file}")
     power = {name: [0.0, 0.0] for name in layers}  # of the signal, of the error
 
-    def hold(name: str) -> Look:
-        def look(x: torch.Tensor, answer: torch.Tensor) -> None:
+    def recorder(name: str) -> Hook:
+        def record(x: torch.Tensor, answer: torch.Tensor) -> None:
             error = layers[name](x).double() - answer.double()
             power[name][0] += float(answer.double().square().sum())
             power[name][1] += float(error.square().sum())
 
-        return look
+        return record
 
     # The float model may be a cached one, which nothing may be left on.
-    with watching(both.model, {name: hold(name) for name in layers}), torch.inference_mode():
+    with (
+        forward_hooks(both.model, {name: recorder(name) for name in layers}),
+        torch.inference_mode(),
+    ):
         for number in progress(range(count), desc="each layer alone", unit="image"):
             image = normalize(samples.images[number : number + 1], both.contract.preprocessing)
             both.model(torch.from_numpy(image))

@@ -28,7 +28,7 @@ from pipeline.runtimes import FloatArray, load
 from pipeline.runtimes.interleave import interleave
 from pipeline.runtimes.parallel import Run
 from pipeline.tuning import split as trial
-from pipeline.tuning.cost_model import instructions_m, is_shaped
+from pipeline.tuning.cost_model import from_efficient, instructions_m
 from pipeline.tuning.space import SCHEMES, fewest, mendable, mended, words
 from pipeline.verdict.criterion import FAIL, Criterion
 
@@ -182,8 +182,10 @@ def _instructions_m(search: Search, kept: Sequence[str]) -> float:
     from pipeline.tuning.layer_sizes import layers
 
     quantize = search.recipe(kept).quantize
-    shaped = is_shaped(search.key, quantize)
-    return instructions_m(search.key, quantize, layers(search.split.checkpoint, shaped=shaped))
+    efficient = from_efficient(search.key, quantize)
+    return instructions_m(
+        search.key, quantize, layers(search.split.checkpoint, efficient=efficient)
+    )
 
 
 def main(arguments: list[str] | None = None) -> None:

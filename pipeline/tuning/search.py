@@ -40,7 +40,7 @@ from pipeline.images.samples import CALIBRATION_FILE
 from pipeline.params import Params, Quantize, Recipe, Rewrite, load_params
 from pipeline.progress import progress
 from pipeline.tuning import split as trials
-from pipeline.tuning.cost_model import Layer, instructions_m, is_shaped
+from pipeline.tuning.cost_model import Layer, from_efficient, instructions_m
 from pipeline.tuning.space import (
     SCHEMES,
     Result,
@@ -130,7 +130,7 @@ class Tuner:
 
     def cost(self, recipe: Recipe) -> float:
         key, quantize = self.space.key, recipe.quantize
-        return instructions_m(key, quantize, self.layers[is_shaped(key, quantize)])
+        return instructions_m(key, quantize, self.layers[from_efficient(key, quantize)])
 
     def _of(self, recipe: Recipe, name: str) -> tuple[dict[str, Any], list[Criterion]]:
         params, key = self.params, self.space.key
@@ -222,13 +222,14 @@ def _study(optuna: Any, params: Params, split: trials.Split, key: Format) -> Any
 
 def _tuner(params: Params, split: trials.Split, key: Format, study: Any) -> Tuner:
     """The ranking of layers is made once for a study: of the plain model in the format's scheme."""
-    from pipeline.models.equivalent import joins
-    from pipeline.quantization.load import load_model, weighted_layers
+    from pipeline.models.equivalent import foldable_norms
+    from pipeline.quantization.layer_names import weighted_layers
+    from pipeline.quantization.load import load_model
     from pipeline.tuning.layer_sizes import layers
 
     checkpoint = split.checkpoint
     model, _ = load_model(checkpoint / MODEL_FILE)
-    transformer = bool(joins(model))
+    transformer = bool(foldable_norms(model))
     if "ranking" not in study.user_attrs:
         symmetric = key == "ptl" and transformer
         quantize = Quantize(scheme="static_symmetric") if symmetric else Quantize()
@@ -247,7 +248,7 @@ def _tuner(params: Params, split: trials.Split, key: Format, study: Any) -> Tune
         params,
         split,
         space,
-        {shaped: layers(checkpoint, shaped=shaped) for shaped in (False, True)},
+        {efficient: layers(checkpoint, efficient=efficient) for efficient in (False, True)},
     )
 
 

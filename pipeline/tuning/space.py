@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
+from pipeline import schemes
 from pipeline.formats import NAMES, Format
 from pipeline.params import Gate, Quantize, Recipe, Rewrite
 from pipeline.verdict.criteria import quality
@@ -92,7 +93,8 @@ class Space:
         quantize: dict[str, Any] = {"scheme": trial.suggest_categorical("scheme", self.schemes)}
         kept = int(trial.suggest_categorical("keep_float", self.counts))
         quantize["keep_float"] = self.ranking[:kept]
-        if quantize["scheme"] == "static_symmetric":
+        scheme = schemes.SCHEMES[quantize["scheme"]]
+        if scheme.keeps_dynamic:
             dynamic = int(trial.suggest_categorical("keep_dynamic", self.counts))
             # Those after the ones in float: a layer is one or the other.
             quantize["keep_dynamic"] = self.ranking[kept : kept + dynamic]
@@ -102,8 +104,7 @@ class Space:
             if self._rounds(quantize["scheme"])
             else self.rounding
         )
-        if quantize["scheme"] != "static_symmetric":
-            quantize["fused_attention"] = self.fused_attention and quantize["scheme"] != "static"
+        quantize["fused_attention"] = self.fused_attention and not scheme.fixed_ranges
         return Recipe(Rewrite(**rewrite), Quantize(**quantize))
 
     def first(self) -> list[dict[str, Choice]]:
@@ -147,12 +148,12 @@ class Space:
 
     def _own(self, scheme: str, rounding: str) -> dict[str, Choice]:
         """What is asked of a scheme alone."""
-        if scheme == "static_symmetric":
+        if schemes.SCHEMES[scheme].keeps_dynamic:
             return {"keep_dynamic": 0}
         return {"rounding": rounding} if self._rounds(scheme) else {}
 
     def _rounds(self, scheme: str) -> bool:
-        return self.key != "ptl" and scheme != "static"
+        return self.key != "ptl" and not schemes.SCHEMES[scheme].fixed_ranges
 
 
 @dataclass(frozen=True, kw_only=True)

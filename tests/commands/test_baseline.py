@@ -19,7 +19,7 @@ from pipeline.evidence.baselines import Record, belongs, read_records
 from pipeline.files import read_json, write_json
 from pipeline.images.samples import content_hash, samples_sha256
 from pipeline.models.build import create
-from pipeline.quantization.load import save_dynamic
+from pipeline.quantization.dynamic import save
 
 ROOT = Path(__file__).parent.parent
 COUNT, SIZE = 40, 160
@@ -57,7 +57,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     torch.manual_seed(0)
     model = create("test_vit", num_classes=3, image_size=SIZE)
-    save_dynamic(folder / "checkpoint", model, contract, fused_attention=True)
+    save(folder / "checkpoint", model, contract, fused_attention=True)
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (COUNT, SIZE, SIZE, 3), np.uint8)
     ids, labels = [str(i) for i in range(COUNT)], [i % 3 for i in range(COUNT)]

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pipeline.models.build import create
-from pipeline.models.efficient import LastBlock, PatchLinear, SlicedAttention, lean
+from pipeline.models.efficient import LastBlock, PatchLinear, SlicedAttention, to_efficient
 
 SIZE = 32
 
@@ -33,7 +33,7 @@ def images():
 )
 def test_it_computes_the_same_under_the_same_names(name, images):
     model = made(name)
-    less = lean(copy.deepcopy(model))
+    less = to_efficient(copy.deepcopy(model))
     assert isinstance(less.patch_embed, PatchLinear)
     assert isinstance(less.blocks[0].attn, SlicedAttention)
     assert isinstance(less.blocks[-1], LastBlock)
@@ -43,7 +43,7 @@ def test_it_computes_the_same_under_the_same_names(name, images):
 
 
 def test_only_the_tokens_that_the_head_reads_are_computed(images):
-    less = lean(made("deit_tiny_distilled_patch16_224"))
+    less = to_efficient(made("deit_tiny_distilled_patch16_224"))
     seen = {}
     less.blocks[-1].mlp.register_forward_pre_hook(lambda _, x: seen.update(shape=x[0].shape))
     less(images)
@@ -52,5 +52,5 @@ def test_only_the_tokens_that_the_head_reads_are_computed(images):
 
 def test_a_network_without_attention_stays_as_it_is():
     model = made("mobilevitv2_050")
-    less = lean(copy.deepcopy(model))
+    less = to_efficient(copy.deepcopy(model))
     assert [type(m) for m in less.modules()] == [type(m) for m in model.modules()]

@@ -106,37 +106,37 @@ def test_a_stream_that_cannot_be_turned_is_only_folded(kind):
 
 
 def test_folded_normalizations_are_plain():
-    for join in equivalent.joins(rewritten(made("distilled"), "fold_norm")):
-        assert (join.norm.weight == 1).all()
-        assert join.norm.bias.abs().max() < 1e-15
+    for group in equivalent.foldable_norms(rewritten(made("distilled"), "fold_norm")):
+        assert (group.norm.weight == 1).all()
+        assert group.norm.bias.abs().max() < 1e-15
 
 
-def spreads(model: nn.Module) -> tuple[list[equivalent.Spread], list[equivalent.Spread]]:
+def ranges(model: nn.Module) -> tuple[list[equivalent.ChannelRange], list[equivalent.ChannelRange]]:
     """Of normalizations, and of attentions' linear layers."""
-    norms = {join: join.norm for join in equivalent.joins(model)}
+    norms = {group: group.norm for group in equivalent.foldable_norms(model)}
     linears = {attention: attention.qkv for attention in equivalent.attentions(model)}
-    found = equivalent.spreads(model, norms | linears, [IMAGES])
+    found = equivalent.channel_ranges(model, norms | linears, [IMAGES])
     return [found[key] for key in norms], [found[key] for key in linears]
 
 
 def test_centred_channels_reach_as_far_up_as_down():
-    norms, linears = spreads(rewritten(made("deit"), "centre"))
-    whole = [*norms, *(equivalent.Spread(s.low[192:], s.high[192:]) for s in linears)]
-    assert all(s.middle.abs().max() < 1e-5 * s.reach.max() for s in whole)
+    norms, linears = ranges(rewritten(made("deit"), "centre"))
+    whole = [*norms, *(equivalent.ChannelRange(s.low[192:], s.high[192:]) for s in linears)]
+    assert all(s.middle.abs().max() < 1e-5 * s.max_abs.max() for s in whole)
 
 
 def test_channels_of_a_pair_end_with_the_same_reach():
-    _, linears = spreads(rewritten(made("deit"), "query_key"))
+    _, linears = ranges(rewritten(made("deit"), "query_key"))
     for found in linears:
-        query, key, _ = found.reach.chunk(3)
+        query, key, _ = found.max_abs.chunk(3)
         torch.testing.assert_close(query, key, rtol=1e-5, atol=0)
 
 
 def test_smoothing_at_one_leaves_channels_of_one_reach():
     model = apply(Rewrite(smooth=1.0), made("deit"), [IMAGES])
-    norms, _ = spreads(model)
+    norms, _ = ranges(model)
     for found in norms:
-        assert found.reach.max() / found.reach.min() < 1 + 1e-5
+        assert found.max_abs.max() / found.max_abs.min() < 1 + 1e-5
 
 
 def test_a_rotation_keeps_lengths_and_the_vector_of_ones():
@@ -155,7 +155,7 @@ def test_a_rotation_spreads_a_channel_that_stands_out():
 
     def crest(method: str) -> float:
         """Of the last normalization's channels: the largest reach in root mean squares."""
-        reach = spreads(rewritten(model, method))[0][-1].reach
+        reach = ranges(rewritten(model, method))[0][-1].max_abs
         return float(reach.max() / reach.square().mean().sqrt())
 
     assert crest("fold_norm") > 10

@@ -10,7 +10,14 @@ import torch
 from torch import nn
 
 from pipeline.models.hooks import split
-from pipeline.quantization.gptq import STEPS, divide_hidden, linears, round_weights, rounded, watch
+from pipeline.quantization.gptq import (
+    STEPS,
+    divide_hidden,
+    input_stats,
+    linears,
+    round_weights,
+    rounded,
+)
 
 
 def inputs(rows: int = 400, channels: int = 24) -> torch.Tensor:
@@ -53,11 +60,11 @@ def test_weights_lie_on_the_grid_that_exporters_round_to(
     assert not torch.equal(steps.round(), (weight / (furthest[0] / STEPS)).round())
 
 
-@pytest.mark.parametrize("products", [torch.eye(24), torch.zeros(24, 24)])
+@pytest.mark.parametrize("hessian", [torch.eye(24), torch.zeros(24, 24)])
 def test_inputs_that_say_nothing_of_each_other_round_to_the_nearest(
-    weight: torch.Tensor, products: torch.Tensor
+    weight: torch.Tensor, hessian: torch.Tensor
 ) -> None:
-    torch.testing.assert_close(rounded(weight, products), nearest(weight))
+    torch.testing.assert_close(rounded(weight, hessian), nearest(weight))
 
 
 def test_more_columns_than_are_rounded_at_once() -> None:
@@ -87,25 +94,25 @@ def test_watching_sees_all_batches(model: nn.Module) -> None:
     x = torch.randn(6, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     names = linears(model, ("blocks.1.*", "head"))
     assert names == [f"blocks.0.{n}" for n in ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")]
-    once, twice = watch(model, names, [x]), watch(model, names, x.split(2))
+    once, twice = input_stats(model, names, [x]), input_stats(model, names, x.split(2))
     for name in names:
-        torch.testing.assert_close(twice[name].products, once[name].products, rtol=1e-4, atol=1e-4)
-        torch.testing.assert_close(twice[name].reach, once[name].reach)
+        torch.testing.assert_close(twice[name].hessian, once[name].hessian, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(twice[name].max_abs, once[name].max_abs)
 
 
 def test_divided_channels_change_no_answer(model: nn.Module) -> None:
     x = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     names = linears(model, ("blocks.1.mlp.fc2",))
-    expected, given = model(x), watch(model, names, [x])
+    expected, given = model(x), input_stats(model, names, [x])
     before = copy.deepcopy(given)
     divide_hidden(model, given, 0.5)
     torch.testing.assert_close(model(x), expected, rtol=1e-4, atol=1e-5)
-    now = watch(model, names, [x])
+    now = input_stats(model, names, [x])
     for name in names:
-        torch.testing.assert_close(now[name].products, given[name].products, rtol=1e-3, atol=1e-4)
-        torch.testing.assert_close(now[name].reach, given[name].reach, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(now[name].hessian, given[name].hessian, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(now[name].max_abs, given[name].max_abs, rtol=1e-4, atol=1e-6)
     layer = "blocks.0.mlp.fc2"
-    spread = [float(g[layer].reach.max() / g[layer].reach.median()) for g in (before, given)]
+    spread = [float(g[layer].max_abs.max() / g[layer].max_abs.median()) for g in (before, given)]
     assert spread[1] < 0.97 * spread[0]
     assert type(model.get_submodule("blocks.1.mlp.act")) is nn.GELU
 
@@ -119,7 +126,7 @@ def test_a_model_answers_nearer_to_float_with_rounding_that_makes_up(model: nn.M
         layer.weight.data = nearest(layer.weight.data)
     with torch.inference_mode():
         expected = model(other)
-        round_weights(model, watch(model, names, [x]), per_channel=True)
+        round_weights(model, input_stats(model, names, [x]), per_channel=True)
         lost = [float((m(other) - expected).square().mean()) for m in (model, plain)]
     assert lost[0] < 0.7 * lost[1]
 
@@ -134,7 +141,7 @@ def test_the_files_have_the_weights_that_were_rounded(
 
     from pipeline.contract.files import MODEL_FILE
     from pipeline.images.samples import calibration_input
-    from pipeline.models.efficient import lean
+    from pipeline.models.efficient import to_efficient
     from pipeline.models.tracing import plain
     from pipeline.params import ExportOnnx, Quantize
     from pipeline.quantization.load import load_model
@@ -150,12 +157,12 @@ def test_the_files_have_the_weights_that_were_rounded(
         array.tobytes() for array in arrays.values() if array.dtype == np.int8 and array.ndim == 2
     }
     model, contract = load_model(healthy / "rewritten" / MODEL_FILE, fused_attention=False)
-    model = lean(plain(model))
+    model = to_efficient(plain(model))
     names = linears(model, ())
     images = calibration_input(healthy / "samples", contract.preprocessing)
-    for name, its in watch(model, names, split(images)).items():
+    for name, its in input_stats(model, names, split(images)).items():
         layer = model.get_submodule(name)
         step = layer.weight.abs().amax(1, keepdim=True) / STEPS
-        nearby = layer.weight if rounding == "nearest" else rounded(layer.weight.data, its.products)
+        nearby = layer.weight if rounding == "nearest" else rounded(layer.weight.data, its.hessian)
         expected = (nearby / step).round().to(torch.int8).T.contiguous().numpy()
         assert expected.tobytes() in found, name

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.quantization.ranges import EXACT, NORMS, Range, Values, choose
+from pipeline.quantization.ranges import EXACT, NORMS, Histogram, Range, choose
 
 
 def seen(*tensors):
-    values = Values()
+    values = Histogram()
     for look in (values.extend, values.count):
         for tensor in tensors:
             look(tensor)
@@ -23,7 +23,7 @@ def lost(found, tensor, norm=2.0):
 
 @pytest.fixture
 def heavy():
-    """Values like those of activations: nearly all small, a few a hundred times as large."""
+    """Histogram like those of activations: nearly all small, a few a hundred times as large."""
     generator = torch.Generator().manual_seed(0)
     bulk = torch.randn(100_000, generator=generator)
     return torch.cat([bulk, torch.tensor([100.0, -80.0])])

@@ -17,7 +17,8 @@ from pipeline.metrics.measures import weight_error_steps
 from pipeline.models import tracing
 from pipeline.params import Params, Quantize
 from pipeline.quantization import static
-from pipeline.quantization.load import float_arrays, load_fused, load_model, with_float_layers
+from pipeline.quantization.load import float_weights, load_model, load_restored
+from pipeline.quantization.static import load_fused
 from pipeline.runtimes import load
 from pipeline.stages.quantize import quantize
 from pipeline.tuning.diagnose import diagnose
@@ -85,12 +86,12 @@ def test_tracing_leaves_no_normalization_behind_a_convolution():
     fused = tracing.fused(timm.create_model("mobilevitv2_050", num_classes=2), (1, 3, 64, 64))
     kinds = {type(module) for module in fused.modules()}
     assert not kinds & {torch.nn.BatchNorm2d, torch.nn.Dropout, torch.nn.Identity}
-    assert len(static.layers(fused)) == 65
+    assert len(static.quantizable_layers(fused)) == 65
 
 
 def test_every_convolution_is_int8_within_half_a_step(run):
     checkpoint, quantized = run / "checkpoint" / MODEL, run / "quantized" / MODEL
-    floats, arrays = float_arrays(checkpoint, quantized), load_file(quantized)
+    floats, arrays = float_weights(checkpoint, quantized), load_file(quantized)
     scales = [key for key in arrays if key.endswith(".scale")]
     assert len(scales) == 65
     for key in scales:
@@ -145,9 +146,7 @@ def test_keep_float_leaves_convolutions_as_they_were(run, tmp_path):
     assert sum(key.endswith(".scale") for key in arrays) == 64
     assert np.array_equal(arrays["stem.conv.weight"], fused.state_dict()["stem.conv.weight"])
     kept, _ = load_model(tmp_path / "kept" / MODEL)
-    restored = with_float_layers(
-        run / "quantized" / MODEL, run / "checkpoint" / MODEL, ["stem.conv"]
-    )
+    restored = load_restored(run / "quantized" / MODEL, run / "checkpoint" / MODEL, ["stem.conv"])
     images = torch.rand(1, 3, 128, 128, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         assert torch.equal(kept(images), restored(images))

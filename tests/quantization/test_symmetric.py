@@ -18,10 +18,10 @@ from pipeline.images.samples import SampleSet
 from pipeline.metrics.measures import weight_error_steps
 from pipeline.models import efficient
 from pipeline.params import Params, Quantize
-from pipeline.quantization import symmetric
+from pipeline.quantization import symmetric_layers
 from pipeline.quantization.ranges import Range
-from pipeline.quantization.symmetric import Arrays
-from pipeline.quantization.symmetric_calibration import calibrated
+from pipeline.quantization.symmetric_calibration import calibrate
+from pipeline.quantization.symmetric_layers import LayerArrays
 from pipeline.runtimes import load
 from pipeline.stages.quantize import quantize
 from tests.conftest import ROOT, run_stages
@@ -84,39 +84,41 @@ def test_the_form_answers_as_the_model_does_and_int8_nearly(kind):
     model = made(kind)
     with torch.inference_mode():
         expected = model(IMAGES)
-        shaped = efficient.shaped(copy.deepcopy(model))
+        shaped = efficient.for_static_int8(copy.deepcopy(model))
         assert sqnr_db(expected, shaped(IMAGES)) > 70
-        names = efficient.layers(shaped)
+        names = efficient.static_layers(shaped)
         assert len(names) == KINDS[kind][2]
-        found = calibrated(shaped, names, [IMAGES], PREPROCESSING)
-        assert sqnr_db(expected, symmetric.install(shaped, *found)(IMAGES)) > 25
+        found = calibrate(shaped, names, [IMAGES], PREPROCESSING)
+        assert sqnr_db(expected, symmetric_layers.install(shaped, *found)(IMAGES)) > 25
 
 
 @pytest.mark.parametrize("largest", [1.0, 20.0])
-def test_soft_weights_are_a_softmax_but_for_the_rows_factor(largest):
+def test_unnormalized_softmax_are_a_softmax_but_for_the_rows_factor(largest):
     scores = largest * torch.randn(3, 50, 50, generator=torch.Generator().manual_seed(0))
     expected = (0.125 * scores).softmax(-1)
-    found = efficient.soft_weights(scores.clone(), 0.125)
+    found = efficient.unnormalized_softmax(scores.clone(), 0.125)
     found = found / found.sum(-1, keepdim=True)
     assert sqnr_db(expected, found) > 60
     assert (found - expected).abs().max() < 1e-3
 
 
-def test_soft_weights_of_scores_far_apart_are_finite_and_not_negative():
-    found = efficient.soft_weights(torch.tensor([[0.0, -1e6, -800.0]]), 1.0)
+def test_unnormalized_softmax_of_scores_far_apart_are_finite_and_not_negative():
+    found = efficient.unnormalized_softmax(torch.tensor([[0.0, -1e6, -800.0]]), 1.0)
     assert torch.isfinite(found).all()
     assert found[0, 1] <= found[0, 0] * 2.0**-60
 
 
-def layer_of(generator: torch.Generator, out: int, inputs: int, **more: torch.Tensor) -> Arrays:
+def layer_of(
+    generator: torch.Generator, out: int, inputs: int, **more: torch.Tensor
+) -> LayerArrays:
     """A static layer whose rows reach differently far, with one ratio of steps."""
     scale = torch.logspace(-4, -2, out, dtype=torch.float64)
-    return Arrays(
+    return LayerArrays(
         weight=torch.randint(-127, 128, (out, inputs), generator=generator).to(torch.int8),
         scale=scale,
         bias=(300 * scale * torch.randn(out, generator=generator)).float(),
-        unit=(9 * scale).float(),
-        middle=(90 * scale * torch.randn(out, generator=generator)).float(),
+        output_scale=(9 * scale).float(),
+        output_offset=(90 * scale * torch.randn(out, generator=generator)).float(),
         **more,
     )
 
@@ -126,16 +128,18 @@ def test_a_static_layer_is_its_float_layer_of_rounded_values(moved):
     """Against the arithmetic of quantization, written out in float64."""
     generator = torch.Generator().manual_seed(0)
     columns, shift = torch.linspace(0.5, 2.0, 192), 0.1 * torch.randn(192, generator=generator)
-    arrays = layer_of(generator, 96, 192, **({"columns": columns, "shift": shift} if moved else {}))
+    arrays = layer_of(
+        generator, 96, 192, **({"input_scale": columns, "input_offset": shift} if moved else {})
+    )
     x = torch.randn(7, 192, generator=generator)
     given = Range.between(-3.0, 4.0)
-    found = symmetric.StaticLinear(arrays, given)(x)
+    found = symmetric_layers.StaticLinear(arrays, given)(x)
 
     put = x / columns + shift if moved else x
     codes = (put.double() / given.scale).round().add(given.zero_point).clamp(0, 255)
     taken = (codes - given.zero_point) * given.scale - (shift.double() if moved else 0)
     exact = taken @ (arrays.weight.double() * arrays.scale[:, None]).T + arrays.bias.double()
-    unit, middle = arrays.unit.double(), arrays.middle.double()
+    unit, middle = arrays.output_scale.double(), arrays.output_offset.double()
     wanted = exact.clamp(middle - 128 * unit, middle + 127 * unit)
     assert ((found - wanted).abs() <= 0.51 * unit).all()
     assert ((exact - wanted).abs() > 0).any()  # some are cut
@@ -147,28 +151,28 @@ def test_the_table_is_the_activation_of_every_code(bias):
     model = made("deit")
     if not bias:
         model.blocks[0].mlp.fc1.bias = None
-    shaped = efficient.shaped(model)
+    shaped = efficient.for_static_int8(model)
     names = ["blocks.0.mlp.fc1", "blocks.0.mlp.fc2"]
-    arrays, ranges = calibrated(shaped, names, [IMAGES], PREPROCESSING)
+    arrays, ranges = calibrate(shaped, names, [IMAGES], PREPROCESSING)
     x = torch.randn(1, 9, 192, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
-        first, second = (symmetric.StaticLinear(arrays[n], ranges[n]) for n in names)
+        first, second = (symmetric_layers.StaticLinear(arrays[n], ranges[n]) for n in names)
         expected = second(shaped.blocks[0].mlp.act(first(x)))
-        found = symmetric.install(shaped, arrays, ranges).blocks[0].mlp(x)
-    assert type(shaped.blocks[0].mlp) is symmetric.TableMlp
+        found = symmetric_layers.install(shaped, arrays, ranges).blocks[0].mlp(x)
+    assert type(shaped.blocks[0].mlp) is symmetric_layers.TableMlp
     assert len(shaped.blocks[0].mlp.table) <= 16 * 256
-    unit = arrays[names[1]].unit
+    unit = arrays[names[1]].output_scale
     assert ((found - expected).abs() <= 1.01 * unit).all()  # a code, where rounding is tied
     assert (found != expected).float().mean() < 0.05
 
 
 def test_patches_are_pixels_without_loss():
     """Every 8-bit picture is given to the patch embedding as it is."""
-    shaped = efficient.shaped(made("deit"))
-    arrays, ranges = calibrated(shaped, [efficient.PATCHES], [IMAGES], PREPROCESSING)
-    layer = symmetric.StaticLinear(arrays[efficient.PATCHES], ranges[efficient.PATCHES])
+    shaped = efficient.for_static_int8(made("deit"))
+    arrays, ranges = calibrate(shaped, [efficient.PATCHES], [IMAGES], PREPROCESSING)
+    layer = symmetric_layers.StaticLinear(arrays[efficient.PATCHES], ranges[efficient.PATCHES])
     given = shaped.patch_embed.patches(IMAGES)
-    codes = layer.quantized(torch.addcmul(layer.shift, given, layer.factor)).int_repr()
+    codes = layer.quantized(torch.addcmul(layer.input_offset, given, layer.input_factor)).int_repr()
     assert torch.equal(codes.int() + 128, shaped.patch_embed.patches(PIXELS).int())
 
 
@@ -221,10 +225,10 @@ def test_the_number_of_threads_changes_no_byte(healthy, run, tmp_path):
 
 def test_the_last_block_answers_for_the_tokens_that_are_read():
     for kind, tokens in (("deit", 1), ("distilled", 2)):
-        model = efficient.shaped(made(kind))
+        model = efficient.for_static_int8(made(kind))
         with torch.inference_mode():
             assert model.forward_features(IMAGES).shape == (2, tokens, 192)
-    averaged = efficient.shaped(made("average"))
+    averaged = efficient.for_static_int8(made("average"))
     with torch.inference_mode():
         assert averaged.forward_features(IMAGES).shape[1] == 17
 
@@ -250,13 +254,12 @@ def test_a_pattern_that_names_nothing_is_refused(healthy, tmp_path):
 
 
 def test_layers_are_put_back_and_diagnosed(healthy, run):
-    from pipeline.quantization.load import load_model, with_float_layers
-    from pipeline.tuning.int8_layers import pairs
+    from pipeline.quantization.load import layer_pairs, load_model, load_restored
 
     float_file, quantized_file = healthy / "rewritten" / MODEL, run / "quantized" / MODEL
-    both = pairs(float_file, quantized_file)
+    both = layer_pairs(float_file, quantized_file)
     assert len(both.layers) == 12 * 4 + 2
-    restored = with_float_layers(quantized_file, float_file, list(both.layers))
+    restored = load_restored(quantized_file, float_file, list(both.layers))
     model, _ = load_model(float_file, fused_attention=False)
     image = torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():

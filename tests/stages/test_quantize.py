@@ -44,11 +44,11 @@ def test_keep_float_leaves_the_named_layers_as_they_were(healthy, tmp_path):
 
 
 def test_a_quantized_file_gives_back_the_model_that_was_quantized(healthy):
+    from pipeline.quantization.dynamic import quantize_linears
     from pipeline.quantization.load import load_model
-    from pipeline.stages.quantize import quantize_linears
 
     model, _ = load_model(healthy / "checkpoint" / "model.safetensors", fused_attention=False)
-    expected = quantize_linears(model, "per_channel", ())
+    expected = quantize_linears(model, ())
     images = torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         answer = expected(images).numpy()

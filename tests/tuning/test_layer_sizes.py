@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.params import Quantize
-from pipeline.tuning.cost_model import instructions_m, is_shaped
+from pipeline.tuning.cost_model import from_efficient, instructions_m
 from pipeline.tuning.layer_sizes import layers
 
 ALL = ("*",)
@@ -28,5 +28,5 @@ ALL = ("*",)
 def test_the_model_comes_within_a_hundredth_of_what_was_counted(
     healthy: Path, key: str, quantize: Quantize, counted_m: float
 ) -> None:
-    found = layers(healthy / "checkpoint", shaped=is_shaped(key, quantize))
+    found = layers(healthy / "checkpoint", efficient=from_efficient(key, quantize))
     assert instructions_m(key, quantize, found) == pytest.approx(counted_m, rel=0.01)
