@@ -1,11 +1,12 @@
-"""Set the report page: one HTML file that needs no script and loads nothing from elsewhere."""
+"""Render the report page: one HTML file that needs no script and loads nothing from elsewhere."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,10 +17,14 @@ from pipeline.formats import FORMATS, NAMES
 from pipeline.images.samples import SampleSet
 from pipeline.metrics import intervals
 from pipeline.params import Params
-from pipeline.report import charts, device_matrix, flips, tables
+from pipeline.report import charts, comparison, device_matrix, flips, tables
 from pipeline.report import text as report
+from pipeline.report.gauge import BEST, LIMIT
 from pipeline.verdict.criterion import FAIL, PASS, UNDECIDED
 from pipeline.verdict.decide import Verdict
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
 
 TEMPLATE = "report.html.jinja"
 MARKS = {PASS: "✓", FAIL: "✕", UNDECIDED: "?"}
@@ -47,8 +52,16 @@ def page(findings: Findings) -> str:
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    environment.filters["code"] = code
     source = resources.files(__package__).joinpath(TEMPLATE).read_text(encoding="utf-8")
     return environment.from_string(source).render(_context(findings)) + "\n"
+
+
+def code(text: str) -> Markup:
+    """A sentence as HTML, what stands between backticks in it as code."""
+    from markupsafe import Markup, escape
+
+    return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(text))))
 
 
 def _context(findings: Findings) -> dict[str, Any]:
@@ -72,16 +85,19 @@ def _context(findings: Findings) -> dict[str, Any]:
         "counts": {outcome: verdict.count(outcome) for outcome in (PASS, FAIL, UNDECIDED)},
         "marks": MARKS,
         "names": NAMES,
-        "refusals": tables.in_the_way(verdict),
+        "headline": comparison.headline(parity, latency),
+        "failed": tables.failed(verdict),
+        "undecided": tables.undecided(verdict),
+        "passed": tables.passed(verdict),
         "confidence": confidence,
         "parity": parity,
         "latency": latency,
-        "answers": tables.answers(parity, confidence),
-        "answers_header": tables.ANSWERS,
-        "times": tables.times(latency, confidence),
-        "times_header": tables.TIMES,
-        "quantile_confidence": tables.QUANTILE_CONFIDENCE,
-        "criteria": tables.criteria(verdict),
+        "files": tables.files(parity, latency, confidence, verdict),
+        "columns": {key: comparison.name(key) for key in comparison.keys(parity, latency)},
+        "quantile_confidence": comparison.QUANTILE_CONFIDENCE,
+        "previous_release": (latency.get("previous") or {}).get("release"),
+        "gauge_limit": LIMIT,
+        "gauge_best": BEST,
         "matrix": device_matrix.rows(evidence.devices, params.gate),
         "matrix_header": device_matrix.HEADER,
         "sight": [*tables.sight(parity, params.gate), *report.sight(parity, params.gate)],

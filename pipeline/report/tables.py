@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pipeline.formats import FORMATS, NAMES
-from pipeline.metrics import intervals, timing
-from pipeline.metrics.intervals import Interval
-from pipeline.metrics.summary import AccuracySummary, Proportion, proportion, summary_of
+from pipeline.metrics import intervals
 from pipeline.params import Gate
-from pipeline.verdict.criterion import Criterion
+from pipeline.report import comparison
+from pipeline.report.gauge import Gauge, gauge
+from pipeline.verdict.criterion import FAIL, PASS, UNDECIDED, Criterion
 from pipeline.verdict.decide import Verdict
-
-QUANTILE_CONFIDENCE = 0.99  # of each side of a percentile's bounds
-QUANTILES = (0.5, 0.9, 0.99)
-FLOAT_NAME = "float (PyTorch)"
-ROOM = 0.12  # of a number line, on either side of what it shows
 
 TITLES = {
     "evidence": "Evidence for these bytes",
     "weights": "Weights left in float",
-    "weight_error_max_steps": "Int8 weights against float ones",
+    "weight_error_max_steps": "Rounding error of int8 weights",
     "noise_multiple": "Change made by the step",
-    "published_tolerance_pp": "Float accuracy less the published one",
+    "published_tolerance_pp": "Float accuracy compared with the published one",
     "parity": "Finite answers",
     "top1_agreement_min": "Agreement with float",
     "accuracy_drop_max_pp": "Drop in accuracy",
@@ -33,164 +27,117 @@ TITLES = {
     "size_ratio_max": "Size",
     "latency": "Time measured",
     "latency_ratio_max": "Time",
-    "regression_ratio_max": "Time beside the last release",
+    "regression_ratio_max": "Time compared with the last release",
     "memory_ratio_max": "Memory",
-    "baseline_logits": "Logits beside the reference GPU",
-    "baseline_ratio_max": "Time beside the reference GPU",
+    "baseline_logits": "Logits compared with the reference GPU",
+    "baseline_ratio_max": "Time compared with the reference GPU",
     "devices": "Run on a device's runtime",
-    "device_check": "Looked at on a device's runtime",
-    "device_sqnr_min_db": "Answers beside the golden ones",
+    "device_check": "Checked on a device's runtime",
+    "device_sqnr_min_db": "Answers compared with the golden ones",
     "instructions_max_m": "Retired instructions, millions",
-    "instructions_growth_max": "Retired instructions beside the last release",
+    "instructions_growth_max": "Retired instructions compared with the last release",
     "oldest_runtime": "Oldest runtime",
 }
 
-
-@dataclass(frozen=True)
-class Cell:
-    """A number, and smaller below it what bounds or explains it."""
-
-    text: str
-    below: str = ""
+TARGETS = "TARGETS=...`"
+SHARES = ("top1_agreement_min",)  # shown in percent
 
 
-@dataclass(frozen=True)
-class Row:
-    """One file; ``key`` gives its colour."""
-
-    key: str
-    name: str
-    cells: tuple[Cell, ...]
-    below: str = ""
-
-
-@dataclass(frozen=True)
-class NumberLine:
-    """A criterion drawn on a line from 0 to 100: allowed side, limit, interval, value."""
-
-    allowed: Interval
-    limits: tuple[float, ...]
-    interval: Interval | None
-    value: float
-    words: str
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Judged:
     """One criterion in words."""
 
     title: str
-    name: str
+    name: str  # its key in params.yaml
+    subjects: str  # what it is about; several where they share one reason
     outcome: str
     value: str
     interval: str
     limit: str
-    line: NumberLine | None
+    gauge: Gauge | None
     note: str
-    subject: str
+    in_files: bool = False  # whether the table of the files shows its number
 
 
-NONE = "-"
-NOTHING = Cell(NONE)
-ANSWERS = ("file", "size MB", "top-1 %", "drop pp", "agreement %", "top-5 set %", "SQNR dB")
-TIMES = (
-    *("file", "p50 ms", "p90 ms", "p99 ms", "ratio to float"),
-    *("load ms", "first ms", "memory added MB", "peak memory MB"),
-)
+@dataclass(frozen=True)
+class FileCell:
+    """A number of one file, and the criterion that judges it."""
+
+    text: str
+    bound: str
+    judged: Judged | None
 
 
-def answers(parity: Mapping[str, Any], confidence: float) -> list[Row]:
-    """Size, and how near the answers are to float's; a file without numbers says why."""
-    right = parity["reference_accuracy"]
-    first = NOTHING
-    if right:
-        first = _percent(proportion(right["right"], right["count"], confidence))
-    size = parity["float_size_bytes"]
-    rows = [Row("float", FLOAT_NAME, (Cell(_megabytes(size)), first, *[NOTHING] * 4))]
-    for key in FORMATS:
-        measured = parity["artefacts"].get(key)
-        if not measured:
-            rows.append(Row(key, NAMES[key], (Cell("not measured"), *[NOTHING] * 5)))
-            continue
-        ratio = f"{100 * measured['size_bytes'] / size:.0f}% of float" if size else ""
-        cells = (Cell(_megabytes(measured["size_bytes"]), ratio),)
-        summary = summary_of(measured, confidence)
-        if summary is None:
-            why = Cell("no numbers", "NaN or infinity") if measured["count"] else Cell("no sample")
-            rows.append(Row(key, NAMES[key], (*cells, why, *[NOTHING] * 4)))
-            continue
-        rows.append(Row(key, NAMES[key], cells + _accuracy_cells(summary)))
-    return rows
+@dataclass(frozen=True)
+class FileRow:
+    """One quantity of all files."""
+
+    title: str
+    cells: tuple[FileCell, ...]
 
 
-def times(latency: Mapping[str, Any], confidence: float) -> list[Row]:
-    """Time and memory of float, of each file, and of the last release's files."""
-    timed = latency["artefacts"]
-    base = timed["float"]["runs_ms"]
-    rows = [
-        Row(key, NAMES.get(key, FLOAT_NAME), _timing(timed[key], base, confidence))
-        if key in timed
-        else Row(key, NAMES[key], (Cell("not timed"), *[NOTHING] * 7))
-        for key in ("float", *FORMATS)
-    ]
-    previous = latency.get("previous") or {"release": "", "artefacts": {}}
-    return rows + [
-        Row(
-            key,
-            NAMES[key],
-            _timing(previous["artefacts"][key], base, confidence),
-            below=f"of {previous['release']}",
+def files(
+    parity: Mapping[str, Any], latency: Mapping[str, Any], confidence: float, verdict: Verdict
+) -> list[FileRow]:
+    """What was measured of each file, with the criteria that judge it."""
+    judges = {
+        (comparison.CRITERIA[c.name], c.subject): judged(c)
+        for c in verdict.criteria
+        if _in_files(c)
+    }
+    names = [comparison.name(key) for key in comparison.keys(parity, latency)]
+    return [
+        FileRow(
+            row.title,
+            tuple(
+                FileCell(cell.text, cell.bound, judges.get((row.title, name)))
+                for name, cell in zip(names, row.cells, strict=True)
+            ),
         )
-        for key in FORMATS
-        if key in previous["artefacts"]
+        for row in comparison.rows(parity, latency, confidence)
     ]
 
 
-def criteria(verdict: Verdict) -> dict[str, list[Judged]]:
-    """All criteria by what they are about, the files first."""
-    files = [NAMES[key] for key in FORMATS]
-    subjects = sorted(
-        dict.fromkeys(c.subject for c in verdict.criteria),
-        key=lambda subject: files.index(subject) if subject in files else len(files),
+def failed(verdict: Verdict) -> list[Judged]:
+    """The criteria that do not hold; those of one name and reason are one."""
+    return _grouped(verdict, FAIL)
+
+
+def undecided(verdict: Verdict) -> list[Judged]:
+    """The criteria that lack evidence; those of one name and reason are one."""
+    return _grouped(verdict, UNDECIDED)
+
+
+def passed(verdict: Verdict) -> dict[str, list[Judged]]:
+    """The criteria that hold, by title, those of the files first."""
+    holding = [c for c in verdict.criteria if c.outcome == PASS]
+    groups: dict[str, list[Judged]] = {}
+    for c in sorted(holding, key=lambda c: not _in_files(c)):
+        groups.setdefault(title(c.name), []).append(judged(c))
+    return groups
+
+
+def judged(c: Criterion) -> Judged:
+    """Put a criterion in words."""
+    return Judged(
+        title=title(c.name),
+        name=c.name,
+        subjects=c.subject,
+        outcome=c.outcome,
+        value="" if c.value is None else _number(c, c.value),
+        interval=""
+        if c.interval is None
+        else f"{_number(c, c.interval.low)} to {_number(c, c.interval.high)}",
+        limit="" if c.limit is None else _number(c, c.limit),
+        gauge=gauge(c),
+        note=c.note,
+        in_files=_in_files(c),
     )
-    return {s: [_judged(c) for c in verdict.criteria if c.subject == s] for s in subjects}
 
 
-def in_the_way(verdict: Verdict) -> list[Judged]:
-    """The criteria for which the channel refuses."""
-    return [_judged(c) for c in verdict.in_the_way]
-
-
-def number_line(c: Criterion) -> NumberLine | None:
-    """Lay a criterion out from 0 to 100; None where a finite number or limit is missing."""
-    if c.value is None or c.limit is None:
-        return None
-    two_sided = "tolerance" in c.name
-    limits: tuple[float, ...] = (-c.limit, c.limit) if two_sided else (c.limit,)
-    interval = c.interval or Interval(c.value, c.value)
-    shown: list[float] = [c.value, interval.low, interval.high, *limits]
-    if not all(map(math.isfinite, shown)):
-        return None
-    span = max(shown) - min(shown) or 1.0
-    low, width = min(shown) - ROOM * span, (1 + 2 * ROOM) * span
-
-    def place(value: float) -> float:
-        return round(100 * (value - low) / width, 2)
-
-    if two_sided:
-        allowed, words = Interval(place(-c.limit), place(c.limit)), "within ±"
-    elif "_min" in c.name:
-        allowed, words = Interval(place(c.limit), 100.0), "at least "
-    else:
-        allowed, words = Interval(0.0, place(c.limit)), "at most "
-    return NumberLine(
-        allowed=allowed,
-        limits=tuple(place(limit) for limit in limits),
-        interval=Interval(place(interval.low), place(interval.high)) if c.interval else None,
-        value=place(c.value),
-        words=f"{c.value:.4g} {format(c.interval, '.4g') if c.interval else ''} on a line where "
-        f"{words}{c.limit:.4g} is allowed",
-    )
+def title(name: str) -> str:
+    """What people call a criterion."""
+    return TITLES.get(name, name)
 
 
 def sight(parity: Mapping[str, Any], gate: Gate) -> list[str]:
@@ -245,67 +192,30 @@ def _listing(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
-def _accuracy_cells(summary: AccuracySummary) -> tuple[Cell, ...]:
-    accuracy = drop = NOTHING
-    if summary.accuracy and summary.drop:
-        accuracy = _percent(summary.accuracy)
-        drop = Cell(f"{summary.drop.drop_pp:+.2f}", f"{summary.drop.interval_pp:+.2f}")
-    return (
-        accuracy,
-        drop,
-        _percent(summary.top1_agreement),
-        _percent(summary.top5_agreement),
-        Cell(f"{summary.sqnr_db:.1f}"),
-    )
+def _grouped(verdict: Verdict, outcome: str) -> list[Judged]:
+    groups: dict[tuple[str, str, float | None], list[Criterion]] = {}
+    for c in verdict.criteria:
+        if c.outcome == outcome:
+            # The command of a device target names it; one command runs several targets.
+            reason = c.note.replace(f"TARGETS={c.subject}`", TARGETS)
+            groups.setdefault((c.name, reason, c.value), []).append(c)
+    merged = []
+    for (_, reason, _), group in groups.items():
+        subjects = [c.subject for c in group]
+        targets = subjects[0] if len(subjects) == 1 else f'"{" ".join(subjects)}"'
+        note = reason.replace(TARGETS, f"TARGETS={targets}`")
+        merged.append(replace(judged(group[0]), subjects=", ".join(subjects), note=note))
+    return merged
 
 
-def _timing(
-    measured: Mapping[str, Any], base: Sequence[float], confidence: float
-) -> tuple[Cell, ...]:
-    runs = measured["runs_ms"]
-    ratio = Cell("1")
-    if runs is not base:
-        found = timing.bootstrap_ratio(runs, base, confidence)
-        ratio = Cell(f"{found.median:.2f}", f"{found.interval:.2f}")
-    return (
-        *(_quantile(runs, quantile) for quantile in QUANTILES),
-        ratio,
-        *(_optional(measured, key, ".0f") for key in ("load_ms", "first_ms")),
-        *(_optional(measured, key, ".0f") for key in ("own_memory_mb", "peak_memory_mb")),
-    )
+def _in_files(c: Criterion) -> bool:
+    return c.value is not None and c.name in comparison.CRITERIA
 
 
-def _quantile(runs: Sequence[float], quantile: float) -> Cell:
-    """A percentile only where the number of runs bounds it from above."""
-    bounds = timing.quantile_bounds(runs, quantile, QUANTILE_CONFIDENCE)
-    if bounds.high is None:
-        return Cell(NONE, f"{len(runs)} runs are too few")
-    low = f"{bounds.low:.1f}" if bounds.low is not None else NONE
-    return Cell(f"{bounds.estimate:.1f}", f"[{low}, {bounds.high:.1f}]")
-
-
-def _optional(measured: Mapping[str, Any], key: str, digits: str) -> Cell:
-    value = measured.get(key)
-    return NOTHING if value is None else Cell(format(value, digits))
-
-
-def _judged(c: Criterion) -> Judged:
-    return Judged(
-        title=TITLES.get(c.name, c.name),
-        name=c.name,
-        outcome=c.outcome,
-        value="" if c.value is None else f"{c.value:.4g} {c.unit}".strip(),
-        interval=f"{c.interval:.4g}" if c.interval else "",
-        limit="" if c.limit is None else f"{c.limit:.4g} {c.unit}".strip(),
-        line=number_line(c),
-        note=c.note,
-        subject=c.subject,
-    )
-
-
-def _percent(share: Proportion) -> Cell:
-    return Cell(f"{100 * share.value:.2f}", f"{share.interval.percent:.2f}")
-
-
-def _megabytes(size: float) -> str:
-    return f"{size / 1e6:.2f}"
+def _number(c: Criterion, value: float) -> str:
+    """A value of the criterion with its unit; ratios and shares as percentages."""
+    if c.unit.startswith("of "):
+        return f"{100 * value:.3g}% {c.unit}"
+    if c.name in SHARES:
+        return f"{100 * value:.4g}%"
+    return f"{value:.4g} {c.unit}".strip()

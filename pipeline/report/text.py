@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from xml.etree import ElementTree
 
@@ -12,18 +12,20 @@ from tabulate import tabulate
 from pipeline.evidence.types import Evidence
 from pipeline.formats import FORMATS, NAMES
 from pipeline.metrics import intervals, timing
-from pipeline.metrics.summary import AccuracySummary, Proportion, proportion, summary_of
+from pipeline.metrics.summary import AccuracySummary, Proportion
 from pipeline.params import Gate
-from pipeline.report import device_matrix
+from pipeline.report import comparison, device_matrix
+from pipeline.report.comparison import files_table
 from pipeline.verdict.criterion import FAIL, PASS, UNDECIDED, Criterion
 from pipeline.verdict.decide import Verdict
 
 WORN = 0.5  # of the margin; luck beyond it is warned of
+WORST_FIRST = (FAIL, UNDECIDED, PASS)
 MARKS = {PASS: "pass", FAIL: "FAIL", UNDECIDED: "undecided"}
 
 
 def headline(verdict: Verdict) -> str:
-    """One sentence: is it let out, and why not."""
+    """One sentence: the verdict and how many criteria ended in which way."""
     counts = ", ".join(f"{verdict.count(o)} {o}" for o in (PASS, FAIL, UNDECIDED))
     word = "passed" if verdict.passed else "refused"
     return f"{word} for channel {verdict.channel}: {counts}"
@@ -37,69 +39,69 @@ def refusals(verdict: Verdict) -> list[str]:
     ]
 
 
-def criteria_table(verdict: Verdict, style: str = "simple") -> str:
-    """All criteria, worst first; ``style`` is one of tabulate's."""
-    worst_first = sorted(verdict.criteria, key=lambda c: (FAIL, UNDECIDED, PASS).index(c.outcome))
-    rows = [
-        (MARKS[c.outcome], c.subject, c.name, _value(c), _interval(c), _limit(c), c.note)
-        for c in worst_first
-    ]
-    header = ("outcome", "of", "criterion", "value", "interval", "limit", "note")
-    return tabulate(rows, header, tablefmt=style, disable_numparse=True)
-
-
-def files_table(
-    parity: Mapping[str, Any],
-    latency: Mapping[str, Any],
-    confidence: float,
+def criteria_table(
+    verdict: Verdict,
     style: str = "simple",
+    outcomes: Sequence[str] = WORST_FIRST,
 ) -> str:
-    """Each file beside the float model: size, accuracy, agreement, distance, time."""
-    rows = [_float_row(parity, latency, confidence)]
-    for key in FORMATS:
-        measured, timed = parity["artefacts"].get(key), latency["artefacts"].get(key)
-        summary = summary_of(measured, confidence)
-        if measured and timed and summary:
-            rows.append(_file_row(key, measured["size_bytes"], summary, timed, latency, confidence))
-    header = (
-        "file",
-        "size MB",
-        "top-1 %",
-        "drop pp",
-        "agreement %",
-        "SQNR dB",
-        "p50 ms",
-        "time of float",
-    )
+    """The criteria that ended in one of ``outcomes``, in their order; one number a cell.
+
+    ``style`` is one of tabulate's.
+    """
+    rows = [
+        (MARKS[c.outcome], c.subject, c.name, *_cells(c), c.note)
+        for outcome in outcomes
+        for c in verdict.criteria
+        if c.outcome == outcome
+    ]
+    header = ("outcome", "of", "criterion", "value", "from", "to", "limit", "unit", "note")
     return tabulate(rows, header, tablefmt=style, disable_numparse=True)
 
 
 def markdown(verdict: Verdict, evidence: Evidence, gate: Gate, judged: int | None = None) -> str:
     """The whole verdict as Markdown, for a pull request or a job summary.
 
-    ``judged`` counts the variants that were judged on these samples so far; None in a release,
-    which says only what follows from its evidence.
+    What failed or is undecided comes first; what passed is folded.
+
+    Args:
+        judged: the variants that were judged on these samples so far; None in a release, which
+            says only what follows from its evidence.
     """
     parity, latency = evidence.parity, evidence.latency
+    results = comparison.headline(parity, latency)
     lines = [
         f"## edge-vit: {headline(verdict)}",
         "",
-        *[f"- {refusal}" for refusal in refusals(verdict)],
-        "",
+        *([f"**{results}**", ""] if results else []),
+        *_open_criteria(verdict),
         files_table(parity, latency, gate.confidence, "github"),
         "",
-        f"{parity['samples']['count']} samples; intervals at {gate.confidence:.0%} (Wilson; Tango "
-        f"for the drop); times on {latency['machine']['processor']}, {latency['threads']} "
-        "thread(s).",
+        f"{parity['samples']['count']} images; bounds at {gate.confidence:.0%} (Wilson; Tango for "
+        "the accuracy lost; a block bootstrap for the share of float's time); times on "
+        f"{latency['machine']['processor']}, {latency['threads']} thread(s).",
         "",
         *[f"- {line}" for line in (*sight(parity, gate), *baselines(evidence))],
         *[f"- **{line}**" for line in wear(parity, gate, judged or 0)],
         "",
-        criteria_table(verdict, "github"),
-        "",
         *device_matrix.lines(evidence.devices, gate, "github"),
+        *_passed_criteria(verdict),
     ]
     return "\n".join(lines)
+
+
+def _open_criteria(verdict: Verdict) -> list[str]:
+    open_ones = (FAIL, UNDECIDED)
+    if not any(map(verdict.count, open_ones)):
+        return []
+    return [criteria_table(verdict, "github", open_ones), ""]
+
+
+def _passed_criteria(verdict: Verdict) -> list[str]:
+    count = verdict.count(PASS)
+    if not count:
+        return []
+    summary = f"<details><summary>{count} criteria passed</summary>"
+    return [summary, "", criteria_table(verdict, "github", (PASS,)), "", "</details>", ""]
 
 
 def sight(parity: Mapping[str, Any], gate: Gate) -> list[str]:
@@ -189,38 +191,6 @@ def junit(verdict: Verdict) -> str:
     return xml.decode() + "\n"
 
 
-def _float_row(
-    parity: Mapping[str, Any], latency: Mapping[str, Any], confidence: float
-) -> tuple[str, ...]:
-    right = parity["reference_accuracy"]
-    accuracy = "no labels"
-    if right:
-        accuracy = _percent(proportion(right["right"], right["count"], confidence))
-    p50 = timing.median(latency["artefacts"]["float"]["runs_ms"])
-    size = f"{parity['float_size_bytes'] / 1e6:.2f}"
-    return ("float (PyTorch)", size, accuracy, "", "", "", f"{p50:.1f}", "1")
-
-
-def _file_row(
-    key: str,
-    size_bytes: int,
-    summary: AccuracySummary,
-    timed: Mapping[str, Any],
-    latency: Mapping[str, Any],
-    confidence: float,
-) -> tuple[str, ...]:
-    ratio = timing.bootstrap_ratio(
-        timed["runs_ms"], latency["artefacts"]["float"]["runs_ms"], confidence
-    )
-    return (
-        NAMES[key],
-        f"{size_bytes / 1e6:.2f}",
-        *accuracy_cells(summary),
-        f"{timing.median(timed['runs_ms']):.1f}",
-        f"{ratio.median:.2f} {ratio.interval:.2f}",
-    )
-
-
 def accuracy_cells(summary: AccuracySummary) -> tuple[str, str, str, str]:
     """Accuracy in %, drop in accuracy in pp, agreement in % and SQNR in dB, as tables show them."""
     accuracy = drop = "no labels"
@@ -237,17 +207,14 @@ def _percent(share: Proportion) -> str:
 def _numbers(c: Criterion) -> str:
     if c.value is None:
         return ""
-    interval = f" {_interval(c)}" if c.interval else ""
-    return f"{_value(c)}{interval} against a limit of {_limit(c)}"
+    value, low, high, limit, unit = _cells(c)
+    interval = f" [{low}, {high}]" if c.interval else ""
+    return f"{value} {unit}".strip() + f"{interval} against a limit of {limit} {unit}".rstrip()
 
 
-def _value(c: Criterion) -> str:
-    return "" if c.value is None else f"{c.value:.4g} {c.unit}".strip()
-
-
-def _interval(c: Criterion) -> str:
-    return f"{c.interval:.4g}" if c.interval else ""
-
-
-def _limit(c: Criterion) -> str:
-    return "" if c.limit is None else f"{c.limit:.4g} {c.unit}".strip()
+def _cells(c: Criterion) -> tuple[str, str, str, str, str]:
+    """Value, both ends of its interval, limit, unit."""
+    ends = (c.interval.low, c.interval.high) if c.interval else (None, None)
+    numbers = ("" if number is None else f"{number:.4g}" for number in (c.value, *ends, c.limit))
+    value, low, high, limit = numbers
+    return value, low, high, limit, c.unit if value or limit else ""

@@ -13,7 +13,7 @@ from markdown_it import MarkdownIt
 from pipeline.evidence.types import Baseline
 from pipeline.metrics.intervals import wilson
 from pipeline.metrics.measures import between_steps
-from pipeline.release.documents.card import card, plain
+from pipeline.release.documents.card import card, plain, prose
 from pipeline.release.documents.material import Material
 from tests.release.materials import contract, material
 from tests.verdict import builders as evidence
@@ -70,22 +70,57 @@ def seen(text: str) -> _Text:
     return _Text(html)
 
 
+def unmeasured(text: str) -> list[str]:
+    """The targets that the card says were not measured."""
+    line = next(line for line in text.splitlines() if line.startswith("- on the device tests'"))
+    return line.replace("\\", "").partition(" target")[2].removeprefix("s ").split(", ")
+
+
 def read(made: Material) -> ModelCard:
     """The card, as the hub's library reads it."""
     return ModelCard(card(made))
 
 
-def test_the_results_come_first_and_are_those_of_the_evidence() -> None:
+def cells(made: Material, title: str) -> list[str]:
+    """One row of the card's table of results."""
+    row = next(line for line in read(made).text.splitlines() if line.startswith(f"| {title}"))
+    return [cell.strip() for cell in row.split("|")[2:-1]]
+
+
+def test_the_headline_comes_first_and_the_results_are_those_of_the_evidence() -> None:
     made = material()
     text = read(made).text
+    first = text.split("\n## ")[0]
+    assert "% of the answers: " in first
+    assert "passed for channel candidate" in first
     pairs = made.evidence.parity["artefacts"]["ptl"]["accuracy"]
     right = pairs["both"] + pairs["only_edge"]
-    bounds = wilson(right, 2000)
-    words = f"{right / 20:.2f}% [{100 * bounds.low:.2f}, {100 * bounds.high:.2f}] right"
-    first = text.split("\n## ")[0]
-    assert f"`some_vit-ptl-1.2.3.ptl`: 6.00 MB, {words}, 100.00% [99.81, 100.00]" in first
-    assert "ms on a test, 1 thread(s)" in first
-    assert "passed for channel candidate" in first
+    header = cells(made, " ")
+    ptl = header.index(".ptl")
+    assert cells(made, "Right answers, %")[ptl] == f"{right / 20:.2f}"
+    assert cells(made, "Size, MB")[ptl] == "6.00"
+    assert "Times on\na test, 1 thread(s)" in text
+
+
+def test_each_result_is_said_once() -> None:
+    text = read(material()).text
+    for title in ("Size, MB", "Right answers, %", "Same answer as float, %", "Median time, ms"):
+        assert text.count(title) == 1
+    assert text.count("no float baseline was recorded") == 1
+    assert not re.search(r"\d [\[(]\d+\.\d+, ", text.split("## Use, and limits")[0])
+
+
+def test_code_in_a_reason_is_code() -> None:
+    text = read(material()).text.split("## Results")[0]
+    assert "run `edge-vit baseline` there" in text
+    assert "\\`" not in text
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_prose_outside_code_is_shown_as_it_is(text: str) -> None:
+    text = text.replace("`", "'")
+    shown = " ".join(text.split())
+    assert seen(f"- {prose(f'{text} `x_y` {text}')}").items[0].strip() == f"{shown} x_y {shown}"
 
 
 def test_another_measurement_is_another_card() -> None:
@@ -93,9 +128,9 @@ def test_another_measurement_is_another_card() -> None:
     worse.measure("pte", worse.flipped(lost=5, won=0))
     pairs = worse.parity["artefacts"]["pte"]["accuracy"]
     right = pairs["both"] + pairs["only_edge"]
-    lines = [line for line in read(material(worse)).text.splitlines() if ".pte`: 6.00 MB" in line]
-    assert f"{right / 20:.2f}% [" in lines[0]
-    assert lines[0] != "".join(x for x in read(material()).text.splitlines() if ".pte`: 6" in x)
+    rows = [cells(made, "Right answers, %") for made in (material(worse), material())]
+    assert rows[0][-1] == f"{right / 20:.2f}"
+    assert rows[0][-1] != rows[1][-1]
 
 
 def test_the_metadata_holds_a_result_for_each_number_with_an_interval() -> None:
@@ -127,16 +162,16 @@ def test_without_labels_no_accuracy_is_claimed() -> None:
     made = read(material(evidence.case(labelled=False)))
     assert {r.metric_type for r in made.data.eval_results} == {"top-1-agreement-with-float"}
     assert "accuracy was not" in made.text
-    assert "] right" not in made.text
-    assert "no labels" in made.text
+    assert "Right answers" not in made.text
+    assert "without labels" in made.text
 
 
 def test_what_was_not_measured_is_said() -> None:
-    text = " ".join(read(material()).text.split())
+    text = read(material()).text
     assert "no float baseline was recorded on any" in text
     assert "on a phone: these files ran on none" in text
     for target in ("lite_app", "arm64", "web", "android"):
-        assert f"target `{target}`" in text
+        assert target in unmeasured(text)
     assert "`baseline_ratio_max`: no record of NVIDIA GeForce RTX 4090" in text
 
 
@@ -161,16 +196,18 @@ def test_a_recorded_gpu_is_said() -> None:
 def test_devices_are_said_with_their_instructions() -> None:
     made = material(test_devices.case(test_devices.cell(cost=COST)))
     text = read(made).text
-    assert "600.0 million instructions on PyTorch Lite 1.13.1, aarch64" in text
-    assert "target `arm64`" not in text
-    assert "target `web`" in text
+    row = next(line for line in text.splitlines() if "PyTorch Lite 1.13.1" in line)
+    assert "| aarch64" in row
+    assert row.rstrip("| ").endswith("600.0")
+    assert "arm64" not in unmeasured(text)
+    assert "web" in unmeasured(text)
 
 
 def test_devices_that_ran_other_bytes_are_not_said() -> None:
     other = test_devices.case(test_devices.cell(cost=COST, sha256="0" * 64))
     text = read(material(other)).text
-    assert "instructions on" not in text
-    assert "target `arm64`" in text
+    assert "M instructions" not in text
+    assert "arm64" in unmeasured(text)
 
 
 COST = {"runs_ms": [], "peak_memory_mb": None, "instructions": [600_000_000]}
@@ -262,4 +299,4 @@ def test_a_verdict_with_failures_says_them() -> None:
     bad.measure("ptl", np.roll(bad.reference, 1, axis=1))
     text = read(material(bad)).text
     assert "refused for channel candidate" in text
-    assert re.search(r"\*\*Failed:\*\*\n\n- \.ptl, `top1_agreement_min`: 0 of 2000", text)
+    assert "**Failed:**\n\n- .ptl, `top1_agreement_min`: 0% against a limit of 95%: 0 of" in text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections import Counter
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
@@ -24,6 +25,9 @@ from pipeline.metrics.logits import logits_sha256
 from pipeline.metrics.measures import against_float
 from pipeline.params import Params, load_params
 from pipeline.release.judge import judge, load_evidence
+from pipeline.report import comparison, tables
+from pipeline.report.gauge import gauge
+from pipeline.report.page import code
 from pipeline.stages.report import report
 from tests.conftest import ROOT
 from tests.verdict import builders
@@ -182,7 +186,7 @@ def test_the_verdict_comes_first_and_is_the_gates(params: Params, run: Path, pag
     verdict = judge(params, run, load_evidence(run, RECORDED))
     assert not verdict.passed, "the made-up run has answers that changed"
     assert page.headings[0] == "h1"
-    assert page.text.index("Refused for channel candidate") < page.text.index("The files")
+    assert page.text.index("Refused for channel candidate") < page.text.index("The criteria")
     for outcome in ("pass", "fail", "undecided"):
         assert f"{verdict.count(outcome)} {outcome}" in page.text
 
@@ -190,27 +194,77 @@ def test_the_verdict_comes_first_and_is_the_gates(params: Params, run: Path, pag
 def test_each_criterion_has_its_number_its_limit_and_its_note(
     params: Params, run: Path, page: Page
 ) -> None:
-    section = page.text.split("Each criterion")[1].split("What this test")[0]
-    words = " ".join(section.split())
+    words = " ".join(page.text.split("The criteria")[1].split("What this test")[0].split())
     for c in judge(params, run, load_evidence(run, RECORDED)).criteria:
-        part = words.split(f" {c.subject} ", 1)[1]
-        assert c.name in part
-        assert " ".join(c.note.split()) in part
-        for number in (c.value, c.limit):
-            assert number is None or f"{number:.4g}" in part
+        shown = tables.judged(c)
+        assert shown.title in words
+        assert c.name in words
+        assert c.subject in words
+        if "TARGETS" not in c.note:  # commands for several targets are one
+            assert " ".join(c.note.replace("`", "").split()) in words
+        for number in (shown.value, shown.limit):
+            assert shown.in_files or number in words
+        if shown.in_files and shown.limit:
+            assert f"limit {shown.limit.partition(' of ')[0]}" in words
+
+
+def test_each_result_of_a_criterion_that_passed_is_shown_once(
+    params: Params, run: Path, html: str
+) -> None:
+    gauges = re.findall(r'class="gauge \w+"[^>]*aria-label="([^"]+)"', html)
+    verdict = judge(params, run, load_evidence(run, RECORDED))
+    passed = [drawn for c in verdict.criteria if c.outcome == "pass" and (drawn := gauge(c))]
+    assert len(passed) > 10
+    assert Counter(drawn.words for drawn in passed) <= Counter(gauges)
+    others = [drawn for c in verdict.criteria if c.outcome != "pass" and (drawn := gauge(c))]
+    # What did not pass comes first, and has its place among the files.
+    assert len(gauges) <= len(passed) + 2 * len(others)
+
+
+def test_what_failed_is_first_and_what_passed_is_folded(page: Page, html: str) -> None:
+    section = page.text.split("The criteria")[1].split("The files")[0]
+    order = [section.index(word) for word in ("✕ fail", "? undecided", "criteria passed")]
+    assert order == sorted(order)
+    folded = html.split("<details>")[1].split("</details>")[0]
+    assert "criteria passed</summary>" in folded
+    assert 'class="outcome' not in folded
+
+
+def test_the_headline_is_in_the_first_section(run: Path, page: Page) -> None:
+    evidence = load_evidence(run, RECORDED)
+    words = comparison.headline(evidence.parity, evidence.latency)
+    assert "% of the answers" in words
+    assert words in page.text.split("The criteria")[0]
+
+
+def test_no_backtick_is_shown(page: Page) -> None:
+    assert "`" not in page.text
+    assert "code" in {tag for tag, _ in page.elements}
+
+
+def test_backticks_become_code_and_markup_stays_text() -> None:
+    assert code("run `a <b>` & `c`") == "run <code>a &lt;b&gt;</code> &amp; <code>c</code>"
+    assert code("an odd ` stays") == "an odd ` stays"
+
+
+def test_tables_that_scroll_are_reachable_by_keyboard_and_named(page: Page) -> None:
+    regions = [a for a in page.attributes("div") if "scroll" in str(a.get("class"))]
+    assert len(regions) >= 3
+    assert all(a.get("tabindex") == "0" and a.get("aria-label") for a in regions)
 
 
 def test_each_refusal_is_said_with_number_and_limit(params: Params, run: Path, page: Page) -> None:
-    first = page.text.split("The files stay here")[1].split("Provenance")[0]
+    first = " ".join(page.text.split("The criteria")[1].split("criteria passed")[0].split())
     verdict = judge(params, run, load_evidence(run, RECORDED))
     failed = [c for c in verdict.criteria if c.outcome == "fail"]
     assert failed
     for c in failed:
+        shown = tables.judged(c)
         assert c.subject in first
-        assert c.note in first
+        assert c.note.replace("`", "") in first
         if c.value is not None and c.limit is not None:
-            assert f"{c.value:.4g}" in first
-            assert f"against a limit of {c.limit:.4g}" in first
+            assert shown.value in first
+            assert f"limit {shown.limit}" in first
 
 
 def test_nothing_is_loaded_from_elsewhere_and_nothing_runs(page: Page) -> None:

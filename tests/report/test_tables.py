@@ -1,122 +1,158 @@
 from __future__ import annotations
 
+import re
+
 import pytest
 
-from pipeline.metrics.intervals import Interval
-from pipeline.report import tables
-from pipeline.verdict.criterion import FAIL, PASS, UNDECIDED, Criterion, plain
+from pipeline.report import comparison, tables
+from pipeline.verdict.criterion import FAIL, PASS, UNDECIDED, plain
 from pipeline.verdict.decide import Verdict
 from tests.verdict import builders
 
-
-def criterion(
-    name: str, value: float | None, limit: float | None, interval: Interval | None = None
-) -> Criterion:
-    return Criterion(
-        name=name,
-        subject=".ptl",
-        outcome=PASS,
-        value=value,
-        interval=interval,
-        limit=limit,
-        unit="",
-        note="",
-    )
+CONFIDENCE = 0.95
 
 
-@pytest.mark.parametrize(
-    ("name", "value", "limit", "allowed"),
-    [
-        ("top1_agreement_min", 0.99, 0.98, True),
-        ("top1_agreement_min", 0.97, 0.98, False),
-        ("sqnr_min_db", 41.0, 30.0, True),
-        ("size_ratio_max", 0.3, 0.35, True),
-        ("size_ratio_max", 0.4, 0.35, False),
-        ("noise_multiple", 1e-6, 1e-5, True),
-        ("published_tolerance_pp", -3.0, 4.0, True),
-        ("published_tolerance_pp", -25.0, 4.0, False),
-        ("published_tolerance_pp", 25.0, 4.0, False),
-    ],
-)
-def test_the_dot_is_on_the_shaded_side_when_the_limit_is_kept(name, value, limit, allowed):
-    line = tables.number_line(criterion(name, value, limit))
-    assert line is not None
-    assert (line.allowed.low <= line.value <= line.allowed.high) is allowed
+def cells(parity, latency, title):
+    """One row of the comparison, by what the file is called."""
+    names = [comparison.name(key) for key in comparison.keys(parity, latency)]
+    rows = [r for r in comparison.rows(parity, latency, CONFIDENCE) if r.title == title]
+    return dict(zip(names, rows[0].cells, strict=True)) if rows else {}
 
 
-def test_everything_lies_on_the_number_line_and_in_order():
-    line = tables.number_line(criterion("size_ratio_max", 0.3, 0.35, Interval(0.28, 0.36)))
-    assert line is not None
-    assert line.interval is not None
-    places = [line.interval.low, line.value, line.limits[0], line.interval.high]
-    assert places == sorted(places)
-    assert 0 < places[0] < places[-1] < 100
-
-
-def test_a_value_exactly_at_its_limit_can_be_drawn():
-    line = tables.number_line(criterion("size_ratio_max", 0.35, 0.35))
-    assert line is not None
-    assert line.limits == (line.value,)
-
-
-@pytest.mark.parametrize(("value", "limit"), [(None, 1.0), (1.0, None), (1.0, float("inf"))])
-def test_without_a_number_or_a_limit_there_is_no_line(value, limit):
-    assert tables.number_line(criterion("size_ratio_max", value, limit)) is None
-
-
-@pytest.mark.parametrize(
-    ("channel", "stops"), [("candidate", [FAIL]), ("release", [FAIL, UNDECIDED])]
-)
-def test_what_stands_in_the_way_is_what_the_channel_refuses(channel, stops):
+def test_criteria_are_told_apart_by_outcome():
     criteria = tuple(plain(outcome, "float", outcome, "") for outcome in (PASS, FAIL, UNDECIDED))
-    found = tables.in_the_way(Verdict(channel, criteria))
-    assert [c.outcome for c in found] == stops
+    verdict = Verdict("candidate", criteria)
+    assert [c.name for c in tables.failed(verdict)] == [FAIL]
+    assert [c.name for c in tables.undecided(verdict)] == [UNDECIDED]
+    assert list(tables.passed(verdict)) == [PASS]
+
+
+def test_criteria_of_one_reason_are_one_row_with_one_command():
+    targets = ("web", "arm64")
+    criteria = tuple(
+        plain("devices", target, UNDECIDED, f"was not run; run `make device-test TARGETS={target}`")
+        for target in targets
+    )
+    (row,) = tables.undecided(Verdict("candidate", (*criteria, plain("a", "b", UNDECIDED, ""))))[:1]
+    assert row.subjects == "web, arm64"
+    assert row.note == 'was not run; run `make device-test TARGETS="web arm64"`'
+
+
+def test_one_target_keeps_its_command():
+    note = "was not run; run `make device-test TARGETS=web`"
+    (row,) = tables.undecided(Verdict("candidate", (plain("devices", "web", UNDECIDED, note),)))
+    assert row.note == note
 
 
 def test_every_criterion_has_a_title_and_its_place():
     verdict = builders.case().decide()
-    groups = tables.criteria(verdict)
-    assert sum(map(len, groups.values())) == len(verdict.criteria)
-    assert list(groups)[:4] == [".ptl", ".onnx", ".int8.onnx", ".pte"]
+    groups = tables.passed(verdict)
+    assert sum(map(len, groups.values())) == verdict.count(PASS)
     assert {c.name for c in verdict.criteria} <= set(tables.TITLES)
+    titles = list(groups)
+    assert titles.index("Size") < titles.index("Change made by the step")
+
+
+def test_each_number_of_a_file_has_its_criterion_in_the_table_of_files():
+    case = builders.case()
+    verdict = case.decide()
+    rows = tables.files(case.parity, case.latency, CONFIDENCE, verdict)
+    shown = {
+        (cell.judged.name, cell.judged.subjects) for r in rows for cell in r.cells if cell.judged
+    }
+    numbers = {
+        (c.name, c.subject)
+        for c in verdict.criteria
+        if c.value is not None and c.name in comparison.CRITERIA
+    }
+    assert shown == numbers
+    assert {name for name, _ in shown} == set(comparison.CRITERIA)
 
 
 @pytest.mark.parametrize(
     ("runs", "shown"),
-    [(6, []), (43, ["p50 ms"]), (44, ["p50 ms", "p90 ms"]), (459, ["p50 ms", "p90 ms", "p99 ms"])],
+    [
+        (6, []),
+        (43, [comparison.P50]),
+        (44, [comparison.P50, comparison.P90]),
+        (459, [comparison.P50, comparison.P90, comparison.P99]),
+    ],
 )
-def test_percentiles_are_printed_only_where_the_runs_bound_them(runs, shown):
+def test_percentiles_are_shown_only_where_the_runs_bound_them(runs, shown):
+    case = builders.case()
     timed = {"runs_ms": [10 + i / 100 for i in range(runs)]}
-    evidence = {"artefacts": {"float": timed, "ptl": timed}}
-    for row in tables.times(evidence, 0.95)[:2]:
-        cells = dict(zip(tables.TIMES[1:], row.cells, strict=True))
-        percentiles = ("p50 ms", "p90 ms", "p99 ms")
-        assert [name for name in percentiles if cells[name].text != tables.NONE] == shown
+    case.latency["artefacts"] = dict.fromkeys(("float", "ptl"), timed)
+    percentiles = (comparison.P50, comparison.P90, comparison.P99)
+    found = {t: cells(case.parity, case.latency, t).get(".ptl") for t in percentiles}
+    assert [t for t, cell in found.items() if cell and cell.text != comparison.NONE] == shown
 
 
-def test_a_file_that_was_not_timed_says_so():
+def test_a_file_that_was_not_timed_or_not_measured_says_so():
     case = builders.case()
     del case.latency["artefacts"]["pte"]
-    rows = {row.name: row for row in tables.times(case.latency, 0.95) if not row.below}
-    assert rows[".pte"].cells[0].text == "not timed"
-    assert rows[".ptl"].cells[0].text != "not timed"
-
-
-def test_the_last_releases_files_are_named_as_such():
-    rows = tables.times(builders.case().latency, 0.95)
-    assert [row.below for row in rows[5:]] == ["of model-0.0.1"] * 4
-
-
-def test_every_row_fills_the_header():
-    case = builders.case()
-    case.parity["artefacts"]["pte"] = {
-        key: case.parity["artefacts"]["pte"][key] for key in ("size_bytes", "count")
-    } | {"finite": False}
     del case.parity["artefacts"]["onnx"]
-    for row in tables.answers(case.parity, 0.95):
-        assert len(row.cells) == len(tables.ANSWERS) - 1, row.name
-    for row in tables.times(case.latency, 0.95):
-        assert len(row.cells) == len(tables.TIMES) - 1, row.name
+    times = cells(case.parity, case.latency, comparison.P50)
+    assert times[".pte"].text == "not timed"
+    assert times[".ptl"].text != "not timed"
+    assert cells(case.parity, case.latency, comparison.SIZE)[".onnx"].text == "not measured"
+
+
+def test_a_file_that_is_not_delivered_has_no_column():
+    case = builders.case()
+    del case.latency["artefacts"]["pte"], case.parity["artefacts"]["pte"]
+    assert ".pte" not in cells(case.parity, case.latency, comparison.SIZE)
+
+
+def test_the_last_releases_times_have_a_row():
+    case = builders.case()
+    row = cells(case.parity, case.latency, comparison.PREVIOUS)
+    assert row["float (PyTorch)"].text == comparison.NONE
+    assert row[".ptl"].text != comparison.NONE
+
+
+@pytest.mark.parametrize(
+    ("spoil", "why"), [({"finite": False}, "NaN or infinity"), ({"count": 0}, "no image")]
+)
+def test_a_file_without_numbers_says_why(spoil, why):
+    case = builders.case()
+    case.parity["artefacts"]["pte"] |= spoil
+    cell = cells(case.parity, case.latency, comparison.AGREEMENT)[".pte"]
+    assert (cell.text, cell.bound) == (comparison.NONE, why)
+
+
+def test_a_cell_has_one_number():
+    case = builders.case()
+    for row in comparison.rows(case.parity, case.latency, CONFIDENCE):
+        for cell in row.cells:
+            assert len(re.findall(r"\d+(?:\.\d+)?", cell.text)) <= 1, row
+            assert len(re.findall(r"\d+(?:\.\d+)?", cell.bound)) <= 1, row
+
+
+def test_the_headline_is_of_the_fastest_file_and_rounds_agreement_down():
+    case = builders.case()
+    case.measure("onnx", case.flipped(1, 0))  # 1999 of 2000 are float's
+    case.parity |= {"float_size_bytes": 22_000_000}
+    case.parity["artefacts"]["onnx"]["size_bytes"] = 6_000_000
+    base = case.latency["artefacts"]["float"]["runs_ms"]
+    for key, factor in {"ptl": 0.9, "onnx": 0.4, "int8_onnx": 0.5, "pte": 2.0}.items():
+        case.latency["artefacts"][key]["runs_ms"] = [factor * run for run in base]
+    assert comparison.headline(case.parity, case.latency) == (
+        "3.7 times smaller, 2.5 times faster, 99.9% of the answers: .onnx compared with float"
+    )
+
+
+def test_the_headline_hides_no_loss_and_needs_numbers():
+    case = builders.case()
+    base = case.latency["artefacts"]["float"]["runs_ms"]
+    for key in ("onnx", "int8_onnx", "pte"):
+        del case.parity["artefacts"][key]
+    case.parity |= {"float_size_bytes": 6_000_000}
+    case.parity["artefacts"]["ptl"]["size_bytes"] = 12_000_000
+    case.latency["artefacts"]["ptl"]["runs_ms"] = [1.5 * run for run in base]
+    words = comparison.headline(case.parity, case.latency)
+    assert words.startswith("2.0 times larger, 1.5 times slower, 100% of the answers")
+    case.parity["artefacts"]["ptl"]["finite"] = False
+    assert comparison.headline(case.parity, case.latency) == ""
 
 
 def test_without_labels_the_limits_of_the_test_are_said():

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from xml.etree import ElementTree
 
 import pytest
@@ -47,10 +48,30 @@ def test_markdown_holds_each_criterion_and_each_file() -> None:
     lines = text.splitlines()
     for c in verdict.criteria:
         cells = (f" {report.MARKS[c.outcome]} ", f" {c.subject} ", f" {c.name} ")
-        assert any(all(cell in line for cell in cells) for line in lines), c
-    table = text.split("2000 samples")[0]
-    assert all(f"| {NAMES[key]} " in table for key in FORMATS)
+        assert sum(all(cell in line for cell in cells) for line in lines) == 1, c
+    header = next(line for line in lines if "float (PyTorch)" in line)
+    assert all(f" {NAMES[key]} |" in header for key in FORMATS)
     assert text.startswith(f"## edge-vit: {report.headline(verdict)}")
+
+
+def test_markdown_shows_what_is_open_before_the_files_and_folds_what_passed() -> None:
+    case = broken()
+    text = report.markdown(case.decide(), case.evidence, case.gate, 1)
+    assert text.index("| FAIL ") < text.index("| undecided ") < text.index("float (PyTorch)")
+    folded = text.split("<details>")[1].split("</details>")[0]
+    assert "| pass " in folded
+    assert "| pass " not in text.replace(folded, "")
+    assert "| FAIL " not in folded
+
+
+def test_tables_have_one_number_a_cell() -> None:
+    case = broken()
+    text = report.markdown(case.decide(), case.evidence, case.gate, 1)
+    numbers = re.compile(r"-?\d+(\.\d+)?(e-?\d+)?")
+    for line in text.splitlines():
+        if line.startswith(("| pass ", "| FAIL ", "| undecided ")):
+            for cell in line.split("|")[4:8]:
+                assert not cell.strip() or numbers.fullmatch(cell.strip()), line
 
 
 def test_the_headline_says_whether_it_goes_out() -> None:
@@ -83,4 +104,4 @@ def test_a_file_that_could_not_be_measured_is_reported_all_the_same(labelled: bo
         case.parity["artefacts"]["pte"] |= spoil
         text = report.markdown(case.decide(), case.evidence, case.gate, 1)
         assert "| FAIL " in text
-        assert ("no labels" in text) == (not labelled)
+        assert ("Right answers" in text) == labelled

@@ -17,19 +17,9 @@ from pipeline.formats import NAMES
 from pipeline.params import Target
 from pipeline.release.documents import licences
 from pipeline.release.documents.material import Material
-from pipeline.release.documents.numbers import (
-    ACCURACY,
-    AGREEMENT,
-    FLOAT,
-    INSTRUCTIONS,
-    P50,
-    SIZE,
-    Number,
-    numbers,
-)
-from pipeline.report import device_matrix
+from pipeline.release.documents.numbers import ACCURACY, AGREEMENT, Number, numbers
+from pipeline.report import comparison, device_matrix, tables
 from pipeline.report import text as report
-from pipeline.verdict.criterion import FAIL, UNDECIDED, Criterion
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult, ModelCardData
@@ -47,6 +37,7 @@ RUNTIMES = {
 }
 BLOCK = re.compile(r"^(\d+)(?=[.)])|^(?=[-+=])")  # where a list or a rule would begin
 MARKUP = re.compile(r"([\\`*_\[\]|~#$])")
+CODE = re.compile("(`[^`]+`)")
 DIGITS = 6  # of a number in the metadata
 
 
@@ -114,7 +105,7 @@ def _body(material: Material) -> str:
     environment = Environment(
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
-    environment.filters |= {"plain": plain, "f32": _numbers}
+    environment.filters |= {"plain": plain, "prose": prose, "f32": _numbers}
     source = resources.files(__package__).joinpath(TEMPLATE).read_text(encoding="utf-8")
     return environment.from_string(source).render(_context(material))
 
@@ -131,15 +122,15 @@ def _context(material: Material) -> dict[str, Any]:
         "gate": gate,
         "names": {file.key: file.name for file in material.files},
         "suffixes": NAMES,
-        "headline": report.headline(verdict),
-        "key_numbers": _key_numbers(material),
-        "table": report.files_table(parity, evidence.latency, gate.confidence, "github"),
+        "verdict": report.headline(verdict),
+        "headline": comparison.headline(parity, evidence.latency),
+        "table": comparison.files_table(parity, evidence.latency, gate.confidence, "github"),
         "matrix": device_matrix.lines(material.devices, gate, "github"),
         "sight": report.sight(parity, gate),
         "baselines": report.baselines(evidence),
-        "undecided": _open(verdict.criteria, UNDECIDED),
-        "failed": _open(verdict.criteria, FAIL),
-        "not_run": [target for target in get_args(Target) if target not in material.tried],
+        "undecided": tables.undecided(verdict),
+        "failed": tables.failed(verdict),
+        "not_run": _not_run(material),
         "tried": list(material.tried),
         "labels": contract.labels[:LABELS_SHOWN],
         "labels_left": max(0, len(contract.labels) - LABELS_SHOWN),
@@ -151,47 +142,27 @@ def _context(material: Material) -> dict[str, Any]:
     }
 
 
-def _open(criteria: Sequence[Criterion], outcome: str) -> list[tuple[str, str, str]]:
-    """Criteria that ended so: of what, which, why; those of one name and reason together."""
-    found: dict[tuple[str, str], list[str]] = {}
-    for c in criteria:
-        if c.outcome == outcome:
-            found.setdefault((c.name, c.note), []).append(c.subject)
-    return [(", ".join(subjects), name, note) for (name, note), subjects in found.items()]
+def _not_run(material: Material) -> list[str]:
+    """The device targets without a result, but for the phone, which the card names apart."""
+    return [t for t in get_args(Target) if t not in material.tried and t != "phone"]
 
 
-def _key_numbers(material: Material) -> list[str]:
-    """The results in a few words: float first, then each file."""
-    found = numbers(material)
-    lines = []
-    for key in (FLOAT, *(file.key for file in material.files)):
-        file = material.file(key)
-        parts = [words for number in found if number.key == key and (words := _words(number))]
-        if parts:
-            name = f"`{file.name}`" if file else "the float model that they were made from"
-            lines.append(f"{name}: {', '.join(parts)}")
-    return lines
-
-
-def _words(number: Number) -> str | None:
-    """A number as the first lines say it; None for what only the table has."""
-    if number.metric == SIZE:
-        return f"{number.value / 1e6:.2f} MB"
-    if number.metric == P50:
-        return f"{number.value:.1f} ms on {plain(number.where)}"
-    if number.metric == INSTRUCTIONS:
-        return f"{number.value / 1e6:.1f} million instructions on {plain(number.where)}"
-    verb = {ACCURACY: "right", AGREEMENT: "answered as by float"}.get(number.metric)
-    interval = number.interval
-    if verb is None or interval is None:
-        return None
-    return f"{100 * number.value:.2f}% {interval.percent:.2f} {verb}"
+def prose(text: str) -> str:
+    """A sentence of edge-vit's as Markdown: as :func:`plain`, but what it marks as code is code."""
+    parts = CODE.split(_line(text))
+    return "".join(part if CODE.fullmatch(part) else _escaped(part) for part in parts)
 
 
 def plain(text: object) -> str:
     """Text of somebody else's as Markdown that shows exactly it: one line, no markup, no HTML."""
-    line = " ".join(str(text).split())
-    line = "".join(c for c in line if c.isprintable())
+    return _escaped(_line(text))
+
+
+def _line(text: object) -> str:
+    return "".join(c for c in " ".join(str(text).split()) if c.isprintable())
+
+
+def _escaped(line: str) -> str:
     escaped = MARKUP.sub(r"\\\1", line.replace("&", "&amp;"))
     escaped = BLOCK.sub(r"\1\\", escaped)
     return escaped.replace("<", "&lt;").replace(">", "&gt;")
