@@ -15,7 +15,7 @@ from pipeline.params import Params, load_params
 from pipeline.paths import Recorded
 from pipeline.release.folder import VERDICT_FILE, without_refused
 from pipeline.release.judge import judge, load_evidence
-from pipeline.report import text
+from pipeline.report import comparison, text
 
 
 def summary(params: Params, artifacts: Path, recorded: Recorded) -> str:
@@ -25,7 +25,7 @@ def summary(params: Params, artifacts: Path, recorded: Recorded) -> str:
     contract = load_contract(artifacts / "checkpoint")
     release = artifacts / "release" / f"{contract.name}-{params.release.version}"
     lines = [
-        text.files_table(evidence.parity, evidence.latency, params.gate.confidence),
+        comparison.files_table(evidence.parity, evidence.latency, params.gate.confidence),
         "",
         text.criteria_table(verdict),
         "",
