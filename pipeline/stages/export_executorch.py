@@ -30,28 +30,30 @@ LAYER_OPERATORS = {
 OLDEST_RUNTIME = "ExecuTorch 1.0.1"  # the oldest that device_tests runs the file on
 
 
-def export_executorch(params: Quantize, checkpoint: Path, samples: Path, out: Path) -> Path:
+def export_executorch(
+    params: Quantize, checkpoint: Path, samples: Path, out: Path, hessians: Path | None = None
+) -> Path:
     """Write folder ``out`` with the ``.pte`` and its contract; return the ``.pte``'s path.
 
     XNNPACK quantizes dynamically only with per-channel weights, so that is what the file has for
     scheme ``per_tensor``, too; its name and contract say so. Folder ``samples`` has the calibration
-    images of scheme ``static`` and of rounding ``gptq``.
+    images of scheme ``static`` and of rounding ``gptq``; folder ``hessians`` has what stage
+    ``hessians`` found on them for the latter, which is collected again if None.
     """
     import torch
 
     from pipeline.models.efficient import to_efficient
-    from pipeline.models.hooks import split
     from pipeline.models.tracing import plain
-    from pipeline.quantization.gptq import input_stats, linears, round_weights
+    from pipeline.quantization.gptq import linears, round_weights
+    from pipeline.quantization.hessians import collect, read
     from pipeline.quantization.load import load_model
 
     params = params.for_other_runtimes
     # Fused attention would be decomposed with a guard for fully masked rows, whose operators
     # XNNPACK lacks: twice the latency, for a case that images never have.
     model, contract = load_model(checkpoint / MODEL_FILE, fused_attention=False)
-    model = to_efficient(
-        plain(model)
-    )  # standardized weights are then constants, which XNNPACK takes
+    # Standardized weights become constants, which XNNPACK takes.
+    model = to_efficient(plain(model))
     example = (torch.zeros(contract.input_shape),)
     batches = list(example)
     if params.static:
@@ -59,10 +61,14 @@ def export_executorch(params: Quantize, checkpoint: Path, samples: Path, out: Pa
         images = calibration_input(samples, contract.preprocessing)
         batches = list(torch.from_numpy(images).split(1))
     elif params.rounding == "gptq":
-        images = calibration_input(samples, contract.preprocessing, "quantize.rounding: gptq")
         note("export_executorch: rounding weights (1 of 3)")
+        kept = params.keep_float
+        if hessians is None:
+            asking = "quantize.rounding: gptq"
+            stats = collect(model, kept, samples, contract.preprocessing, asking)
+        else:
+            stats = read(hessians, linears(model, kept))
         with one_thread():
-            stats = input_stats(model, linears(model, params.keep_float), split(images))
             round_weights(model, stats, per_channel=True)
     with quiet():
         note("export_executorch: quantizing (2 of 3)")
@@ -161,7 +167,7 @@ def _operators(program: Any) -> set[str]:
 def main() -> None:
     with exit_on_error():
         params = load_params().quantize
-        export_executorch(params, paths.REWRITTEN, paths.SAMPLES, paths.EXECUTORCH)
+        export_executorch(params, paths.REWRITTEN, paths.SAMPLES, paths.EXECUTORCH, paths.HESSIANS)
 
 
 if __name__ == "__main__":

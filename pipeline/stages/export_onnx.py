@@ -38,13 +38,15 @@ def export_onnx(
     float_out: Path,
     int8_out: Path,
     own: ExportOnnx,
+    hessians: Path | None = None,
 ) -> None:
     """Write folder ``float_out`` with the float file and ``int8_out`` with the int8 one.
 
     Both take a batch of any size, are checked by onnx and carry the contract in their metadata.
     Weights that are too large for one file lie beside it, in ``NAME.onnx.data``.
     Folder ``samples`` has the calibration images of scheme ``static``, of rounding ``gptq`` and of
-    ``smooth_hidden``.
+    ``smooth_hidden``; folder ``hessians`` has what stage ``hessians`` found on them for the latter
+    two, which is collected again if None.
     """
     import onnx
 
@@ -71,7 +73,8 @@ def export_onnx(
         new.mkdir()
         source, target = float_out / float_name, new / int8_name
         if own_graph:
-            source, model = _prepared(network, contract, params, own, samples, target)
+            folders = samples, hessians
+            source, model = _prepared(network, contract, params, own, folders, target)
         note("export_onnx: int8 file (3 of 3)")
         kept = _kept_nodes(model, params.keep_float)
         if params.static:
@@ -107,7 +110,7 @@ def _prepared(
     contract: Contract,
     params: Quantize,
     own: ExportOnnx,
-    samples: Path,
+    folders: tuple[Path, Path | None],
     target: Path,
 ) -> tuple[Path, onnx.ModelProto]:
     """The float model as dynamic int8 is to have it, in a file beside ``target``: its weights
@@ -117,7 +120,7 @@ def _prepared(
     from pipeline.export.onnx_operators import DOMAIN, fused
 
     fuses = own.operators == "fused"
-    _smooth_and_round(network, contract, params, own, samples)
+    _smooth_and_round(network, contract, params, own, *folders)
     if fuses:
         network = fused(network, contract.preprocessing, params.keep_float)
     model = _export(network, contract)
@@ -131,22 +134,29 @@ def _prepared(
 
 
 def _smooth_and_round(
-    network: nn.Module, contract: Contract, params: Quantize, own: ExportOnnx, samples: Path
+    network: nn.Module,
+    contract: Contract,
+    params: Quantize,
+    own: ExportOnnx,
+    samples: Path,
+    hessians: Path | None,
 ) -> None:
     from pipeline.models.efficient import PATCHES
-    from pipeline.models.hooks import split
     from pipeline.quantization import gptq
+    from pipeline.quantization.hessians import collect, read
 
     rounds = params.rounding == "gptq"
     if not rounds and own.smooth_hidden is None:
         return
     # The fused patch embedding has steps of its own, of pixels.
     kept = (*params.keep_float, *([PATCHES] if own.operators == "fused" else []))
-    asking = "quantize.rounding: gptq" if rounds else "export_onnx.smooth_hidden"
-    images = calibration_input(samples, contract.preprocessing, asking)
     note("export_onnx: rounding weights (2 of 3)")
+    if hessians is None:
+        asking = "quantize.rounding: gptq" if rounds else "export_onnx.smooth_hidden"
+        stats = collect(network, kept, samples, contract.preprocessing, asking)
+    else:
+        stats = read(hessians, gptq.linears(network, kept))
     with one_thread():
-        stats = gptq.input_stats(network, gptq.linears(network, kept), split(images))
         if own.smooth_hidden is not None:
             gptq.divide_hidden(network, stats, own.smooth_hidden)
         if rounds:
@@ -156,8 +166,15 @@ def _smooth_and_round(
 def main() -> None:
     with exit_on_error():
         params = load_params()
-        outs = paths.ONNX, paths.ONNX_INT8
-        export_onnx(params.quantize, paths.REWRITTEN, paths.SAMPLES, *outs, params.export_onnx)
+        export_onnx(
+            params.quantize,
+            paths.REWRITTEN,
+            paths.SAMPLES,
+            paths.ONNX,
+            paths.ONNX_INT8,
+            params.export_onnx,
+            paths.HESSIANS,
+        )
 
 
 if __name__ == "__main__":

@@ -133,7 +133,7 @@ def test_a_model_answers_nearer_to_float_with_rounding_that_makes_up(model: nn.M
 
 @pytest.mark.parametrize("rounding", ["nearest", "gptq"])
 def test_the_files_have_the_weights_that_were_rounded(
-    healthy: Path, tmp_path: Path, rounding: str
+    small: Path, tmp_path: Path, rounding: str
 ) -> None:
     import numpy as np
     import onnx
@@ -150,16 +150,16 @@ def test_the_files_have_the_weights_that_were_rounded(
     params = Quantize(rounding=rounding)
     own = ExportOnnx(operators="standard")
     folders = tmp_path / "onnx", tmp_path / "onnx_int8"
-    export_onnx(params, healthy / "rewritten", healthy / "samples", *folders, own)
+    export_onnx(params, small / "rewritten", small / "samples", *folders, own)
     (path,) = folders[1].iterdir()
     arrays = {t.name: numpy_helper.to_array(t) for t in onnx.load(path).graph.initializer}
     found = {
         array.tobytes() for array in arrays.values() if array.dtype == np.int8 and array.ndim == 2
     }
-    model, contract = load_model(healthy / "rewritten" / MODEL_FILE, fused_attention=False)
+    model, contract = load_model(small / "rewritten" / MODEL_FILE, fused_attention=False)
     model = to_efficient(plain(model))
     names = linears(model, ())
-    images = calibration_input(healthy / "samples", contract.preprocessing)
+    images = calibration_input(small / "samples", contract.preprocessing)
     for name, its in input_stats(model, names, split(images)).items():
         layer = model.get_submodule(name)
         step = layer.weight.abs().amax(1, keepdim=True) / STEPS

@@ -11,6 +11,7 @@ import timm
 import torch
 from safetensors.numpy import load_file
 
+from pipeline.contract.files import load_contract
 from pipeline.errors import ParamsError
 from pipeline.files import read_json
 from pipeline.metrics.measures import weight_error_steps
@@ -19,6 +20,7 @@ from pipeline.params import Params, Quantize
 from pipeline.quantization import static
 from pipeline.quantization.load import float_weights, load_model, load_restored
 from pipeline.quantization.static import load_fused
+from pipeline.quantization.storage import ranges_from_json, read_metadata
 from pipeline.runtimes import load
 from pipeline.stages.quantize import quantize
 from pipeline.tuning.diagnose import diagnose
@@ -108,10 +110,25 @@ def test_every_step_after_quantization_answers_bit_for_bit(run):
 
 
 def test_a_file_gives_back_the_model_that_was_calibrated(run, tmp_path):
-    params = Quantize(scheme="static")
-    quantize(params, run / "checkpoint", run / "samples", tmp_path / "again")
-    again, before = tmp_path / "again" / MODEL, run / "quantized" / MODEL
-    assert again.read_bytes() == before.read_bytes()
+    """The ranges and float weights of a file give its bytes again, and its model its answers."""
+    fused, before = load_fused(run / "checkpoint" / MODEL), run / "quantized" / MODEL
+    ranges = ranges_from_json(read_metadata(before)["ranges"])
+    static.save(tmp_path / "again", fused, ranges, (), load_contract(run / "checkpoint"))
+    assert (tmp_path / "again" / MODEL).read_bytes() == before.read_bytes()
+    loaded, _ = load_model(before)
+    images = torch.rand(1, 3, 128, 128, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        assert torch.equal(loaded(images), static.convert(fused, ranges, ())(images))
+
+
+def test_the_same_images_give_the_same_ranges():
+    torch.manual_seed(0)
+    model = timm.create_model("test_efficientnet", num_classes=7).eval()
+    fused = tracing.fused(model, (4, 3, 64, 64))
+    images = torch.randn(8, 3, 64, 64).split(4)
+    ranges = static.calibrate(fused, images)
+    assert len(ranges) > len(static.quantizable_layers(fused))
+    assert ranges == static.calibrate(fused, images)
 
 
 @pytest.mark.parametrize(("folder", "suffix"), [("lite", ".ptl"), ("onnx_int8", ".int8.onnx")])
@@ -139,7 +156,10 @@ def test_the_onnx_file_has_no_float_convolution(run):
     assert not [node.name for node in convolutions if node.input[1] in floats]
 
 
-def test_keep_float_leaves_convolutions_as_they_were(run, tmp_path):
+def test_keep_float_leaves_convolutions_as_they_were(run, tmp_path, monkeypatch):
+    # Ranges do not depend on what is kept: those of the run, which take a minute to find.
+    ranges = ranges_from_json(read_metadata(run / "quantized" / MODEL)["ranges"])
+    monkeypatch.setattr(static, "calibrate", lambda model, batches: ranges)
     params = Quantize(scheme="static", keep_float=("stem.*",))
     quantize(params, run / "checkpoint", run / "samples", tmp_path / "kept")
     arrays, fused = load_file(tmp_path / "kept" / MODEL), load_fused(run / "checkpoint" / MODEL)

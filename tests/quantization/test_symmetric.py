@@ -233,13 +233,13 @@ def test_the_last_block_answers_for_the_tokens_that_are_read():
         assert averaged.forward_features(IMAGES).shape[1] == 17
 
 
-def test_kept_layers_are_float_or_dynamic(healthy, run, tmp_path):
+def test_kept_layers_are_float_or_dynamic(small, tmp_path):
     params = Quantize(
         scheme="static_symmetric", keep_float=("blocks.0.*",), keep_dynamic=("*.fc2",)
     )
-    quantize(params, healthy / "rewritten", healthy / "samples", tmp_path / "q")
+    quantize(params, small / "rewritten", small / "samples", tmp_path / "q")
     arrays = load_file(tmp_path / "q" / MODEL)
-    floats = load_file(healthy / "rewritten" / MODEL)
+    floats = load_file(small / "rewritten" / MODEL)
     for name in ("blocks.0.attn.qkv.weight", "blocks.0.mlp.fc2.weight"):
         assert np.array_equal(arrays[name], floats[name])
     assert "blocks.3.mlp.fc2.unit" not in arrays

@@ -1,0 +1,47 @@
+"""Stage ``hessians``: statistics of the linear layers' inputs, which both int8 exporters need."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pipeline import paths
+from pipeline.contract.files import MODEL_FILE
+from pipeline.errors import exit_on_error
+from pipeline.params import ExportOnnx, Quantize, load_params
+
+
+def hessians(
+    quantize: Quantize, export_onnx: ExportOnnx, checkpoint: Path, samples: Path, out: Path
+) -> None:
+    """Collect statistics on the calibration images of folder ``samples``; write folder ``out``.
+
+    The file in it is empty if no parameter needs them.
+
+    Raises:
+        ParamsError: there are no calibration images and a parameter needs them.
+    """
+    from pipeline.models import efficient
+    from pipeline.models.tracing import plain
+    from pipeline.quantization.hessians import collect, write
+    from pipeline.quantization.load import load_model
+
+    network, contract = load_model(checkpoint / MODEL_FILE, fused_attention=False)
+    network = efficient.to_efficient(plain(network))
+    smooths = export_onnx.smooth_hidden is not None and efficient.has_attention(network)
+    rounds = quantize.rounding == "gptq"
+    if quantize.for_other_runtimes.static or not (rounds or smooths):
+        write({}, out)
+        return
+    asking = "quantize.rounding: gptq" if rounds else "export_onnx.smooth_hidden"
+    write(collect(network, (), samples, contract.preprocessing, asking), out)
+
+
+def main() -> None:
+    with exit_on_error():
+        params = load_params()
+        folders = paths.REWRITTEN, paths.SAMPLES, paths.HESSIANS
+        hessians(params.quantize, params.export_onnx, *folders)
+
+
+if __name__ == "__main__":
+    main()
