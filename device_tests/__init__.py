@@ -1,1 +1,1 @@
-"""The delivered files on the runtimes that devices run; see device_tests/README.md."""
+"""The delivered files on the runtimes that devices run; see docs/devices.md."""

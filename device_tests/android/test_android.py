@@ -248,7 +248,7 @@ def test_the_operator_look_up_is_not_misled_by_text(app: dict[str, Any], abi: st
 
 
 def test_the_library_is_not_aligned_to_16_kb_pages(app: dict[str, Any]) -> None:
-    """What device_tests/README.md says of Google Play's rule."""
+    """What docs/devices.md says of Google Play's rule."""
     for archive in maven.archives(cache.folder("android")).values():
         assert min(android.library(archive, "arm64-v8a").alignments) < 16384
 

@@ -118,7 +118,7 @@ def shape_of(arrays: Arrays, source: str, *, head: bool = True) -> Shape:
     if head and "head/kernel" not in own:
         raise InputError(
             f"{source} is no classifier: it has no head. Choose a checkpoint that was fine-tuned, "
-            "or fine-tune it (finetune/README.md)"
+            "or fine-tune it (docs/fine-tuning.md)"
         )
     _check_axes(own, source)
     kernel = own["embedding/kernel"]

@@ -208,7 +208,7 @@ def read_config(config: Any, source: str) -> Config:
     if classes and not any("ForImageClassification" in name for name in classes):
         raise InputError(
             f"{source} is no classifier but {shown(classes[0])}; fine-tune it on labelled images "
-            "first (finetune/README.md)"
+            "first (docs/fine-tuning.md)"
         )
     return known
 

@@ -2,7 +2,7 @@
 
     curl --data-binary @cat.jpg http://127.0.0.1:8080/
 
-docs/serve.md shows clients, limits and what the server carries. SIGTERM and Ctrl-C stop it: what
+docs/serving.md shows clients, limits and what the server carries. SIGTERM and Ctrl-C stop it: what
 was accepted is answered first.
 """
 

@@ -1,1 +1,1 @@
-"""The ``finetune`` sub-pipeline: trains any timm vision transformer; see finetune/README.md."""
+"""The ``finetune`` sub-pipeline: trains any timm vision transformer; see docs/fine-tuning.md."""

@@ -97,7 +97,7 @@ def _build(
     if classes in IMAGENET_21K and not labels:
         raise InputError(
             f"{source} has a head for the {classes} classes of ImageNet-21k, on which it was only "
-            "pretrained. Choose one that was fine-tuned, or fine-tune it (finetune/README.md)"
+            "pretrained. Choose one that was fine-tuned, or fine-tune it (docs/fine-tuning.md)"
         )
     if len(labels) != classes:
         names = f"{len(labels)} labels are given" if labels else "no labels are given"

@@ -128,6 +128,6 @@ def test_the_study_of_the_readme_is_the_one_that_was_run() -> None:
     found = json.loads(studies.STUDY_FILE.with_suffix(".json").read_text())
     assert found["seeds"] == list(study.seeds)
     assert set(found["methods"]) == {method.name for method in study.methods}
-    readme = Path("finetune/README.md").read_text()
+    readme = Path("docs/fine-tuning.md").read_text()
     in_order = {method.name: found["methods"][method.name] for method in study.methods}
     assert table(found | {"methods": in_order}) in readme
