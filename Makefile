@@ -19,7 +19,7 @@ endif
 export PATH := $(BIN):$(PATH)
 export TORCH_WHEELS
 
-.PHONY: repro judge gate test checkpoints device-test device-faults demo lint types bench bench-serve bench-peers setup setup-dev clean help
+.PHONY: repro verdict gate test checkpoints device-test device-faults demo lint types bench bench-serve bench-peers setup setup-dev clean help
 
 # DVC runs one stage at a time, and the longest export keeps one core busy for a minute: the first
 # time it runs beside the others, and `dvc commit` records it. Should it fail, `dvc repro` says why.
@@ -35,7 +35,7 @@ endef
 repro: $(SETUP) ## make everything, print the verdict and the release folder
 	$(call dvc_repro)
 
-judge: $(SETUP) ## make everything up to the verdict; nothing is published
+verdict: $(SETUP) ## make everything up to the verdict; nothing is published
 	$(call dvc_repro,gate)
 
 gate: $(SETUP) ## judge the evidence again, for CHANNEL (default: that of params.yaml)

@@ -16,11 +16,6 @@ from pipeline.formats import FORMATS
 
 ROOT = Path(__file__).parent.parent
 GRAPH = yaml.safe_load((ROOT / "dvc.yaml").read_text())
-DOCUMENTS = sorted(
-    path
-    for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("*/README.md")]
-    if ".venv" not in path.parts
-)
 
 
 def test_imports_follow_the_order_of_pyproject():
@@ -102,12 +97,6 @@ def test_the_graph_in_the_readme_is_the_graph_of_dvc():
     }
     assert {name for edge in edges for name in edge} == set(GRAPH["stages"])
     assert edges <= real
-
-
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda p: str(p.relative_to(ROOT)))
-def test_links_in_documents_resolve(document):
-    for target in re.findall(r"\]\((?!https?:)([^)#]+)", document.read_text()):
-        assert (document.parent / target).exists(), target
 
 
 def test_what_stages_write_is_ignored_by_a_hand_written_file():

@@ -84,7 +84,7 @@ def bench(peers: Sequence[Peer], artifacts: Path, rounds: int) -> dict[str, Any]
         IntegrityError: reference, samples and checkpoint do not belong together.
     """
     if not (artifacts / "reference" / "reference.json").is_file():
-        raise InputError(f"{artifacts} has no run to compare with; run `make judge` first")
+        raise InputError(f"{artifacts} has no run to compare with; run `make verdict` first")
     entries = [Entry(contender) for contender in contenders(peers)]
     for entry in entries:
         if entry.contender.peer is None:

@@ -128,7 +128,7 @@ def repair(
         for search in searches:
             lines.append(_cost(search, kept))
     lines += ["for params.yaml:", searches[0].recipe(kept).lines()]
-    lines.append("then `make judge`: the gate decides on its own samples")
+    lines.append("then `make verdict`: the gate decides on its own samples")
     return "\n".join(lines)
 
 

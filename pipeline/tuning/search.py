@@ -402,7 +402,7 @@ def _chosen(result: Result, said: list[str], count: int) -> list[str]:
         *said,
         "for params.yaml:",
         result.recipe.lines(),
-        "then `make judge`: the gate decides on its own samples, and on time and memory",
+        "then `make verdict`: the gate decides on its own samples, and on time and memory",
     ]
 
 

@@ -178,7 +178,7 @@ def test_without_a_run_it_says_what_to_do(
     with pytest.raises(SystemExit):
         command.main(["--artifacts", str(tmp_path / "none")])
     assert capsys.readouterr().err.endswith(
-        "none has no run to compare with; run `make judge` first\n"
+        "none has no run to compare with; run `make verdict` first\n"
     )
     assert not (tmp_path / "none").exists()
 

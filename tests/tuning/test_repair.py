@@ -44,7 +44,7 @@ def test_the_planted_bad_layer_is_what_is_left_in_float(artifacts: Path, params:
     text = repair(
         params, artifacts, [criterion(), criterion("bytes", note="the note")], COUNT, PATTERN
     )
-    lines = text.partition("for params.yaml:\n")[2].partition("then `make judge`")[0]
+    lines = text.partition("for params.yaml:\n")[2].partition("then `make verdict`")[0]
     assert Recipe.of(lines).quantize.keep_float == (BAD,)
     more_mb = float(text.partition(f".ptl with {BAD} in float: ")[2].split()[0])
     assert more_mb == pytest.approx(0.44, abs=0.02)  # three bytes more for each of 192x768 weights

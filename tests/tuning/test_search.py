@@ -101,7 +101,7 @@ def test_a_search_that_was_killed_goes_on_and_ends_with_lines_for_params_yaml(
     assert not [t for t in trials if t.state == optuna.trial.TrialState.RUNNING]
     assert "trial 0:" not in ran.stderr
     assert "for params.yaml:" in ran.stdout, ran.stdout
-    lines = ran.stdout.partition("for params.yaml:\n")[2].partition("then `make judge`")[0]
+    lines = ran.stdout.partition("for params.yaml:\n")[2].partition("then `make verdict`")[0]
     assert Recipe.of(lines).lines() in [t.user_attrs["recipe"] for t in complete]
     assert ElementTree.parse(folder / "ptl.svg").getroot().tag.endswith("svg")
 
