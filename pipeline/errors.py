@@ -5,6 +5,7 @@ EdgeVitError
 ├── InputError       a file, folder or model that the user gave cannot be used
 ├── IntegrityError   bytes are not the bytes that were promised or measured
 ├── NetworkError     a server cannot be reached or answers wrongly
+├── MachineError     the machine ran out of memory, or something killed a process
 └── GateError        the evidence does not let the files out
 
 A message says what happened, in which file or parameter, what was expected and found, and what
@@ -39,6 +40,10 @@ class IntegrityError(EdgeVitError):
 
 class NetworkError(EdgeVitError):
     """A server cannot be reached or answers wrongly."""
+
+
+class MachineError(EdgeVitError):
+    """The machine ran out of memory, or something killed a process."""
 
 
 class GateError(EdgeVitError):

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import functools
 import multiprocessing
-from collections.abc import Iterator
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
+import signal
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pipeline.errors import MachineError
 from pipeline.images.preprocessing import normalize
 from pipeline.images.samples import SampleSet
 from pipeline.process import cores, end_with_parent
@@ -51,36 +54,70 @@ class Run:
     float_path: Path | None = None
 
 
-def run_all(runs: list[Run], samples: Path, words: str) -> dict[str, FloatArray]:
-    """Run everything, with a progress bar called ``words``; return logits [count, classes] by key.
+Piece = tuple[Run, int]  # a run, and the first of the CHUNK images of this piece
+
+
+def run_all(runs: list[Run], samples: Path, desc: str) -> dict[str, FloatArray]:
+    """Run everything, with a progress bar called ``desc``; return logits [count, classes] by key.
+
+    When a worker is killed, what is left runs again with fewer workers, to the same logits.
 
     Raises:
         InputError: a file cannot be loaded; nothing is returned.
+        MachineError: workers were killed again and again.
     """
     pieces = [(run, start) for run in runs for start in range(0, run.count, CHUNK)]
-    rows: dict[tuple[Run, int], FloatArray] = {}
-    spawn = multiprocessing.get_context("spawn")
-    with (
-        ProcessPoolExecutor(
-            min(cores(), len(pieces)), mp_context=spawn, initializer=end_with_parent
-        ) as pool,
-        progress(total=sum(run.count for run in runs), desc=words, unit="image") as bar,
-    ):
-        futures: dict[Future[FloatArray], tuple[Run, int]] = {
-            pool.submit(_run_piece, run, start, samples): (run, start) for run, start in pieces
-        }
-        try:
-            for future in as_completed(futures):
-                rows[futures[future]] = future.result()
-                bar.set_postfix_str(futures[future][0].key, refresh=False)
-                bar.update(len(future.result()))
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    rows: dict[Piece, FloatArray] = {}
+    with progress(total=sum(run.count for run in runs), desc=desc, unit="image") as bar:
+        for most in (cores(), cores() // 2, 1):
+            left = [piece for piece in pieces if piece not in rows]
+            workers = max(1, min(most, len(left)))
+            with suppress(BrokenProcessPool):
+                for piece, logits in _results(left, samples, workers):
+                    rows[piece] = logits
+                    bar.set_postfix_str(piece[0].key, refresh=False)
+                    bar.update(len(logits))
+                break
+        else:
+            raise MachineError(
+                f"{desc}: a worker process was killed in each of 3 attempts, the last with one "
+                "process. The system does this when memory runs out: free some, or use a "
+                "smaller model, and run the same command again"
+            )
     return {
         run.key: np.concatenate([rows[run, start] for start in range(0, run.count, CHUNK)])
         for run in runs
     }
+
+
+def _results(
+    pieces: list[Piece], samples: Path, workers: int
+) -> Iterator[tuple[Piece, FloatArray]]:
+    """Yield each piece with its logits as it is done; leave no worker behind, whatever happens."""
+    others = set(multiprocessing.active_children())
+    spawn = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, mp_context=spawn, initializer=end_with_parent)
+    try:
+        with _interrupts_held_back():  # Ctrl-C is for this process, which then ends its workers
+            futures = {pool.submit(_run_piece, *piece, samples): piece for piece in pieces}
+        for future in as_completed(futures):
+            yield futures[future], future.result()
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for worker in set(multiprocessing.active_children()) - others:
+            worker.kill()
+        raise
+    pool.shutdown()
+
+
+@contextmanager
+def _interrupts_held_back() -> Iterator[None]:
+    """Deliver Ctrl-C after the block. Processes started in the block never get it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _run_piece(run: Run, start: int, samples: Path) -> FloatArray:
@@ -114,13 +151,21 @@ def _restored(runtime: Runtime, run: Run) -> Iterator[None]:
         runtime.module = quantized
 
 
-@functools.lru_cache(maxsize=2)  # a model and its float one; all files of ViT-H/14 fill 14 GB
 def _runtime(path: Path, threads: int, float64: bool) -> Runtime:
-    if float64:
-        from pipeline.runtimes.eager import EagerRuntime
+    return _loader(threads)(path, float64)
 
-        return EagerRuntime(path, threads, float64=True)
-    return load(path, threads=threads)
+
+@functools.lru_cache(maxsize=1)  # an engine has one number of threads a process, set as it loads
+def _loader(threads: int) -> Callable[[Path, bool], Runtime]:
+    @functools.lru_cache(maxsize=2)  # a model and its float one; all files of ViT-H/14 fill 14 GB
+    def loaded(path: Path, float64: bool) -> Runtime:
+        if float64:
+            from pipeline.runtimes.eager import EagerRuntime
+
+            return EagerRuntime(path, threads, float64=True)
+        return load(path, threads=threads)
+
+    return loaded
 
 
 @functools.cache
