@@ -35,7 +35,7 @@ def create(
     around a softmax: PyTorch runtimes before 2.0 have only the latter.
 
     Raises:
-        InputError: timm does not know the architecture (near names are suggested), or it is no
+        InputError: timm does not know the architecture (similar names are suggested), or it is no
             image classifier with a head of ``num_classes``.
     """
     import timm
@@ -88,13 +88,13 @@ def pretrained_cfg(architecture: str) -> dict[str, Any]:
     """Return timm's configuration of an architecture: input, crop, names of its head; or {}.
 
     Raises:
-        InputError: timm does not know the architecture; near names are suggested.
+        InputError: timm does not know the architecture; similar names are suggested.
     """
     import timm
 
     if not timm.is_model(architecture):
-        near = difflib.get_close_matches(architecture, timm.list_models(), n=3)
-        hint = f"did you mean {', '.join(near)}?" if near else "see timm.list_models()"
+        similar = difflib.get_close_matches(architecture, timm.list_models(), n=3)
+        hint = f"did you mean {', '.join(similar)}?" if similar else "see timm.list_models()"
         raise InputError(f"model.architecture: timm knows no {shown(repr(architecture))}; {hint}")
     try:
         cfg = timm.models.get_pretrained_cfg(architecture)
@@ -173,10 +173,12 @@ def load_weights(model: nn.Module, state: Mapping[str, torch.Tensor], source: st
             the first few are named, with ``source`` as the file to look at.
     """
     check_weights(model, state, source)
-    own = model.state_dict()
-    fitting = {key: state[key].float() for key in own}
+    expected = model.state_dict()
+    fitting = {key: state[key].float() for key in expected}
     # After the conversion: float64 has finite numbers that float32 has not.
-    problems = [f"{key} holds NaN or infinity" for key in own if not fitting[key].isfinite().all()]
+    problems = [
+        f"{key} holds NaN or infinity" for key in expected if not fitting[key].isfinite().all()
+    ]
     _refuse(problems, source)
     model.load_state_dict(fitting)
 
@@ -187,26 +189,26 @@ def check_weights(model: nn.Module, state: Mapping[str, torch.Tensor], source: s
     Raises:
         InputError: as :func:`load_weights`, but for the numbers themselves.
     """
-    own = model.state_dict()
-    missing = {key for key in own if key not in state}
-    head = {key for key in own if key.startswith(tuple(f"{n}." for n in _heads_of(model)))}
+    expected = model.state_dict()
+    missing = {key for key in expected if key not in state}
+    head = {key for key in expected if key.startswith(tuple(f"{n}." for n in _heads_of(model)))}
     if missing and missing == head:
         raise InputError(
             f"{source} is no classifier: it has all weights but {', '.join(sorted(head))}. "
             "Fine-tune it on labelled images first, or choose a classifier in model.checkpoint"
         )
-    problems = [f"missing {key}" for key in own if key not in state]
-    problems += [f"unexpected {shown(key)}" for key in state if key not in own]
-    both = [key for key in own if key in state]
+    problems = [f"missing {key}" for key in expected if key not in state]
+    problems += [f"unexpected {shown(key)}" for key in state if key not in expected]
+    both = [key for key in expected if key in state]
     problems += [
-        f"{key} is {tuple(state[key].shape)}, the model wants {tuple(own[key].shape)}"
+        f"{key} is {tuple(state[key].shape)}, the model wants {tuple(expected[key].shape)}"
         for key in both
-        if state[key].shape != own[key].shape
+        if state[key].shape != expected[key].shape
     ]
     problems += [
         f"{key} is {str(state[key].dtype).removeprefix('torch.')}, no floating-point numbers"
         for key in both
-        if own[key].is_floating_point() and str(state[key].dtype) not in FLOATS
+        if expected[key].is_floating_point() and str(state[key].dtype) not in FLOATS
     ]
     _refuse(problems, source)
 

@@ -1,7 +1,7 @@
-"""A model as one flat graph for one input size, with everything folded that can be folded.
+"""Trace a model for one input size to a flat graph of PyTorch's own layers, and fold them.
 
-Graph quantization needs a graph of PyTorch's own layers. Plain symbolic tracing gives none for
-models that compute with shapes, as MobileViT does, or that put several layers into one, as timm's.
+Graph mode quantization needs such a graph. Symbolic tracing alone fails for models that compute
+with shapes, as MobileViT, and timm combines several layers in one.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pipeline.process import quiet
 
 
 class ConcreteTracer(fx.Tracer):
-    """Trace by running on an example, so that control flow on shapes is decided for good."""
+    """Traces by running on an example, so that control flow on shapes becomes constant."""
 
     def __init__(self, example: torch.Tensor) -> None:
         super().__init__()
@@ -36,8 +36,8 @@ class ConcreteTracer(fx.Tracer):
         if kind == "placeholder" and args:
             return args[0]  # an optional input of the model: its default, as a constant
         value = self._value(kind, target, args, kwargs)
-        own: Any = (self.create_arg(args), self.create_arg(kwargs))
-        node = self.create_node(kind, target, *own, *rest[:2])
+        arguments: Any = (self.create_arg(args), self.create_arg(kwargs))
+        node = self.create_node(kind, target, *arguments, *rest[:2])
         return ConcreteProxy(node, self, value)
 
     def _value(self, kind: str, target: Any, args: Any, kwargs: Any) -> Any:
@@ -72,7 +72,7 @@ class ConcreteTracer(fx.Tracer):
 
 
 class ConcreteProxy(fx.Proxy):
-    """A proxy that answers questions about its value; sizes therefore become constants."""
+    """A proxy that knows its value, so that sizes become constants."""
 
     def __init__(self, node: fx.Node, tracer: ConcreteTracer, value: Any) -> None:
         super().__init__(node, tracer)
@@ -104,7 +104,7 @@ def _concrete(values: Any) -> Any:
 
 
 class FinitePool(MaxPool2dSame):
-    """Pads with the lowest number, not with infinity: what ExecuTorch writes cannot hold that."""
+    """Pads with the lowest number instead of -infinity, which a ``.pte`` cannot hold."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         kernel, stride, dilation = map(to_2tuple, (self.kernel_size, self.stride, self.dilation))
@@ -113,7 +113,7 @@ class FinitePool(MaxPool2dSame):
 
 
 class SamePadded(nn.Module):
-    """A convolution behind TensorFlow's "same" padding, which depends on the input's size."""
+    """A convolution with TensorFlow's "same" padding, which depends on the input's size."""
 
     def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__()
@@ -133,9 +133,9 @@ class SamePadded(nn.Module):
 
 
 def fused(model: nn.Module, shape: tuple[int, ...]) -> fx.GraphModule:
-    """Trace ``model`` for inputs of ``shape`` and fold what can be folded; it computes the same.
+    """Trace ``model`` for inputs of ``shape`` [n, 3, H, W], in evaluation mode; same function.
 
-    Batch normalization goes into the convolution before it.
+    Batch normalization is folded into the convolution before it. ``model`` is not changed.
     """
     simple = plain(model)
     graph = ConcreteTracer(torch.zeros(shape)).trace(simple)
@@ -148,9 +148,9 @@ def fused(model: nn.Module, shape: tuple[int, ...]) -> fx.GraphModule:
 
 
 def plain(model: nn.Module) -> nn.Module:
-    """Return a copy with PyTorch's own layers in the place of timm's; it computes the same.
+    """Return a copy with PyTorch's layers in place of timm's combined ones; same function.
 
-    Standardized weights (Big Transfer's ``StdConv2d``) are standardized once.
+    Standardized weights (Big Transfer's ``StdConv2d``) are computed once.
     """
     model = copy.deepcopy(model).eval()
     for name, module in list(model.named_modules()):
@@ -172,8 +172,8 @@ def _bare(module: nn.Module) -> nn.Module:
     else:
         assert isinstance(module, GroupNormAct)
         bare = nn.GroupNorm(module.num_groups, module.num_channels, module.eps)
-    own = {k: v for k, v in module.state_dict().items() if k in bare.state_dict()}
-    bare.load_state_dict(own)
+    state = {k: v for k, v in module.state_dict().items() if k in bare.state_dict()}
+    bare.load_state_dict(state)
     return bare.eval()
 
 
@@ -192,7 +192,7 @@ def _standardized(module: StdConv2d | StdConv2dSame) -> nn.Module:
 
 
 def _drop(model: fx.GraphModule, kinds: tuple[type[nn.Module], ...]) -> None:
-    """Take modules out that do nothing when a model is evaluated."""
+    """Remove modules that do nothing in evaluation mode."""
     for node in list(model.graph.nodes):
         if node.op == "call_module" and isinstance(model.get_submodule(node.target), kinds):
             node.replace_all_uses_with(node.args[0])
