@@ -404,6 +404,27 @@ def test_a_dropped_image_has_no_reference(visit: Open, golden: Golden) -> None:
         assert seen.page.locator("#labels tr").count() == 5
 
 
+def test_an_image_of_no_class_is_called_so_by_the_recorded_logits(
+    visit: Open, golden: Golden
+) -> None:
+    """The least evidence of the labelled samples is the limit; it comes from golden.json."""
+    energy = np.logaddexp.reduce(golden.logits("int8_onnx").astype(np.float64), axis=1)
+    images = golden.content["images"]
+    labelled = np.array([image["label"] is not None for image in images])
+    least = energy[labelled].min()
+    outside = int(np.flatnonzero(~labelled)[energy[~labelled].argmin()])
+    assert energy[outside] < least - 0.1, "no golden image of another kind: nothing is tested"
+    with visit() as seen:
+        seen.open()
+        drop(seen.page, "mine.png", "image/png", golden.images[outside].read_bytes())
+        done(seen.page)
+        assert "Probably none of this model's" in seen.text("#outside")
+        assert f"({least:.1f} or more)" in seen.text("#outside")
+        assert "gets one of these answers, too" in seen.text("#classes")
+        pick(seen.page, int(np.flatnonzero(labelled)[0]))
+        assert not seen.page.locator("#outside").is_visible()
+
+
 def test_a_chosen_file_answers_as_the_sample_does(visit: Open, golden: Golden) -> None:
     with visit() as seen:
         seen.open()

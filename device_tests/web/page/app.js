@@ -5,16 +5,26 @@
 
 import { ModelError, PageError } from "./errors.js";
 import { loadGolden } from "./golden.js";
-import { Model, RUNTIME, median, ranking, sqnrDb, topLabels } from "./model.js";
+import {
+  Model,
+  RUNTIME,
+  evidenceForAnyClass,
+  median,
+  ranking,
+  sqnrDb,
+  topLabels,
+} from "./model.js";
 
 // Measured: right pixels give 36 dB or more on every golden image in Chromium; over all of them,
 // bilinear for bicubic gives 21 dB, another crop 9 dB.
 const AGREES_DB = 30;
 const RUNS_IN_CHECK = 2;
+const CLASSES_SHOWN = 10;
 const OWN_IMAGE = "This image is your own; only the samples have answers on record.";
 
 const element = (id) => document.getElementById(id);
-const plural = (count, word) => `${count} ${word}${count === 1 ? "" : "s"}`;
+const plural = (count, word) =>
+  `${count} ${word}${count === 1 ? "" : word.endsWith("s") ? "es" : "s"}`;
 const milliseconds = (value) => `${value.toFixed(value < 10 ? 1 : 0)} ms`;
 const decibels = (value) => (value === Infinity ? "every digit equal" : `${value.toFixed(1)} dB`);
 const percent = (share) => `${(100 * share).toFixed(1)}%`;
@@ -288,15 +298,38 @@ function showAnswer(name, answer, agreement, label) {
     about.push("Its transparent parts count as black.");
   }
   element("about-image").textContent = about.join(" ");
+  const scope = showScope(answer.logits, label);
   showSeen(seen, name);
   element("labels").replaceChildren(...best.map(labelRow));
   showTimes([answer]);
   showAgreement(agreement);
   return (
     `${best[0].label}, ${percent(best[0].probability)}. ` +
+    (scope ? `${scope} ` : "") +
     `${element("verdict-heading").textContent}. ` +
     `Median of ${plural(answer.runsMs.length, "run")} ${milliseconds(median(answer.runsMs))}.`
   );
+}
+
+/** Say which classes there are, and (returned, too) when the image is probably of none of them. */
+function showScope(logits, label) {
+  const { labels } = model.contract;
+  const scope = golden?.scope;
+  const evidence = evidenceForAnyClass(logits);
+  const outside = label === null && Boolean(scope) && evidence < scope.least;
+  const warning = outside
+    ? `Probably none of this model's ${plural(labels.length, "class")}: less speaks for any of ` +
+      `them (${evidence.toFixed(1)}) than in each of the ${scope.count} labelled samples ` +
+      `(${scope.least.toFixed(1)} or more).`
+    : "";
+  element("outside").textContent = warning;
+  element("outside").hidden = !outside;
+  const named = labels.slice(0, CLASSES_SHOWN).join(", ");
+  const more = labels.length - CLASSES_SHOWN;
+  element("classes").textContent =
+    `This model knows only ${named}${more > 0 ? ` and ${more} more classes` : ""}. ` +
+    "An image of anything else gets one of these answers, too.";
+  return warning;
 }
 
 function showResult(kind) {

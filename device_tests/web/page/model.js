@@ -88,6 +88,13 @@ export function topLabels(logits, labels) {
     .map((index) => ({ label: labels[index], probability: powers[index] / sum }));
 }
 
+/** How much speaks for any class at all: the log of the sum of exp(logit), an energy score (Liu et al. 2020). */
+export function evidenceForAnyClass(logits) {
+  const highest = Math.max(...logits);
+  const sum = logits.reduce((total, value) => total + Math.exp(value - highest), 0);
+  return highest + Math.log(sum);
+}
+
 /** Classes by their logits, highest first; of equal ones the lower class. */
 export function ranking(logits) {
   return Array.from(logits.keys()).sort((a, b) => logits[b] - logits[a] || a - b);
