@@ -17,7 +17,7 @@ from pathlib import Path
 from pipeline.errors import InputError, exit_on_error
 from pipeline.evidence.golden import Golden
 from pipeline.files import read_json
-from pipeline.formats import FORMATS, NAMES
+from pipeline.formats import FORMATS
 from pipeline.params import Gate, load_params
 from pipeline.verdict.criteria import devices
 
@@ -47,7 +47,7 @@ def compare(golden: Golden, file_format: str, answer: Path, gate: Gate) -> tuple
     limit = gate.budgets[file_format].device_sqnr_min_db if file_format in gate.budgets else None
     return agrees, (
         f"{'agrees' if agrees else 'DOES NOT AGREE'}: {near.sqnr_db:.1f} dB from the golden "
-        f"answers of the {NAMES[file_format]} (limit {limit} dB), "
+        f"answers of the {FORMATS[file_format].suffix} (limit {limit} dB), "
         f"{near.float_sqnr_db:.1f} dB from float, "
         f"top-1 as there on {near.top1_equal} of {near.count} images"
     )

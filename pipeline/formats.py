@@ -1,13 +1,216 @@
-"""The formats that are delivered."""
+"""What a format of delivered files is: one description each, and no library that it needs.
+
+Everything else asks these descriptions, so a format is added by a description here (or by
+:func:`register` in a module that ``EDGE_VIT_FORMATS`` names), a module that writes its files and
+one that runs them.
+"""
 
 from __future__ import annotations
 
-from typing import Literal
+import difflib
+import importlib
+import os
+import pkgutil
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
-Format = Literal["ptl", "onnx", "int8_onnx", "pte"]  # of what is delivered
+from pipeline.errors import InputError
+
+PLUGINS = "EDGE_VIT_FORMATS"  # environment: modules, with commas between, that register formats
 
 
-FORMATS: tuple[Format, ...] = ("ptl", "onnx", "int8_onnx", "pte")
+@dataclass(frozen=True, kw_only=True)
+class Rates:
+    """ARM64 instructions of the layers of one format's file, and of what lies between them.
+
+    They are fitted to counts of whole files (docs/adr/0032).
+    """
+
+    by_kind: Mapping[str, float]  # "dynamic", "static" or "float": for one multiplication
+    rest: float  # for one output of a layer
+    activation: float = 0.0  # for one output of fc1, where it is not in the rest
+    table: float = 0.0  # the same where fc1 and fc2 are static
 
 
-NAMES: dict[str, str] = {"ptl": ".ptl", "onnx": ".onnx", "int8_onnx": ".int8.onnx", "pte": ".pte"}
+@dataclass(frozen=True, kw_only=True)
+class Format:
+    """A format of delivered files.
+
+    What needs libraries is named as ``module:object`` and imported when it is used.
+    """
+
+    key: str  # in params.yaml, contracts and evidence
+    suffix: str  # how a file's name ends; its name for people, too
+    folder: str  # below artifacts/
+    title: str  # in tables that compare files
+    used_by: str  # who loads it, for people
+    tag: str  # its library's tag on Hugging Face's hub
+    option: str  # of `--runtime`
+    exporter: str  # writes the file with its contract; see pipeline.export.Exporter
+    runtime: str  # loads a path for a number of threads; see pipeline.runtimes.Runtime
+    contract: str  # reads the bytes of a file's contract, without the runtime
+    schemes: tuple[str, ...] = ()  # of int8, that `tune` tries on a vision transformer; none: float
+    rounds: bool = False  # whether quantize.rounding changes it
+    rates: Mapping[str, Rates] = field(default_factory=dict)  # by scheme
+
+    @property
+    def takes_symmetric(self) -> bool:
+        """Whether scheme static_symmetric is made for it."""
+        return "static_symmetric" in self.schemes
+
+
+FORMATS: dict[str, Format] = {}
+"""Every known format by its key, in the order in which tables show them."""
+
+
+def register(new: Format) -> None:
+    """Make a format known.
+
+    Raises:
+        ValueError: another format has its key, suffix, folder or option.
+    """
+    for other in FORMATS.values():
+        for name in ("key", "suffix", "folder", "option"):
+            if getattr(new, name) == getattr(other, name) and new != other:
+                raise ValueError(f"formats {new.key} and {other.key} have the same {name}")
+    FORMATS[new.key] = new
+
+
+def get(key: str) -> Format:
+    """Return the format ``key``.
+
+    Raises:
+        InputError: there is none; the message names those that there are.
+    """
+    if key not in FORMATS:
+        raise InputError(unknown(key))
+    return FORMATS[key]
+
+
+def unknown(key: str) -> str:
+    """What to say of a key that no format has."""
+    near = difflib.get_close_matches(key, FORMATS, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(FORMATS)}"
+    return f"{key} is not a format; {hint}"
+
+
+def of_file(name: str) -> Format | None:
+    """The format of a file by the end of its name, the longest that fits; None if none does."""
+    fits = [known for known in FORMATS.values() if name.endswith(known.suffix)]
+    return max(fits, key=lambda known: len(known.suffix), default=None)
+
+
+def ordered(keys: Iterable[str]) -> tuple[str, ...]:
+    """Return the keys in the order of :data:`FORMATS`, each once."""
+    chosen = set(keys)
+    return tuple(key for key in FORMATS if key in chosen)
+
+
+def quantized() -> tuple[str, ...]:
+    """The keys of the formats that are int8."""
+    return tuple(key for key, known in FORMATS.items() if known.schemes)
+
+
+def resolve(reference: str) -> Any:
+    """Import what a description names as ``module:object``."""
+    return pkgutil.resolve_name(reference)
+
+
+register(
+    Format(
+        key="ptl",
+        suffix=".ptl",
+        folder="lite",
+        title="lite (.ptl)",
+        used_by="Android and iOS with PyTorch Lite",
+        tag="pytorch",
+        option="lite",
+        exporter="pipeline.export.ptl:export",
+        runtime="pipeline.runtimes.ptl:LiteRuntime",
+        contract="pipeline.contract.files:in_archive",
+        schemes=("per_channel", "per_tensor", "static_symmetric"),
+        rates={
+            "per_channel": Rates(
+                by_kind={"dynamic": 0.3498, "float": 0.3269, "static": 0.28},
+                rest=42.8,
+                activation=60.1,
+            ),
+            "static_symmetric": Rates(
+                by_kind={"dynamic": 0.3498, "float": 0.3269, "static": 0.1173},
+                rest=25.8,
+                activation=60.1,
+                table=14.5,
+            ),
+        },
+    )
+)
+register(
+    Format(
+        key="onnx",
+        suffix=".onnx",
+        folder="onnx",
+        title="ONNX float",
+        used_by="ONNX Runtime, browsers, in float",
+        tag="onnx",
+        option="onnx",
+        exporter="pipeline.export.onnx:export",
+        runtime="pipeline.runtimes.onnx:OnnxRuntime",
+        contract="pipeline.contract.files:in_metadata",
+    )
+)
+register(
+    Format(
+        key="int8_onnx",
+        suffix=".int8.onnx",
+        folder="onnx_int8",
+        title="ONNX int8",
+        used_by="ONNX Runtime, browsers",
+        tag="onnx",
+        option="int8",
+        exporter="pipeline.export.int8_onnx:export",
+        runtime="pipeline.runtimes.onnx:OnnxRuntime",
+        contract="pipeline.contract.files:in_metadata",
+        schemes=("per_channel", "per_tensor", "static"),
+        rounds=True,
+        # The float rate is PyTorch Lite's, and static is counted as dynamic.
+        rates={
+            "per_channel": Rates(
+                by_kind={"dynamic": 0.1252, "float": 0.3269, "static": 0.1252}, rest=24.56
+            )
+        },
+    )
+)
+register(
+    Format(
+        key="pte",
+        suffix=".pte",
+        folder="executorch",
+        title="ExecuTorch (.pte)",
+        used_by="ExecuTorch with XNNPACK",
+        tag="executorch",
+        option="executorch",
+        exporter="pipeline.export.pte:export",
+        runtime="pipeline.runtimes.pte:ExecuTorchRuntime",
+        contract="pipeline.contract.files:beside",
+        schemes=("per_channel", "static"),
+        rounds=True,
+        # As of int8_onnx.
+        rates={
+            "per_channel": Rates(
+                by_kind={"dynamic": 0.1613, "float": 0.3269, "static": 0.1613}, rest=23.75
+            )
+        },
+    )
+)
+
+
+def _load_plugins() -> None:
+    for module in filter(None, os.environ.get(PLUGINS, "").split(",")):
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            raise InputError(f"{PLUGINS}: {module} cannot be imported: {error}") from None
+
+
+_load_plugins()

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
-from pipeline.formats import Format
+from pipeline.formats import FORMATS, unknown
 from pipeline.schema import HASH_OR_TRUST, KEBAB, VERSION, Count, Fraction, Positive, Section, load
 from pipeline.schemes import SCHEMES, SchemeName
 
@@ -126,6 +126,15 @@ class Latency(Section):
     min_seconds: Annotated[float, Field(ge=0)] = 10.0
 
 
+def _known_format(key: str) -> str:
+    if key not in FORMATS:
+        raise ValueError(unknown(key))
+    return key
+
+
+FormatKey = Annotated[str, AfterValidator(_known_format)]
+
+
 class Budget(Section):
     """Limits of one artefact; a key left out is a criterion not asked for."""
 
@@ -157,7 +166,7 @@ class Gate(Section):
     published_tolerance_pp: Annotated[float, Field(gt=0, le=100)] | None = 4.0
     latency_noise: Annotated[float, Field(ge=0, lt=1)] = 0.03
     devices: Devices = Devices()
-    budgets: dict[Format, Budget]
+    budgets: dict[FormatKey, Budget]
 
 
 class Baseline(Section):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.files import sole_file
+from pipeline.formats import FORMATS
 
 ARTIFACTS = Path("artifacts")
 BASELINES = Path("baselines")  # recorded elsewhere, and committed
@@ -43,27 +44,19 @@ class Recorded:
     devices: Path = DEVICES
 
 
-DELIVERED = {  # by format: folder and how the file's name ends
-    "ptl": (LITE.name, ".ptl"),
-    "onnx": (ONNX.name, ".onnx"),
-    "int8_onnx": (ONNX_INT8.name, ".int8.onnx"),
-    "pte": (EXECUTORCH.name, ".pte"),
-}
-
-
 def delivered_files(artifacts: Path) -> dict[str, Path]:
     """The files that a release delivers, by format.
 
     Raises:
         InputError: one is missing, or there is more than one of its kind.
     """
-    return {key: delivered_file(artifacts, key) for key in DELIVERED}
+    return {key: delivered_file(artifacts, key) for key in FORMATS}
 
 
 def delivered_file(artifacts: Path, key: str) -> Path:
     """The one of them that has format ``key``; errors as :func:`delivered_files`."""
-    folder, suffix = DELIVERED[key]
-    return sole_file(artifacts / folder, suffix)
+    known = FORMATS[key]
+    return sole_file(artifacts / known.folder, known.suffix)
 
 
 def data_file(path: Path) -> Path:

@@ -112,7 +112,9 @@ def _explain(problems: list[ErrorDetails], path: Path, model: type[Section]) -> 
     for problem in problems:
         place = _find(problem["loc"], model)
         kind = problem["type"]
-        if kind == "extra_forbidden" or problem["loc"][-1:] == ("[key]",):
+        if kind == "value_error":
+            misspelt.append(f"{path}: {place.key}: {problem['ctx']['error']}")
+        elif kind == "extra_forbidden" or problem["loc"][-1:] == ("[key]",):
             name = place.key.rpartition(".")[2]
             near = difflib.get_close_matches(name, place.beside, n=1)
             hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(place.beside)}"

@@ -88,7 +88,6 @@ def test_a_wrong_value_is_explained_with_its_key_and_what_is_allowed(
         ("sampels", "samples"),
         ("samples.limt", "limit"),
         ("gate.chanel", "channel"),
-        ("gate.budgets.plt", "ptl"),
         ("gate.budgets.ptl.top1_agrement_min", "top1_agreement_min"),
         ("release.verson", "version"),
     ],
@@ -98,6 +97,12 @@ def test_a_misspelt_key_is_named_with_the_one_that_was_meant(
 ) -> None:
     expected = f"params.yaml: {key} is not a parameter; did you mean {meant}?"
     assert explained(tmp_path, key, {}) == expected
+
+
+def test_a_misspelt_format_is_named_with_the_one_that_was_meant(tmp_path: Path) -> None:
+    assert explained(tmp_path, "gate.budgets.plt", {}) == (
+        "params.yaml: gate.budgets.plt: plt is not a format; did you mean ptl?"
+    )
 
 
 def test_a_key_like_no_other_lists_what_is_known_there(tmp_path: Path) -> None:

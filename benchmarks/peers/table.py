@@ -8,7 +8,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from pipeline.formats import NAMES
+from pipeline.formats import FORMATS
 from pipeline.metrics import timing
 from pipeline.metrics.summary import summary_of
 from pipeline.report.text import accuracy_cells
@@ -53,7 +53,7 @@ def _row(
 
 
 def _name(entry: Mapping[str, Any]) -> str:
-    return entry["label"] or f"**ours: {NAMES[entry['rival']]}**"
+    return entry["label"] or f"**ours: {FORMATS[entry['rival']].suffix}**"
 
 
 def _times(

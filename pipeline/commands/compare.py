@@ -21,6 +21,7 @@ from pipeline import paths
 from pipeline.commands.predict import read_picture
 from pipeline.contract.files import MODEL_FILE
 from pipeline.errors import InputError, exit_on_error
+from pipeline.formats import FORMATS
 from pipeline.inference import select
 from pipeline.inference.classify import Classifier, rank
 from pipeline.metrics import timing
@@ -66,12 +67,9 @@ def find_files(artifacts: Path) -> tuple[dict[str, Path], list[str]]:
     ]
     if FLOAT not in files:
         raise InputError(f"{wanted[FLOAT]} is missing; run `dvc repro` to make it")
-    for name, key in (
-        *(("lite (.ptl)", "ptl"), ("ONNX float", "onnx")),
-        *(("ONNX int8", "int8_onnx"), ("ExecuTorch (.pte)", "pte")),
-    ):
+    for key, known in FORMATS.items():
         try:
-            files[name] = paths.delivered_file(artifacts, key)
+            files[known.title] = paths.delivered_file(artifacts, key)
         except InputError as error:
             missing.append(str(error))
     return files, missing

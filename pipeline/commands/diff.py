@@ -18,7 +18,7 @@ from tabulate import tabulate
 from pipeline.contract import changes
 from pipeline.contract.changes import Change, Operators
 from pipeline.errors import IntegrityError, exit_on_error
-from pipeline.formats import FORMATS, NAMES
+from pipeline.formats import FORMATS
 from pipeline.metrics.summary import Proportion
 from pipeline.release import differences
 from pipeline.release.differences import KEYS, Accuracy, Agreement, Cost, Opened
@@ -91,7 +91,7 @@ def _files(found: Difference) -> str:
         accuracy, agreement, cost = found.accuracy[key], found.agreement[key], found.cost.get(key)
         rows.append(
             (
-                NAMES.get(key, "float (PyTorch)"),
+                FORMATS[key].suffix if key in FORMATS else "float (PyTorch)",
                 *(_share(getattr(accuracy, side)) for side in SIDES),
                 f"{accuracy.drop.drop_pp:+.2f} {accuracy.drop.interval_pp:+.2f}"
                 if accuracy.drop
@@ -138,7 +138,7 @@ def _operators(found: dict[str, Operators]) -> list[str]:
     for key, operators in found.items():
         for how, names in (("needs", operators.added), ("no longer needs", operators.removed)):
             if names:
-                lines.append(f"{NAMES[key]} {how} {', '.join(names)}")
+                lines.append(f"{FORMATS[key].suffix} {how} {', '.join(names)}")
     return lines or ["operators: the same"]
 
 

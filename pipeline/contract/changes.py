@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from pipeline.contract.contract import Artefact, Contract
-from pipeline.formats import FORMATS, NAMES
+from pipeline.formats import FORMATS
 
 SHOWN = 3  # names in a sentence
 FEEDING = {  # what code that prepares pictures has in it, by its place in the contract
@@ -126,9 +126,9 @@ def _files(before: Mapping[str, str], after: Mapping[str, str]) -> Iterator[str]
     for key in FORMATS:
         one, other = before.get(key), after.get(key)
         if one and not other:
-            yield f"{NAMES[key]}: there is none any more; load another file"
+            yield f"{FORMATS[key].suffix}: there is none any more; load another file"
         elif one and other and one != other:
-            yield f"{NAMES[key]}: load {other} instead of {one}"
+            yield f"{FORMATS[key].suffix}: load {other} instead of {one}"
 
 
 def _runtimes(before: Mapping[str, Artefact], after: Mapping[str, Artefact]) -> Iterator[str]:
@@ -136,7 +136,7 @@ def _runtimes(before: Mapping[str, Artefact], after: Mapping[str, Artefact]) -> 
         if key not in before or key not in after:
             continue
         one, other = before[key], after[key]
-        name = NAMES[key]
+        name = FORMATS[key].suffix
         if one.engine != other.engine:
             yield f"{name}: run it with {other.engine} instead of {one.engine}"
         if one.oldest_runtime != other.oldest_runtime:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
+from pipeline import formats
 from pipeline.contract.contract import EXTRA_FILE, METADATA_KEY, Contract
 from pipeline.contract.onnx_metadata import metadata
 from pipeline.errors import InputError, IntegrityError
@@ -33,7 +35,10 @@ def read_contract(path: Path) -> Contract:
     Raises:
         IntegrityError: the file is damaged, or carries no contract.
     """
-    read = {".ptl": _in_archive, ".onnx": _in_metadata, ".pte": _beside}[path.suffix]
+    known = formats.of_file(path.name)
+    if known is None:
+        raise IntegrityError(f"{path} is of no known format")
+    read: Callable[[Path], bytes] = formats.resolve(known.contract)
     try:
         return Contract.from_json(read(path).decode())
     except UnicodeDecodeError as error:
@@ -42,7 +47,7 @@ def read_contract(path: Path) -> Contract:
         raise _damaged(path, str(error).split("; ")[0]) from None
 
 
-def _in_archive(path: Path) -> bytes:
+def in_archive(path: Path) -> bytes:
     """In a ``.ptl``, a zip archive, as an extra file."""
     with open_archive(path, path.name) as archive:
         inside = [n for n in archive.namelist() if n.endswith(f"/extra/{EXTRA_FILE}")]
@@ -52,18 +57,20 @@ def _in_archive(path: Path) -> bytes:
             return _limited(file.read(MAX_BYTES + 1), path)
 
 
-def _in_metadata(path: Path) -> bytes:
+def in_metadata(path: Path) -> bytes:
+    """In an ONNX file, as an entry of its metadata."""
     content = metadata(path, METADATA_KEY, MAX_BYTES)
     if content is None:
         raise _lacking(path)
     return content
 
 
-def _beside(path: Path) -> bytes:
-    beside = path.with_name(path.name + CONTRACT_SUFFIX)
-    if not beside.is_file():
-        raise IntegrityError(f"{beside} is missing; deliver it with {path.name}")
-    return read_bytes(beside, MAX_BYTES)
+def beside(path: Path) -> bytes:
+    """In a file of its own, beside one that has no room for it."""
+    contract = path.with_name(path.name + CONTRACT_SUFFIX)
+    if not contract.is_file():
+        raise IntegrityError(f"{contract} is missing; deliver it with {path.name}")
+    return read_bytes(contract, MAX_BYTES)
 
 
 def _limited(content: bytes, path: Path) -> bytes:

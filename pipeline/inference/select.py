@@ -11,11 +11,10 @@ from pipeline.contract.contract import Contract
 from pipeline.contract.files import CONTRACT_FILE, MODEL_FILE, load_contract
 from pipeline.errors import InputError
 from pipeline.files import sha256_file
+from pipeline.formats import FORMATS
 from pipeline.release.read import Release, newest_release, read_release
 
-FORMATS = {"lite": "ptl", "onnx": "onnx", "int8": "int8_onnx", "executorch": "pte"}
 FLOAT = "float"
-RUNTIMES = (*FORMATS, FLOAT)
 
 
 @dataclass(frozen=True)
@@ -24,7 +23,7 @@ class Chosen:
 
     path: Path
     sha256: str
-    runtime: str  # one of RUNTIMES
+    runtime: str  # the option of a format, or FLOAT
     release: str  # the name of the release's folder; of the checkpoint, where there is none
     contract: Contract  # without what is true of one file only
 
@@ -38,7 +37,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--runtime",
-        choices=RUNTIMES,
+        choices=(*(known.option for known in FORMATS.values()), FLOAT),
         default="lite",
         help="what runs it; float: the checkpoint's own weights (default %(default)s)",
     )
@@ -65,7 +64,7 @@ def choose(folder: Path | None, runtime: str, artifacts: Path = paths.ARTIFACTS)
     release = _release(folder, artifacts)
     if runtime == FLOAT:
         return _float(checkpoint, release)
-    key = FORMATS[runtime]
+    key = next(key for key, known in FORMATS.items() if known.option == runtime)
     if key not in release.files:
         raise InputError(f"{release.folder} has no file for --runtime {runtime}; publish it again")
     contract = load_contract(release.folder)

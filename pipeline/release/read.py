@@ -8,11 +8,11 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline import formats
 from pipeline.errors import InputError, IntegrityError, shown
 from pipeline.files import read_bytes, sha256_file
 from pipeline.release.manifest import SUMS_FILE, UNLISTED, name_problem, parse_sums
 
-ENDINGS = {"ptl": ".ptl", "int8_onnx": ".int8.onnx", "onnx": ".onnx", "pte": ".pte"}
 MAX_FILES = 10_000
 MAX_SUMS_BYTES = 4 << 20
 
@@ -93,9 +93,9 @@ def model_files(folder: Path) -> dict[str, list[Path]]:
     """The files of ``folder`` that a runtime loads, by format."""
     found: dict[str, list[Path]] = {}
     for path in sorted(folder.iterdir()):
-        fits = [key for key, ending in ENDINGS.items() if path.name.endswith(ending)]
-        if fits and path.is_file():
-            found.setdefault(fits[0], []).append(path)
+        known = formats.of_file(path.name)
+        if known and path.is_file():
+            found.setdefault(known.key, []).append(path)
     return found
 
 

@@ -26,6 +26,7 @@ from pipeline.evidence.read import Places, measure_again, read_evidence
 from pipeline.evidence.seal import check_seal
 from pipeline.evidence.types import Evidence
 from pipeline.files import read_bytes, read_json, sha256_file
+from pipeline.formats import FORMATS
 from pipeline.params import Baseline, Gate
 from pipeline.paths import data_file
 from pipeline.release import signatures
@@ -38,7 +39,7 @@ from pipeline.release.folder import (
     made_by,
 )
 from pipeline.release.manifest import SUMS_FILE
-from pipeline.release.read import ENDINGS, check_sums, model_files
+from pipeline.release.read import check_sums, model_files
 from pipeline.report import text as report
 from pipeline.schema import Section
 from pipeline.verdict.criteria.files import Files
@@ -138,11 +139,11 @@ def _contracts(folder: Path) -> Iterator[str]:
     contract = load_contract(folder)
     if read_bytes(folder / LABELS_FILE) != labels_text(contract).encode():
         yield f"{LABELS_FILE} has other labels than {CONTRACT_FILE}"
-    for key, ending in ENDINGS.items():
+    for key, known in FORMATS.items():
         found = model_files(folder).get(key, [])
         if len(found) != 1:
             names = ", ".join(path.name for path in found) or "none"
-            yield f"one *{ending} is expected, found {names}"
+            yield f"one *{known.suffix} is expected, found {names}"
         for path in found:
             yield from _guarded(path.name, _contract(path, key, contract), folder)
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.formats import FORMATS, NAMES
+from pipeline.formats import FORMATS
 from pipeline.metrics.intervals import Interval
 
 if TYPE_CHECKING:
@@ -104,15 +104,15 @@ def scatter(key: str, reference: NDArray[np.float32], candidate: NDArray[np.floa
                 alpha=0.5,
                 rasterized=True,
             )
-        above.set_ylabel(NAMES[key])
+        above.set_ylabel(FORMATS[key].suffix)
         below.set_ylabel("difference")
         below.set_xlabel("float")
         figure.align_ylabels()
 
     alt = (
-        f"Logits of {NAMES[key]} over those of float, {len(x)} pairs, {len(shown)} drawn. On the "
-        f"diagonal they are equal; the largest difference is {np.abs(difference).max():.3g}, of "
-        f"logits from {x.min():.3g} to {x.max():.3g}."
+        f"Logits of {FORMATS[key].suffix} over those of float, {len(x)} pairs, {len(shown)} drawn. "
+        "On the diagonal they are equal; the largest difference is "
+        f"{np.abs(difference).max():.3g}, of logits from {x.min():.3g} to {x.max():.3g}."
     )
     return _chart(draw, SMALL, alt)
 
@@ -235,7 +235,7 @@ def frontier(places: Mapping[str, Place]) -> list[str]:
 
 
 def _name(key: str) -> str:
-    return NAMES.get(key, key)
+    return FORMATS[key].suffix if key in FORMATS else key
 
 
 def _line(key: str, theme: Theme) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from pipeline.formats import FORMATS, NAMES
+from pipeline.formats import FORMATS
 from pipeline.metrics import timing
 from pipeline.metrics.summary import Proportion, proportion, summary_of
 
@@ -74,7 +74,7 @@ def keys(parity: Mapping[str, Any], latency: Mapping[str, Any]) -> tuple[str, ..
 
 def name(key: str) -> str:
     """What people call a file."""
-    return NAMES.get(key, FLOAT_NAME)
+    return FORMATS[key].suffix if key in FORMATS else FLOAT_NAME
 
 
 def rows(parity: Mapping[str, Any], latency: Mapping[str, Any], confidence: float) -> list[Row]:

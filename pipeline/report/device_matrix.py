@@ -9,7 +9,7 @@ from typing import Any
 from tabulate import tabulate
 
 from pipeline.evidence.types import Devices
-from pipeline.formats import NAMES
+from pipeline.formats import FORMATS
 from pipeline.metrics.measures import SQNR_LIMIT_DB
 from pipeline.params import Gate
 from pipeline.verdict.criteria.devices import agreement, agrees
@@ -56,7 +56,7 @@ def _row(cell: Mapping[str, Any], golden: Mapping[str, Any], gate: Gate) -> tupl
             _decibels(near.float_sqnr_db),
         ]
     return (
-        NAMES[cell["format"]],
+        FORMATS[cell["format"]].suffix,
         cell["runtime"],
         cell["machine"],
         *(_word(cell[key]) for key in ("loads", "runs")),

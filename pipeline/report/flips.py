@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.formats import NAMES
+from pipeline.formats import FORMATS
 from pipeline.images.preprocessing import Pixels
 from pipeline.images.samples import SampleSet
 from pipeline.metrics import distances
@@ -105,7 +105,7 @@ def gallery(
     order = changed[np.argsort(-margins[changed], kind="stable")]
     return Gallery(
         key=key,
-        name=NAMES[key],
+        name=FORMATS[key].suffix,
         total=len(changed),
         within_noise=int(within[changed].sum()),
         shown=tuple(

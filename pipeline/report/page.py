@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from pipeline.contract.contract import Contract
 from pipeline.evidence.types import Evidence
-from pipeline.formats import FORMATS, NAMES
+from pipeline.formats import FORMATS
 from pipeline.images.samples import SampleSet
 from pipeline.metrics import intervals
 from pipeline.params import Params
@@ -84,7 +84,7 @@ def _context(findings: Findings) -> dict[str, Any]:
         "verdict": verdict,
         "counts": {outcome: verdict.count(outcome) for outcome in (PASS, FAIL, UNDECIDED)},
         "marks": MARKS,
-        "names": NAMES,
+        "names": {key: known.suffix for key, known in FORMATS.items()},
         "headline": comparison.headline(parity, latency),
         "failed": tables.failed(verdict),
         "undecided": tables.undecided(verdict),
@@ -104,7 +104,7 @@ def _context(findings: Findings) -> dict[str, Any]:
         "wear": report.wear(parity, params.gate, findings.judged),
         "judged": findings.judged,
         "scatters": {key: charts.scatter(key, reference, logits) for key, logits in finite.items()},
-        "not_drawn": [NAMES[key] for key in FORMATS if key not in finite],
+        "not_drawn": [FORMATS[key].suffix for key in FORMATS if key not in finite],
         "samples": samples,
         "labelled": labels is not None,
         "finite": list(finite),

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pipeline.formats import FORMATS, NAMES
+from pipeline.formats import FORMATS
 from pipeline.metrics import intervals
 from pipeline.params import Gate
 from pipeline.report import comparison
@@ -161,7 +161,7 @@ def sight(parity: Mapping[str, Any], gate: Gate) -> list[str]:
 def provenance(parity: Mapping[str, Any], latency: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """What everything rests on, as (what, name, hash)."""
     files = [
-        (NAMES[key], measured["file"], measured["sha256"])
+        (FORMATS[key].suffix, measured["file"], measured["sha256"])
         for key in FORMATS
         if (measured := parity["artefacts"].get(key))
     ]

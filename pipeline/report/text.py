@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 from tabulate import tabulate
 
 from pipeline.evidence.types import Evidence
-from pipeline.formats import FORMATS, NAMES
+from pipeline.formats import FORMATS
 from pipeline.metrics import intervals, timing
 from pipeline.metrics.summary import AccuracySummary, Proportion
 from pipeline.params import Gate
@@ -124,7 +124,7 @@ def sight(parity: Mapping[str, Any], gate: Gate) -> list[str]:
             )
         if needed is not None:
             text += f"; for the drop that was seen {needed} would do"
-        lines.append(f"{NAMES[key]}: {text}")
+        lines.append(f"{FORMATS[key].suffix}: {text}")
     return lines
 
 
@@ -137,9 +137,9 @@ def wear(parity: Mapping[str, Any], gate: Gate, judged: int) -> list[str]:
         luck = intervals.luck_of_the_best(judged, deviation)
         if luck > WORN * margin:
             lines.append(
-                f"{NAMES[key]}: {judged} variants were judged on these samples; the best of so "
-                f"many equals looks up to {luck:.2f} pp better than it is. Take fresh samples "
-                "(samples.seed, or another folder) before you trust it"
+                f"{FORMATS[key].suffix}: {judged} variants were judged on these samples; the best "
+                f"of so many equals looks up to {luck:.2f} pp better than it is. Take fresh "
+                "samples (samples.seed, or another folder) before you trust it"
             )
     return lines
 

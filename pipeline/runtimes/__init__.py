@@ -9,7 +9,6 @@ to run a thing. Every engine is held to the number of threads asked for.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
@@ -17,6 +16,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline import formats
 from pipeline.contract.contract import Contract
 from pipeline.errors import InputError
 
@@ -33,17 +33,14 @@ class Runtime(Protocol):
         ...
 
 
-MODULES = {
-    ".ptl": ("pipeline.runtimes.lite", "LiteRuntime"),
-    ".onnx": ("pipeline.runtimes.onnx", "OnnxRuntime"),
-    ".pte": ("pipeline.runtimes.executorch", "ExecuTorchRuntime"),
-    ".pt": ("pipeline.runtimes.eager", "TorchScriptRuntime"),
-    ".safetensors": ("pipeline.runtimes.eager", "EagerRuntime"),
+OWN = {  # files that are not delivered, by the end of their names
+    ".pt": "pipeline.runtimes.eager:TorchScriptRuntime",
+    ".safetensors": "pipeline.runtimes.eager:EagerRuntime",
 }
 
 
 def load(path: Path, *, threads: int = 1) -> Runtime:
-    """Load a file for its runtime: ``.ptl``, ``.onnx``, ``.pte``, ``.pt`` (TorchScript) or
+    """Load a file for its runtime: one of a known format, ``.pt`` (TorchScript) or
     ``.safetensors`` (the eager model, float or quantized, with ``contract.json`` beside it).
 
     Raises:
@@ -53,21 +50,26 @@ def load(path: Path, *, threads: int = 1) -> Runtime:
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path} is missing; run `dvc repro` to make it")
-    runtime: Runtime = import_for(path)(path, threads)
-    return runtime
+    return import_for(path)(path, threads)
 
 
 def import_for(path: Path) -> Callable[[Path, int], Runtime]:
     """Import whatever runs a file of this ending, without loading it; return the runtime's class.
 
     Raises:
-        InputError: no runtime for this ending.
+        InputError: no runtime for this ending, or its library is not installed.
     """
-    if path.suffix not in MODULES:
-        known = " ".join(MODULES)
-        raise InputError(f"{path}: no runtime runs *{path.suffix}; known: {known}")
-    module, name = MODULES[path.suffix]
+    known = formats.of_file(path.name)
+    reference = known.runtime if known else OWN.get(path.suffix)
+    if reference is None:
+        endings = " ".join([*(f.suffix for f in formats.FORMATS.values()), *OWN])
+        raise InputError(f"{path}: no runtime runs *{path.suffix}; known: {endings}")
     if path.suffix == ".safetensors":
         import timm  # noqa: F401  what the eager model is built with
-    runtime: Callable[[Path, int], Runtime] = getattr(importlib.import_module(module), name)
+    try:
+        runtime: Callable[[Path, int], Runtime] = formats.resolve(reference)
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"{path} needs the Python package {error.name}, which is not installed"
+        ) from None
     return runtime

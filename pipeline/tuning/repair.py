@@ -20,7 +20,7 @@ from typing import Any
 from pipeline import paths
 from pipeline.contract.files import MODEL_FILE
 from pipeline.errors import GateError, exit_on_error
-from pipeline.formats import NAMES, Format
+from pipeline.formats import FORMATS, quantized
 from pipeline.images.preprocessing import normalize
 from pipeline.metrics import timing
 from pipeline.params import Params, Recipe, load_params
@@ -29,7 +29,7 @@ from pipeline.runtimes.interleave import interleave
 from pipeline.runtimes.parallel import Run
 from pipeline.tuning import split as trial
 from pipeline.tuning.cost_model import from_efficient, instructions_m
-from pipeline.tuning.space import SCHEMES, fewest, mendable, mended, words
+from pipeline.tuning.space import fewest, mendable, mended, words
 from pipeline.verdict.criterion import FAIL, Criterion
 
 SAMPLES = 512
@@ -43,7 +43,7 @@ class Search:
 
     params: Params
     split: trial.Split
-    key: Format
+    key: str
     wanted: frozenset[str]  # criteria that failed at the gate
     bytes_more: dict[str, int]  # by layer, those best in float first
     found: dict[frozenset[str], list[Criterion]] = field(default_factory=dict)
@@ -54,7 +54,9 @@ class Search:
     def criteria(self, kept: tuple[str, ...]) -> list[Criterion]:
         layers = frozenset(kept)
         if layers not in self.found:
-            self.found[layers] = self._measured(kept, f"{NAMES[self.key]}, {len(kept)} in float")
+            self.found[layers] = self._measured(
+                kept, f"{FORMATS[self.key].suffix}, {len(kept)} in float"
+            )
         return self.found[layers]
 
     def _measured(self, kept: tuple[str, ...], said: str) -> list[Criterion]:
@@ -108,8 +110,8 @@ def repair(
         bytes_more = {layer["name"]: layer["bytes_more"] for layer in ranked}
         kept: list[str] = []
         searches = []
-        for key in SCHEMES:
-            wanted = frozenset(c.name for c in mends if c.subject == NAMES[key])
+        for key in quantized():
+            wanted = frozenset(c.name for c in mends if c.subject == FORMATS[key].suffix)
             if not wanted:
                 continue
             search = Search(params, split, key, wanted, bytes_more)
@@ -118,8 +120,8 @@ def repair(
                 raise GateError("\n  ".join([_hopeless(search), *lines]))
             if not found:
                 lines.append(
-                    f"{NAMES[key]} passes as it is on {len(split.samples)} other images: it is "
-                    "near its limit; raise samples.limit for a surer verdict"
+                    f"{FORMATS[key].suffix} passes as it is on {len(split.samples)} other images: "
+                    "it is near its limit; raise samples.limit for a surer verdict"
                 )
             searches.append(search)
             kept += [name for name in found if name not in kept]
@@ -135,7 +137,7 @@ def repair(
 def _hopeless(search: Search) -> str:
     near = "; ".join(map(words, search.criteria(tuple(search.bytes_more))))
     return (
-        f"no set of layers in float makes {NAMES[search.key]} pass on "
+        f"no set of layers in float makes {FORMATS[search.key].suffix} pass on "
         f"{len(search.split.samples)} images; all {len(search.bytes_more)} in float come to: {near}"
         ". Where one is undecided, raise --samples; else try `edge-vit tune`"
     )
@@ -144,7 +146,7 @@ def _hopeless(search: Search) -> str:
 def _cost(search: Search, kept: Sequence[str]) -> str:
     """Make the file and say what it costs beside the present one."""
     with tempfile.TemporaryDirectory() as folder:
-        path, name = search.made(kept, Path(folder)), NAMES[search.key]
+        path, name = search.made(kept, Path(folder)), FORMATS[search.key].suffix
         _, seen = search.split.judged(search.params, search.key, path, f"{name}, made")
         if any(c.outcome == FAIL for c in seen) or not mended(seen, search.wanted):
             raise GateError(

@@ -35,14 +35,13 @@ from pipeline import paths
 from pipeline.contract.files import MODEL_FILE
 from pipeline.errors import EdgeVitError, InputError, exit_on_error
 from pipeline.files import atomic, sha256_file
-from pipeline.formats import Format
+from pipeline.formats import FORMATS, quantized
 from pipeline.images.samples import CALIBRATION_FILE
 from pipeline.params import Params, Quantize, Recipe, Rewrite, load_params
 from pipeline.progress import progress
 from pipeline.tuning import split as trials
 from pipeline.tuning.cost_model import Layer, from_efficient, instructions_m
 from pipeline.tuning.space import (
-    SCHEMES,
     Result,
     Space,
     as_cheap,
@@ -148,7 +147,7 @@ class Tuner:
         mean SQNR in dB and what to say of each."""
         split, samples = self.split, self.split.artifacts / "samples"
         total, nearness, said = 0.0, [], []
-        bar = progress(SCHEMES, desc="files of all formats", unit="file")
+        bar = progress(quantized(), desc="files of all formats", unit="file")
         with tempfile.TemporaryDirectory() as folder, _bars_of_others_hidden():
             for key in bar:
                 try:
@@ -163,13 +162,13 @@ class Tuner:
                 total += violation(criteria)
                 nearness.append(measured["sqnr_db"] if measured["finite"] else 0.0)
                 said.append("; ".join(map(words, criteria)))
-        return total, sum(nearness) / len(SCHEMES), said
+        return total, sum(nearness) / len(quantized()), said
 
 
 def tune(
     params: Params,
     artifacts: Path,
-    key: Format,
+    key: str,
     *,
     count: int = SAMPLES,
     most: int = TRIALS,
@@ -201,7 +200,7 @@ def _optuna() -> Any:
     return optuna
 
 
-def _study(optuna: Any, params: Params, split: trials.Split, key: Format) -> Any:
+def _study(optuna: Any, params: Params, split: trials.Split, key: str) -> Any:
     """The study of exactly this question; another model, other images or limits have their own."""
     asked = [
         split.samples.sha256,
@@ -220,7 +219,7 @@ def _study(optuna: Any, params: Params, split: trials.Split, key: Format) -> Any
     )
 
 
-def _tuner(params: Params, split: trials.Split, key: Format, study: Any) -> Tuner:
+def _tuner(params: Params, split: trials.Split, key: str, study: Any) -> Tuner:
     """The ranking of layers is made once for a study: of the plain model in the format's scheme."""
     from pipeline.models.equivalent import foldable_norms
     from pipeline.quantization.layer_names import weighted_layers
@@ -231,7 +230,7 @@ def _tuner(params: Params, split: trials.Split, key: Format, study: Any) -> Tune
     model, _ = load_model(checkpoint / MODEL_FILE)
     transformer = bool(foldable_norms(model))
     if "ranking" not in study.user_attrs:
-        symmetric = key == "ptl" and transformer
+        symmetric = FORMATS[key].takes_symmetric and transformer
         quantize = Quantize(scheme="static_symmetric") if symmetric else Quantize()
         found = _ranked(split, Recipe(Rewrite(), quantize))
         # What is a linear layer only in static_symmetric's form is none to the other files.
@@ -445,7 +444,7 @@ def _plot(found: list[Result], front: list[Result], path: Path) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="edge-vit tune", description=__doc__)
-    parser.add_argument("--format", choices=tuple(SCHEMES), default="ptl")
+    parser.add_argument("--format", choices=quantized(), default="ptl")
     parser.add_argument("--minutes", type=float, default=MINUTES, help="(default %(default)s)")
     parser.add_argument("--trials", type=int, default=TRIALS, help="in all (default %(default)s)")
     parser.add_argument("--samples", type=int, default=SAMPLES, help="images (default %(default)s)")

@@ -8,17 +8,12 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from pipeline import schemes
-from pipeline.formats import NAMES, Format
+from pipeline.formats import FORMATS
 from pipeline.params import Gate, Quantize, Recipe, Rewrite
 from pipeline.verdict.criteria import quality
 from pipeline.verdict.criterion import FAIL, PASS, Criterion
 
 MENDABLE = ("top1_agreement_min", "accuracy_drop_max_pp", "sqnr_min_db")  # by layers in float
-SCHEMES: dict[Format, tuple[str, ...]] = {  # worth trying on a vision transformer, by format
-    "ptl": ("per_channel", "per_tensor", "static_symmetric"),
-    "int8_onnx": ("per_channel", "per_tensor", "static"),
-    "pte": ("per_channel", "static"),
-}
 SCHEMES_OF_OTHERS = ("per_channel", "per_tensor", "static")
 STRENGTHS = (None, 0.25, 0.5, 0.75)
 KEPT = (0, 1, 2, 4, 8, 16)  # so many of the ranking's first layers
@@ -66,7 +61,7 @@ def _values(recipe: Recipe) -> dict[str, Choice]:
 class Space:
     """What may be chosen for one file of one model; ``ranking``: layers, best in float first."""
 
-    key: Format
+    key: str
     transformer: bool  # has what is rewritten
     ranking: tuple[str, ...]
     fused_attention: bool = False
@@ -74,7 +69,7 @@ class Space:
 
     @property
     def schemes(self) -> tuple[str, ...]:
-        return SCHEMES[self.key] if self.transformer else SCHEMES_OF_OTHERS
+        return FORMATS[self.key].schemes if self.transformer else SCHEMES_OF_OTHERS
 
     @property
     def counts(self) -> tuple[int, ...]:
@@ -153,7 +148,7 @@ class Space:
         return {"rounding": rounding} if self._rounds(scheme) else {}
 
     def _rounds(self, scheme: str) -> bool:
-        return self.key != "ptl" and not schemes.SCHEMES[scheme].fixed_ranges
+        return FORMATS[self.key].rounds and not schemes.SCHEMES[scheme].fixed_ranges
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,9 +164,7 @@ class Result:
     recipe: Recipe
 
 
-def judged(
-    gate: Gate, key: Format, measured: Mapping[str, Any], float_bytes: int
-) -> list[Criterion]:
+def judged(gate: Gate, key: str, measured: Mapping[str, Any], float_bytes: int) -> list[Criterion]:
     """The gate's criteria of quality and size for one file, from what `parity` measures of it."""
     parity = {
         "published": None,
@@ -180,7 +173,7 @@ def judged(
         "artefacts": {key: measured},
         "float_size_bytes": float_bytes,
     }
-    return [c for c in quality.criteria(gate, parity) if c.subject == NAMES[key]]
+    return [c for c in quality.criteria(gate, parity) if c.subject == FORMATS[key].suffix]
 
 
 def violation(criteria: Iterable[Criterion]) -> float:
@@ -200,7 +193,7 @@ def violation(criteria: Iterable[Criterion]) -> float:
     return total
 
 
-def over_budget(gate: Gate, key: Format, instructions_m: float) -> float:
+def over_budget(gate: Gate, key: str, instructions_m: float) -> float:
     """How far a modelled cost is beyond the user's ``instructions_max_m``, relatively."""
     limit = gate.budgets[key].instructions_max_m if key in gate.budgets else None
     return 0.0 if limit is None else max(0.0, instructions_m / limit - 1)
@@ -284,7 +277,7 @@ def fitting(results: Iterable[Result]) -> list[Result]:
 def mendable(criteria: Iterable[Criterion]) -> tuple[list[Criterion], list[Criterion]]:
     """Split the failed criteria into those that layers in float can mend, and the others."""
     failed = [c for c in criteria if c.outcome == FAIL]
-    int8 = {NAMES[key] for key in SCHEMES}
+    int8 = {known.suffix for known in FORMATS.values() if known.schemes}
     mends = [c for c in failed if c.name in MENDABLE and c.subject in int8]
     return mends, [c for c in failed if c not in mends]
 

@@ -20,7 +20,6 @@ from pipeline import paths
 from pipeline.contract.files import MODEL_FILE, load_contract
 from pipeline.errors import InputError
 from pipeline.files import atomic, read_json, sha256_file, write_json
-from pipeline.formats import Format
 from pipeline.images.samples import CALIBRATION_FILE, SAMPLES_FILE, SampleSet, load_pixels
 from pipeline.metrics.measures import against_float
 from pipeline.params import Params, Recipe
@@ -47,7 +46,7 @@ class Split:
     float_bytes: int
 
     def judged(
-        self, params: Params, key: Format, path: Path, words: str, count: int | None = None
+        self, params: Params, key: str, path: Path, words: str, count: int | None = None
     ) -> tuple[dict[str, Any], list[Criterion]]:
         """What `parity` measures of a file on the first ``count`` images (all if None), and what
         the gate says of it."""
@@ -55,7 +54,7 @@ class Split:
         return self.judged_run(params, key, run, paths.size_bytes(path), words)
 
     def judged_run(
-        self, params: Params, key: Format, run: Run, size_bytes: int, words: str
+        self, params: Params, key: str, run: Run, size_bytes: int, words: str
     ) -> tuple[dict[str, Any], list[Criterion]]:
         logits = run_all([run], self.folder / "samples", words)[run.key]
         count = len(logits)
@@ -148,7 +147,7 @@ def _take(params: Params, artifacts: Path, folder: Path, count: int) -> None:
 
 
 def make(
-    params: Params, key: Format, recipe: Recipe, checkpoint: Path, samples: Path, into: Path
+    params: Params, key: str, recipe: Recipe, checkpoint: Path, samples: Path, into: Path
 ) -> Path:
     """Make the file of format ``key`` below ``into``, by the stages; return its path. What
     ``recipe`` leaves open is as in ``params``.

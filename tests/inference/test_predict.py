@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import InputError, IntegrityError
-from pipeline.inference.select import RUNTIMES, choose
+from pipeline.formats import FORMATS
+from pipeline.inference.select import choose
 from tests.inference.pictures import encoded, oriented, pixels, png_bomb
 
 ROOT = Path(__file__).parent.parent.parent
@@ -29,7 +30,7 @@ def predict(work: Path, *arguments: str, stdin: bytes = b"") -> subprocess.Compl
     )
 
 
-@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize("runtime", ["float", *(known.option for known in FORMATS.values())])
 def test_every_runtime_answers_and_names_the_class_that_is_there(released, runtime):
     golden = json.loads((released / "artifacts" / "golden" / "golden.json").read_text())
     image = golden["images"][0]

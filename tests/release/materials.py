@@ -9,7 +9,7 @@ from typing import Any
 
 from pipeline.contract.contract import Artefact, Contract
 from pipeline.evidence.seal import seal
-from pipeline.formats import NAMES
+from pipeline.formats import FORMATS
 from pipeline.params import load_params
 from pipeline.release.build import Build
 from pipeline.release.documents.material import File, Material
@@ -89,7 +89,7 @@ def _of(evidence: Case) -> Material:
     files = [
         File(
             key=key,
-            name=f"some_vit-{key}-1.2.3{NAMES[key]}",
+            name=f"some_vit-{key}-1.2.3{FORMATS[key].suffix}",
             sha256=sha256,
             size_bytes=evidence.parity["artefacts"][key]["size_bytes"],
             about=about(key),

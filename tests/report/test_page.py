@@ -19,7 +19,7 @@ from pipeline.errors import InputError, IntegrityError
 from pipeline.evidence.golden import GOLDEN_FILE
 from pipeline.evidence.seal import seal
 from pipeline.files import sha256_file, write_json, write_text
-from pipeline.formats import FORMATS, NAMES
+from pipeline.formats import FORMATS
 from pipeline.images.samples import content_hash, samples_sha256
 from pipeline.metrics.logits import logits_sha256
 from pipeline.metrics.measures import against_float
@@ -135,7 +135,7 @@ def make(artifacts: Path, *, labelled: bool = True, broken: str | None = None) -
         "samples": case.parity["samples"] | {"sha256": digest, "count": COUNT},
         "artefacts": {
             key: {
-                "file": f"m{NAMES[key]}",
+                "file": f"m{FORMATS[key].suffix}",
                 "sha256": hashes[key],
                 "size_bytes": 6_000_000,
                 **against_float(reference, logits[key], known, builders.FLOOR),

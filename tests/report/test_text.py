@@ -5,7 +5,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from pipeline.formats import FORMATS, NAMES
+from pipeline.formats import FORMATS
 from pipeline.report import text as report
 from pipeline.verdict.criterion import FAIL, UNDECIDED
 from tests.verdict import builders
@@ -50,7 +50,7 @@ def test_markdown_holds_each_criterion_and_each_file() -> None:
         cells = (f" {report.MARKS[c.outcome]} ", f" {c.subject} ", f" {c.name} ")
         assert sum(all(cell in line for cell in cells) for line in lines) == 1, c
     header = next(line for line in lines if "float (PyTorch)" in line)
-    assert all(f" {NAMES[key]} |" in header for key in FORMATS)
+    assert all(f" {FORMATS[key].suffix} |" in header for key in FORMATS)
     assert text.startswith(f"## edge-vit: {report.headline(verdict)}")
 
 

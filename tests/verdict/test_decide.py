@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pipeline.errors import IntegrityError
 from pipeline.evidence.types import Baseline
-from pipeline.formats import FORMATS, NAMES
+from pipeline.formats import FORMATS
 from pipeline.metrics import intervals
 from pipeline.metrics.measures import between_steps
 from pipeline.verdict.criteria.files import DELIVERING
@@ -23,7 +23,7 @@ from tests.verdict import builders
 from tests.verdict.builders import COUNT, Case
 
 GOOD = builders.case()
-FORMAT = st.sampled_from(FORMATS)
+FORMAT = st.sampled_from(list(FORMATS))
 BAD_NUMBER = st.sampled_from([float("nan"), float("inf"), -float("inf")])
 
 
@@ -88,11 +88,11 @@ def test_the_order_of_keys_changes_nothing(chance: random.Random) -> None:
 def test_a_file_without_evidence_fails(key: str, kind: str) -> None:
     case = fresh()
     del getattr(case, kind)["artefacts"][key]
-    assert case.outcome("evidence", NAMES[key]) == FAIL
+    assert case.outcome("evidence", FORMATS[key].suffix) == FAIL
     if kind == "parity":
-        assert case.outcome("parity", NAMES[key]) == FAIL
+        assert case.outcome("parity", FORMATS[key].suffix) == FAIL
     else:
-        assert case.outcome("latency", NAMES[key]) == FAIL
+        assert case.outcome("latency", FORMATS[key].suffix) == FAIL
     assert not case.decide().passed
 
 
@@ -102,7 +102,7 @@ def test_a_file_that_is_not_delivered_fails(key: str) -> None:
     case = fresh()
     kept = {name: value for name, value in case.files.artefacts.items() if name != key}
     case.files = replace(case.files, artefacts=kept)
-    assert {c.subject for c in case.decide().criteria if c.outcome == FAIL} >= {NAMES[key]}
+    assert {c.subject for c in case.decide().criteria if c.outcome == FAIL} >= {FORMATS[key].suffix}
     assert not case.decide().passed
 
 
@@ -125,7 +125,7 @@ def test_evidence_for_other_bytes_fails(key: str, where: str) -> None:
         getattr(case, where)["artefacts"][key]["sha256"] = other
     failed = [c for c in case.decide().criteria if c.name == "evidence"]
     assert {c.outcome for c in failed} == {FAIL}
-    assert NAMES[key] in {c.subject for c in failed}
+    assert FORMATS[key].suffix in {c.subject for c in failed}
     assert not case.decide().passed
 
 
@@ -157,8 +157,8 @@ def test_one_nan_or_infinity_among_the_answers_fails(
     logits = case.reference.copy()
     logits[row, 3] = bad
     case.measure(key, logits)
-    assert "NaN" in case.criterion("parity", NAMES[key]).note
-    assert case.outcome("parity", NAMES[key]) == FAIL
+    assert "NaN" in case.criterion("parity", FORMATS[key].suffix).note
+    assert case.outcome("parity", FORMATS[key].suffix) == FAIL
     assert not case.decide().passed
 
 
@@ -166,7 +166,7 @@ def test_one_nan_or_infinity_among_the_answers_fails(
 def test_no_samples_are_no_pass(key: str) -> None:
     case = fresh()
     case.parity["artefacts"][key]["count"] = 0
-    assert case.outcome("parity", NAMES[key]) == FAIL
+    assert case.outcome("parity", FORMATS[key].suffix) == FAIL
     assert not case.decide().passed
 
 

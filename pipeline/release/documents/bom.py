@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Iterator
 from typing import Any
 
-from pipeline.formats import NAMES
+from pipeline.formats import FORMATS
 from pipeline.release.documents import licences
 from pipeline.release.documents.material import File, Material
 from pipeline.release.documents.numbers import FLOAT, Number, numbers
@@ -55,7 +55,7 @@ def _model(material: Material, measured: list[Number]) -> Json:
         "name": contract.name,
         "version": contract.version,
         "description": f"{contract.checkpoint.architecture}, {len(contract.labels)} classes, as "
-        f"{', '.join(NAMES[file.key] for file in material.files)}",
+        f"{', '.join(FORMATS[file.key].suffix for file in material.files)}",
         "licenses": _licences(contract.checkpoint.license),
         "pedigree": {"ancestors": [_checkpoint(material, inside=True)]},
         "modelCard": _card(material, FLOAT, measured),

@@ -13,7 +13,7 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any, get_args
 
 from pipeline.contract.contract import Preprocessing
-from pipeline.formats import NAMES
+from pipeline.formats import FORMATS
 from pipeline.params import Target
 from pipeline.release.documents import licences
 from pipeline.release.documents.material import Material
@@ -28,13 +28,6 @@ HUB = "hf:"  # before a repository's name, in the source of a checkpoint
 CARD_FILE = "README.md"
 TEMPLATE = "card.md.jinja"
 LABELS_SHOWN = 20
-LIBRARIES = ("onnx", "executorch", "pytorch")  # tags of the hub
-RUNTIMES = {
-    "ptl": "Android and iOS with PyTorch Lite",
-    "int8_onnx": "ONNX Runtime, browsers",
-    "onnx": "ONNX Runtime, browsers, in float",
-    "pte": "ExecuTorch with XNNPACK",
-}
 BLOCK = re.compile(r"^(\d+)(?=[.)])|^(?=[-+=])")  # where a list or a rule would begin
 MARKUP = re.compile(r"([\\`*_\[\]|~#$])")
 CODE = re.compile("(`[^`]+`)")
@@ -59,10 +52,11 @@ def metadata(material: Material) -> ModelCardData:
     if checkpoint.source.startswith(HUB):
         base = checkpoint.source.removeprefix(HUB).partition("@")[0]
         more |= {"base_model": base, "base_model_relation": "quantized"}
+    libraries = dict.fromkeys(FORMATS[file.key].tag for file in material.files)
     return ModelCardData(
         model_name=material.contract.name,
         pipeline_tag="image-classification",
-        tags=[*LIBRARIES, "image-classification", "edge", "int8"],
+        tags=[*libraries, "image-classification", "edge", "int8"],
         eval_results=_results(material) or None,
         **more,
     )
@@ -121,7 +115,7 @@ def _context(material: Material) -> dict[str, Any]:
         "latency": evidence.latency,
         "gate": gate,
         "names": {file.key: file.name for file in material.files},
-        "suffixes": NAMES,
+        "suffixes": {key: known.suffix for key, known in FORMATS.items()},
         "verdict": report.headline(verdict),
         "headline": comparison.headline(parity, evidence.latency),
         "table": comparison.files_table(parity, evidence.latency, gate.confidence, "github"),
@@ -137,7 +131,7 @@ def _context(material: Material) -> dict[str, Any]:
         "licence": licences.shown(contract.checkpoint.license),
         "image": material.golden_image or "photo.jpg",
         "onnx": next((f.name for f in map(material.file, ("int8_onnx", "onnx")) if f), None),
-        "runtimes": RUNTIMES,
+        "runtimes": {key: known.used_by for key, known in FORMATS.items()},
         "border": _border(contract.preprocessing),
     }
 

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pipeline import formats
 from pipeline.contract.contract import Artefact, Contract
 from pipeline.contract.files import read_contract
 from pipeline.evidence.types import Devices, Evidence
 from pipeline.files import sha256_file
 from pipeline.params import Params
 from pipeline.release.build import Build, read
-from pipeline.release.read import ENDINGS
 from pipeline.verdict.decide import Verdict
 
 
@@ -38,7 +38,7 @@ class Material:
     evidence: Evidence
     params: Params
     build: Build
-    files: tuple[File, ...]  # in the order of ENDINGS
+    files: tuple[File, ...]  # in the order of formats.FORMATS
     evidence_sha256: Mapping[str, str] = field(default_factory=dict)  # by path in the release
     golden_image: str | None = None  # path in the release of the first one
 
@@ -102,10 +102,8 @@ def gather(
 def _files(release: Path) -> list[File]:
     found: dict[str, Path] = {}
     for path in sorted(release.iterdir()):
-        # ".int8.onnx" is asked before ".onnx".
-        key = next((key for key, ending in ENDINGS.items() if path.name.endswith(ending)), None)
-        if key is not None:
-            found[key] = path
+        if known := formats.of_file(path.name):
+            found[known.key] = path
     return [
         File(
             key=key,
@@ -115,6 +113,6 @@ def _files(release: Path) -> list[File]:
             about=read_contract(found[key]).artefact,
             beside={p.name: sha256_file(p) for p in sorted(release.glob(f"{found[key].name}.*"))},
         )
-        for key in ENDINGS
+        for key in formats.FORMATS
         if key in found
     ]

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pipeline.evidence.types import Baseline
-from pipeline.formats import FORMATS, NAMES
+from pipeline.formats import FORMATS
 from pipeline.metrics import timing
 from pipeline.metrics.intervals import Interval
 from pipeline.params import Gate
@@ -45,7 +45,7 @@ def criteria(
         if budget is None or budget.baseline_ratio_max is None:
             continue
         if not fitting:
-            yield plain("baseline_ratio_max", NAMES[key], UNDECIDED, missing)
+            yield plain("baseline_ratio_max", FORMATS[key].suffix, UNDECIDED, missing)
         elif key in latency["artefacts"]:
             for baseline in fitting:
                 yield _latency(gate, key, budget.baseline_ratio_max, baseline, latency)
@@ -99,7 +99,7 @@ def _latency(
         note += "; the machine changed meanwhile: measure again"
     return Criterion(
         name="baseline_ratio_max",
-        subject=NAMES[key],
+        subject=FORMATS[key].suffix,
         outcome=outcome,
         value=edge.estimate / gpu.estimate,
         interval=interval,

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.evidence.types import Devices
-from pipeline.formats import NAMES
+from pipeline.formats import FORMATS
 from pipeline.metrics import distances
 from pipeline.metrics.logits import logits_array
 from pipeline.metrics.measures import SQNR_LIMIT_DB
@@ -65,7 +65,7 @@ def _target(
 ) -> Iterator[Criterion]:
     cells = {cell["format"]: cell for cell in found["cells"]}
     for key in found["formats"]:
-        subject = f"{NAMES[key]} on {target}"
+        subject = f"{FORMATS[key].suffix} on {target}"
         cell = cells.get(key)
         if cell is None:
             yield _undecided(gate, target, subject, f"was not run; {again}")
@@ -77,7 +77,7 @@ def _target(
             if cell["cost"]["instructions"]:
                 yield from _instructions(budget, subject, cell, found["previous"])
     for check in found["checks"]:
-        subject = f"{NAMES[check['subject']]} on {target}"
+        subject = f"{FORMATS[check['subject']].suffix} on {target}"
         if check["sha256"] != files.artefacts.get(check["subject"]):
             yield _undecided(gate, target, subject, f"{check['name']}: of other bytes; {again}")
         else:
@@ -194,7 +194,7 @@ def _oldest_runtimes(
             FAIL: f"its contract says that it runs on {runtime}, and it does not",
             UNDECIDED: f"its contract names {runtime}, where it was not run; `make device-test`",
         }
-        yield plain("oldest_runtime", NAMES[key], outcome, words[outcome])
+        yield plain("oldest_runtime", FORMATS[key].suffix, outcome, words[outcome])
 
 
 def _undecided(gate: Gate, target: str, subject: str, note: str) -> Criterion:

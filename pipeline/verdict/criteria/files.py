@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.formats import FORMATS, NAMES
+from pipeline.formats import FORMATS
 from pipeline.verdict.criterion import FAIL, PASS, Criterion, plain
 
 DELIVERING = {"lite": "ptl", "export_onnx": "onnx"}  # steps whose output is let out
@@ -37,13 +37,13 @@ def criteria(
     for key in FORMATS:
         for kind, evidence in (("parity", parity), ("latency", latency)):
             measured = evidence["artefacts"].get(key, {}).get("sha256")
-            pairs.append((NAMES[key], files.artefacts.get(key), measured, kind))
+            pairs.append((FORMATS[key].suffix, files.artefacts.get(key), measured, kind))
     if golden is not None:
         answers = golden["artefacts"]
         pairs.append(("checkpoint", files.checkpoint, answers["float"]["sha256"], "golden"))
         for key in FORMATS:
             measured = answers.get(key, {}).get("sha256")
-            pairs.append((NAMES[key], files.artefacts.get(key), measured, "golden"))
+            pairs.append((FORMATS[key].suffix, files.artefacts.get(key), measured, "golden"))
     for step, delivered in DELIVERING.items():
         if step in parity["steps"]:
             measured = parity["steps"][step].get("after_sha256")

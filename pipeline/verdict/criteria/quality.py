@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pipeline.formats import FORMATS, NAMES, Format
+from pipeline.formats import FORMATS
 from pipeline.metrics import intervals
 from pipeline.metrics.intervals import Interval
 from pipeline.params import Budget, Gate
@@ -57,15 +57,15 @@ def _published(gate: Gate, parity: Mapping[str, Any]) -> Iterator[Criterion]:
     )
 
 
-def _artefact(gate: Gate, key: Format, parity: Mapping[str, Any]) -> Iterator[Criterion]:
+def _artefact(gate: Gate, key: str, parity: Mapping[str, Any]) -> Iterator[Criterion]:
     budget = gate.budgets.get(key)
     measured = parity["artefacts"].get(key)
     if not measured or not measured["count"] or not measured["finite"]:
         seen = measured and measured["count"]
         why = "answers with NaN or infinity" if seen else "was not measured on any sample"
-        yield plain("parity", NAMES[key], FAIL, f"{NAMES[key]} {why}")
+        yield plain("parity", FORMATS[key].suffix, FAIL, f"{FORMATS[key].suffix} {why}")
         return
-    _check_counts(NAMES[key], measured, parity["samples"]["count"])
+    _check_counts(FORMATS[key].suffix, measured, parity["samples"]["count"])
     if budget is None:
         return
     yield from _agreement(gate, budget, key, measured)
@@ -117,7 +117,7 @@ def _agreement(
         note += "; try quantize.scheme per_channel, or keep_float for the layers that lose most"
     yield Criterion(
         name="top1_agreement_min",
-        subject=NAMES[key],
+        subject=FORMATS[key].suffix,
         outcome=outcome,
         value=equal / count,
         interval=interval,
@@ -141,7 +141,7 @@ def _accuracy(
     if pairs is None:
         yield plain(
             "accuracy_drop_max_pp",
-            NAMES[key],
+            FORMATS[key].suffix,
             UNDECIDED,
             "the samples have no labels; give a folder with one folder a class",
         )
@@ -157,7 +157,7 @@ def _accuracy(
         note += _more_samples(needed, measured["count"])
     yield Criterion(
         name="accuracy_drop_max_pp",
-        subject=NAMES[key],
+        subject=FORMATS[key].suffix,
         outcome=outcome,
         value=drop.drop_pp,
         interval=Interval(drop.interval_pp.low, drop.upper_pp),
@@ -176,7 +176,7 @@ def _bounded(
     ok = value >= limit if least else value <= limit
     yield Criterion(
         name=name,
-        subject=NAMES[key],
+        subject=FORMATS[key].suffix,
         outcome=PASS if ok else FAIL,
         value=value,
         interval=None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pipeline.formats import FORMATS, NAMES
+from pipeline.formats import FORMATS
 from pipeline.metrics import timing
 from pipeline.params import Budget, Gate
 from pipeline.verdict.criterion import FAIL, PASS, UNDECIDED, Criterion, compare, plain
@@ -18,7 +18,8 @@ def criteria(gate: Gate, latency: Mapping[str, Any]) -> Iterator[Criterion]:
         if budget is None:
             continue
         if key not in latency["artefacts"]:
-            yield plain("latency", NAMES[key], FAIL, f"{NAMES[key]} was not timed")
+            name = FORMATS[key].suffix
+            yield plain("latency", name, FAIL, f"{name} was not timed")
             continue
         yield from _latency(gate, budget, key, latency)
         yield from _regression(gate, budget, key, latency)
@@ -77,7 +78,7 @@ def _ratio(
         note += "; the interval holds the limit: raise latency.runs, or use a quieter machine"
     return Criterion(
         name=name,
-        subject=NAMES[key],
+        subject=FORMATS[key].suffix,
         outcome=outcome,
         value=ratio.median,
         interval=ratio.interval,
@@ -96,14 +97,14 @@ def _memory(budget: Budget, key: str, latency: Mapping[str, Any]) -> Iterator[Cr
     own, of_float = timed[key]["own_memory_mb"], timed["float"]["own_memory_mb"]
     if own is None or of_float is None:
         why = "this system does not tell memory by file; measure on Linux"
-        yield plain("memory_ratio_max", NAMES[key], UNDECIDED, why)
+        yield plain("memory_ratio_max", FORMATS[key].suffix, UNDECIDED, why)
         return
     if not (own > 0 and of_float > 0):
         raise ValueError(f"own_memory_mb of {key} is {own}, of float {of_float}")
     ok = own / of_float <= limit
     yield Criterion(
         name="memory_ratio_max",
-        subject=NAMES[key],
+        subject=FORMATS[key].suffix,
         outcome=PASS if ok else FAIL,
         value=own / of_float,
         interval=None,
