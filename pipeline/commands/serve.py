@@ -119,13 +119,14 @@ def _require_extra() -> None:
     try:
         import fastapi
         import fastapi_offline
+        import prometheus_client
         import uvicorn
     except ModuleNotFoundError as error:
         raise InputError(
             f"edge-vit serve needs {error.name}, which is not installed; in the repository's "
             f"folder, run: {sys.executable} -m pip install -e '.[serve]'"
         ) from None
-    del fastapi, fastapi_offline, uvicorn
+    del fastapi, fastapi_offline, prometheus_client, uvicorn
 
 
 def _positive(text: str) -> float:

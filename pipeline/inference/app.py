@@ -7,11 +7,12 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from importlib import resources
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import HTMLResponse, JSONResponse, Response
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -20,11 +21,22 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from pipeline.contract.contract import Contract
 from pipeline.errors import EdgeVitError
 from pipeline.inference.admission import Intake, busy
+from pipeline.inference.metrics import Metrics
 from pipeline.inference.requests import Classification, Failure, Job, Label, Parameters
 from pipeline.inference.select import Chosen
 from pipeline.inference.workers import Workers
 
 LOG = logging.getLogger("edge_vit")
+PAGE_FILE = "page.html"
+PAGE_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
+        "img-src blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
+        "frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Vary": "Accept",
+}
 LOADING_SECONDS = 5
 # What clients call an encoded picture: curl --data-binary says it is a form.
 PICTURES = ("", "application/octet-stream", "application/x-www-form-urlencoded")
@@ -61,6 +73,7 @@ class Service:
         self.chosen, self.workers, self.intake, self.stopping = chosen, workers, intake, stopping
         self.contract: Contract | None = None  # the file's own, once it is loaded
         self.failure: EdgeVitError | None = None  # why it cannot be
+        self.metrics = Metrics(intake, ready=lambda: self.contract is not None)
 
     async def load(self, stop: Callable[[], None]) -> None:
         """Load the model in all workers; where that fails, keep why and stop the server."""
@@ -72,6 +85,7 @@ class Service:
             stop()
 
     async def classify(self, request: Request) -> JSONResponse:
+        """Answer one request for classification, whichever path it came by."""
         is_json = _is_json(request.headers.get("content-type", ""))
         body = await self.intake.body(request.headers, request.stream())
         if self.contract is None:
@@ -138,6 +152,18 @@ def _add_classification(app: FastAPI, service: Service) -> None:
 
 
 def _add_operation(app: FastAPI, service: Service) -> None:
+    page = resources.files(__package__).joinpath(PAGE_FILE).read_text(encoding="utf-8")
+
+    @app.get("/", include_in_schema=False)
+    async def index(request: Request) -> HTMLResponse:
+        if "text/html" not in request.headers.get("accept", ""):
+            raise HTTPException(405, "send the image with POST", {"Allow": "POST"})
+        return HTMLResponse(page, headers=PAGE_HEADERS)
+
+    @app.get("/metrics", summary="Counters and times in Prometheus's text format")
+    async def metrics() -> Response:
+        return Response(service.metrics.text(), media_type=service.metrics.content_type)
+
     @app.get("/health", summary="The server lives")
     async def health() -> dict[str, str]:
         return {"status": "ok"}
@@ -203,5 +229,7 @@ class Wrapped:
             client = (scope["client"] or ("-",))[0]
             path = scope["raw_path"].decode("ascii", "replace")  # still encoded: one line
             elapsed_ms = (time.perf_counter() - started) * 1e3
+            if scope["method"] == "POST":
+                self._service.metrics.record(status, elapsed_ms / 1e3)
             words = (client, scope["method"], path, status or "-", elapsed_ms)
             LOG.info("%s %s %s %s %.1f ms", *words)
