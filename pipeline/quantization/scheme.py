@@ -1,7 +1,7 @@
 """What the module of a quantization scheme offers, and how to find it.
 
 To add a scheme: describe it in `pipeline.schemes`, write its module here, list it in the formats
-that can have it (`pipeline.formats`), and add its test to ``tests/quantization``.
+that have it (`pipeline.formats`), and add its test to ``tests/quantization``.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ def artifacts(params, healthy, tmp_path_factory):
         "labels": str(labels),
         "image_size": 96,
     }
-    values["samples"] |= {"limit": 10, "calibration": 4}
+    values["samples"] |= {"limit": 10}
     run_stages(
         Params.model_validate(values),
         folder / "artifacts",
