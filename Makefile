@@ -19,7 +19,7 @@ endif
 export PATH := $(BIN):$(PATH)
 export TORCH_WHEELS
 
-.PHONY: repro verdict gate test checkpoints device-test device-faults demo lint types bench bench-serve bench-peers setup setup-dev clean help
+.PHONY: repro verdict gate test test-full test-all checkpoints device-test device-faults demo lint types bench bench-serve bench-peers setup setup-dev clean help
 
 # DVC runs one stage at a time, and the longest export keeps one core busy for a minute: the first
 # time it runs beside the others, and `dvc commit` records it. Should it fail, `dvc repro` says why.
@@ -43,8 +43,15 @@ gate: $(SETUP) ## judge the evidence again, for CHANNEL (default: that of params
 
 # A file's tests stay together, since they share what is made for them; the files with the longest
 # tests are not kept for the end.
-test: $(SETUP_DEV) ## run the tests, two at a time
-	@python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+PYTEST := python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
+test: $(SETUP_DEV) ## run the quick tests, two at a time
+	@$(PYTEST)
+
+test-full: $(SETUP_DEV) ## run the tests that `make test` leaves out: exports, training, attacks, killed runs
+	@$(PYTEST) -m "full and not slow"
+
+test-all: test test-full ## run all tests
 
 checkpoints: $(SETUP_DEV) ## every kind of checkpoint from `fetch` to the gate, as a table (ROWS=...: only these; hours)
 	@python -m benchmarks.checkpoints $(ROWS)

@@ -65,6 +65,7 @@ def test_gate_judges_for_another_channel_when_asked(work):
     assert "refused for channel release" in ran.stderr
 
 
+@pytest.mark.full
 def test_help_lists_every_command_and_each_command_has_its_own():
     ran = run(ROOT, "-m", "pipeline.cli", "--help")
     assert ran.returncode == 0
@@ -99,6 +100,7 @@ def test_a_bad_parameter_ends_with_status_2_and_its_key(work, section, values, w
     assert "Traceback" not in ran.stderr
 
 
+@pytest.mark.full
 def test_a_pattern_of_keep_float_that_names_nothing_is_refused(work):
     change(work, "quantize", keep_float=["blocks.99.*"])
     ran = run(work, "-m", "pipeline.stages.quantize")
@@ -116,6 +118,7 @@ def test_missing_evidence_is_named(work):
     assert "latency/evidence.json is missing; run `dvc repro`" in ran.stderr
 
 
+@pytest.mark.full
 def test_a_full_disk_ends_in_one_message_and_keeps_the_old_file(work):
     path = next((work / "artifacts" / "lite").glob("*.ptl"))
     before = path.read_bytes()
@@ -132,19 +135,25 @@ def test_a_full_disk_ends_in_one_message_and_keeps_the_old_file(work):
     assert not list((work / "artifacts").glob(".quantized*"))
 
 
+@pytest.mark.full
 def test_parity_killed_halfway_leaves_nothing_and_runs_again(work):
     evidence = work / "artifacts" / "parity" / "evidence.json"
     before = evidence.read_bytes()
+    talkative = "import runpy; from pipeline import progress; progress.SECONDS_BETWEEN_LINES = 0;"
+    talkative += "runpy.run_module('pipeline.stages.parity', run_name='__main__')"
     process = subprocess.Popen(
-        [sys.executable, "-m", "pipeline.stages.parity"],
+        [sys.executable, "-c", talkative],
         cwd=work,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         stderr=subprocess.PIPE,
         start_new_session=True,
     )
     assert process.stderr is not None
-    while b"ptl" not in process.stderr.read(64):  # the progress bar names a file once it ran
-        assert process.poll() is None
+    said = b""
+    while b"ptl" not in said:  # the progress names a file once it ran
+        piece = process.stderr.read1()
+        assert piece, said
+        said += piece
     process.kill()
     process.wait()
     process.stderr.close()

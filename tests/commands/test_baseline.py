@@ -227,6 +227,7 @@ def test_without_a_gpu_none_is_recorded(run: Path, tmp_path: Path) -> None:
         baseline.baseline(options(run, tmp_path, device="cuda"))
 
 
+@pytest.mark.full
 def test_a_box_with_nothing_but_torch_and_timm_can_record(run: Path, tmp_path: Path) -> None:
     refuse = f"""
 import sys

@@ -17,6 +17,8 @@ from pipeline.params import Params
 from pipeline.runtimes import load
 from tests.conftest import run_stages
 
+pytestmark = pytest.mark.full
+
 ARCHITECTURE = "test_vit"  # 0.4 million weights
 
 

@@ -13,6 +13,8 @@ from pipeline.finetune.distributed import Crew, run_together
 from pipeline.finetune.train import train
 from tests.finetune.conftest import TINY, params_for
 
+pytestmark = pytest.mark.full
+
 PHASE = {"image_size": 32, "epochs": 0.5, "batch_size": 8, "lr": 1e-3}
 
 

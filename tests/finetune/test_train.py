@@ -26,17 +26,17 @@ ROOT = Path(__file__).parents[2]
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from pipeline.finetune import fit
+from pipeline.finetune import trainer
 from pipeline.finetune.params import FinetuneParams
 from pipeline.finetune.train import train
 
-step, left = fit.Trainer._step, [int(sys.argv[2])]
+step, left = trainer.Trainer._step, [int(sys.argv[2])]
 def dying(*arguments):
     left[0] -= 1
     if left[0] < 0:
         os.kill(os.getpid(), signal.SIGKILL)
     return step(*arguments)
-fit.Trainer._step = dying
+trainer.Trainer._step = dying
 params = FinetuneParams.model_validate_json(Path(sys.argv[1]).read_text())
 train(params, Path(sys.argv[3]), Path(sys.argv[3]))
 """
@@ -86,6 +86,7 @@ def assert_same(whole: Path, other: Path) -> None:
     assert not (other / "resume" / "train.pt").exists()
 
 
+@pytest.mark.full
 def test_a_killed_run_ends_with_the_same_bits(idx_root: Path, tmp_path: Path) -> None:
     params = params_for(idx_root, optimizer={"name": "muon"})
     train(params, tmp_path / "whole", tmp_path / "whole")
@@ -108,6 +109,7 @@ def test_a_run_stopped_in_its_first_phase_ends_with_the_same_bits(
     assert_same(tmp_path / "whole", tmp_path / "stopped")
 
 
+@pytest.mark.full
 def test_a_checkpoint_of_other_parameters_is_not_gone_on_from(
     idx_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -135,6 +137,7 @@ def test_training_learns(idx_root: Path, tmp_path: Path) -> None:
     assert (len(rows), right / 15) == (15, metrics["top1"])
 
 
+@pytest.mark.full
 def test_a_teacher_is_trained_and_changes_what_is_learnt(idx_root: Path, tmp_path: Path) -> None:
     alone = params_for(idx_root)
     phase = {"image_size": 32, "epochs": 1, "batch_size": 10, "lr": 1e-2}
@@ -181,6 +184,7 @@ def test_a_damaged_checkpoint_is_said_and_kept(params: FinetuneParams, tmp_path:
     assert path.exists()
 
 
+@pytest.mark.full
 def test_packed_weights_measure_as_those_they_were_packed_from(
     params: FinetuneParams, tmp_path: Path
 ) -> None:

@@ -17,6 +17,8 @@ from pipeline.contract.files import CONTRACT_FILE
 from pipeline.errors import InputError
 from pipeline.metrics.intervals import Interval
 
+pytestmark = pytest.mark.full
+
 ROOT = Path(__file__).parent.parent.parent
 NAMES = (
     *("float", "quantized", "scripted", "optimized"),

@@ -21,6 +21,8 @@ from pipeline.inference.select import choose
 from tests.inference.pictures import encoded, oriented, pixels, png_bomb, scan_bomb
 from tests.inference.served import Served, exchange
 
+pytestmark = pytest.mark.full
+
 REQUESTS = 10_000
 CLIENTS = 8
 SLOW = 20

@@ -16,6 +16,8 @@ from pipeline.formats import FORMATS
 from pipeline.inference.select import choose
 from tests.inference.pictures import encoded, oriented, pixels, png_bomb
 
+pytestmark = pytest.mark.full
+
 ROOT = Path(__file__).parent.parent.parent
 
 

@@ -20,6 +20,8 @@ import pytest
 from tests.inference.pictures import encoded
 from tests.inference.served import Served, exchange
 
+pytestmark = pytest.mark.full
+
 ROOT = Path(__file__).parent.parent.parent
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.signal import lfilter
 from scipy.special import ndtr, stdtrit
 
 from pipeline.metrics import intervals
@@ -74,13 +75,13 @@ def test_an_equal_model_is_passed_as_often_as_the_power_formula_says(discordance
     assert seen[FAIL] <= chance(0.001, COMPARISONS)
 
 
-def alike(rng: np.random.Generator, n: int, rho: float, deviation: float) -> np.ndarray:
-    """AR(1) noise [n] whose neighbours correlate by ``rho``."""
-    noise = rng.normal(scale=deviation, size=n)
-    noise[1:] *= math.sqrt(1 - rho**2)
-    for i in range(1, n):
-        noise[i] += rho * noise[i - 1]
-    return noise
+def alike(
+    rng: np.random.Generator, shape: tuple[int, int], rho: float, deviation: float
+) -> np.ndarray:
+    """AR(1) noise [series, n] whose neighbours correlate by ``rho``."""
+    noise = rng.normal(scale=deviation, size=shape)
+    noise[:, 1:] *= math.sqrt(1 - rho**2)
+    return np.asarray(lfilter([1.0], [1.0, -rho], noise))
 
 
 def outcomes_of_latency(ratio: float, limit: float, rho: float, n: int) -> dict[str, float]:
@@ -91,10 +92,10 @@ def outcomes_of_latency(ratio: float, limit: float, rho: float, n: int) -> dict[
     gate = Gate.model_validate({"budgets": {"ptl": {"latency_ratio_max": limit}}})
     rng = np.random.default_rng(int(1000 * rho) + n)
     seen = dict.fromkeys((PASS, FAIL, UNDECIDED), 0.0)
-    for _ in range(TIMED):
-        shared = alike(rng, n, 0.8, 0.03)
-        float_ms = 30 * np.exp(shared)
-        file_ms = ratio * 30 * np.exp(shared + alike(rng, n, rho, NOISE))
+    shared = alike(rng, (TIMED, n), 0.8, 0.03)
+    float_times = 30 * np.exp(shared)
+    file_times = ratio * 30 * np.exp(shared + alike(rng, (TIMED, n), rho, NOISE))
+    for float_ms, file_ms in zip(float_times, file_times, strict=True):
         latency: dict[str, Any] = {
             "artefacts": {
                 "float": {"runs_ms": float_ms.tolist()},
@@ -113,6 +114,7 @@ NOISE = 0.05
 
 
 @pytest.mark.parametrize("rho", [0.0, 0.6, 0.9])
+@pytest.mark.full
 def test_a_file_exactly_at_the_limit_of_time_is_passed_at_most_one_time_in_twenty(
     rho: float,
 ) -> None:
@@ -122,6 +124,7 @@ def test_a_file_exactly_at_the_limit_of_time_is_passed_at_most_one_time_in_twent
 
 
 @pytest.mark.parametrize("rho", [0.0, 0.6])
+@pytest.mark.full
 def test_a_fast_file_is_passed_as_often_as_the_power_formula_says(rho: float) -> None:
     """The median of Gaussian AR(1) noise: its signs correlate by 2/pi arcsin(rho^k)."""
     n, lags = 200, np.arange(1, 200)

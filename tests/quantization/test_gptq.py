@@ -19,6 +19,8 @@ from pipeline.quantization.gptq import (
     rounded,
 )
 
+pytestmark = pytest.mark.full
+
 
 def inputs(rows: int = 400, channels: int = 24) -> torch.Tensor:
     """Values of which a few stand for all, as those of a network's channels do."""

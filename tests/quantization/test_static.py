@@ -27,6 +27,8 @@ from pipeline.tuning.diagnose import diagnose
 from tests.conftest import ROOT, run_stages
 from tests.stages.test_faults import change_quantized
 
+pytestmark = pytest.mark.full
+
 MODEL = "model.safetensors"
 STAGES = (
     *("fetch", "samples", "rewrite", "quantize", "script", "optimize", "lite"),

@@ -233,6 +233,7 @@ def test_a_git_remote_that_cannot_be_reached_leaves_no_tag(registry: Registry) -
     registry.check_tags()
 
 
+@pytest.mark.full
 def test_two_at_once_in_one_clone_make_one_release(registry: Registry) -> None:
     folder = registry.publish("1.0.0")
     code = "from tests.registry.forker import child; import sys; "

@@ -124,6 +124,7 @@ def _publish(params: Params, healthy: Path, recorded: Recorded, out: Path, go: o
     publish(params, healthy, recorded, out)
 
 
+@pytest.mark.full
 def test_two_publishes_at_once_do_not_mix(
     tmp_path: Path, healthy: Path, recorded: Recorded, params: Params
 ) -> None:
@@ -151,7 +152,7 @@ from pathlib import Path
 from pipeline.params import Params
 from pipeline.release import folder
 from pipeline.paths import Recorded
-from pipeline import publish
+from pipeline.stages import publish
 params, artifacts, baselines, devices, out, point = sys.argv[1:]
 def stop(*given):
     os.kill(os.getpid(), signal.SIGKILL)

@@ -33,6 +33,7 @@ def record(release: Path, change: Callable[[dict[str, Any]], object]) -> None:
     put(release / SUMS_FILE, format_sums(hashes(release)).encode())
 
 
+@pytest.mark.full
 def test_a_release_is_made_again_byte_by_byte(release: Path, tmp_path: Path) -> None:
     """In a process with another hash seed, time zone, locale, umask, folder and thread count.
 

@@ -85,6 +85,7 @@ def _write(folder: Path, preprocessing: Preprocessing) -> None:
 
 
 @pytest.mark.parametrize("key", ["int8_onnx", "onnx", "ptl", "pte"])
+@pytest.mark.full
 def test_python_answers_as_the_golden_answers(published: Path, golden: Golden, key: str) -> None:
     got, label = run_python(published, sys.executable, key)
     expected = golden.logits(key)[0]

@@ -85,6 +85,7 @@ def test_a_release_may_lie_anywhere_under_any_name(published: Path, tmp_path: Pa
 @pytest.mark.parametrize(
     "tamper", [flipped, lambda content: content[: len(content) // 2]], ids=["flip", "cut"]
 )
+@pytest.mark.full
 def test_every_file_changed_in_turn_is_named(
     release: Path, tamper: Callable[[bytes], bytes]
 ) -> None:
@@ -96,6 +97,7 @@ def test_every_file_changed_in_turn_is_named(
     assert verify(release) == []
 
 
+@pytest.mark.full
 def test_every_file_removed_in_turn_is_named(release: Path, tmp_path: Path) -> None:
     for name in names(release):
         (release / name).rename(tmp_path / "aside")

@@ -55,6 +55,7 @@ def test_a_healthy_run_is_published(params, artifacts):
         assert (release / path.name).read_bytes() == path.read_bytes()
 
 
+@pytest.mark.full
 def test_two_head_rows_swapped_in_the_quantized_model_are_refused(params, artifacts):
     arrays = load_file(artifacts / "quantized" / "model.safetensors")
     order = np.arange(10)
@@ -67,6 +68,7 @@ def test_two_head_rows_swapped_in_the_quantized_model_are_refused(params, artifa
     assert not {subject for subject, _ in failed} & {".onnx", ".int8.onnx", ".pte"}
 
 
+@pytest.mark.full
 def test_one_layer_scaled_by_a_twentieth_is_refused_and_named(params, artifacts):
     arrays = load_file(artifacts / "quantized" / "model.safetensors")
     change_quantized(artifacts, {"blocks.5.mlp.fc1.scale": arrays["blocks.5.mlp.fc1.scale"] * 1.05})
@@ -76,6 +78,7 @@ def test_one_layer_scaled_by_a_twentieth_is_refused_and_named(params, artifacts)
     assert "blocks.5.mlp.fc1 is no quantization" in text
 
 
+@pytest.mark.full
 def test_an_onnx_file_from_other_weights_is_refused(params, artifacts, tmp_path):
     path = artifacts / "checkpoint" / "model.safetensors"
     shutil.copytree(artifacts / "checkpoint", tmp_path / "other")

@@ -13,6 +13,8 @@ from pipeline.runtimes import load
 from pipeline.stages.rewrite import rewrite
 from tests.conftest import ROOT, run_stages
 
+pytestmark = pytest.mark.full
+
 EVERYTHING = Rewrite(fold_norm=True, rotate=0, centre=True, smooth=0.5, query_key=1.0, value=0.5)
 MODEL = "model.safetensors"
 

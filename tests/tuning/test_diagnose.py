@@ -19,6 +19,7 @@ BAD = "blocks.6.mlp.fc1"
 FEW = 6
 
 
+@pytest.mark.full
 def test_a_planted_bad_layer_is_found_first_and_its_line_given(artifacts: Path) -> None:
     scale = load_file(artifacts / "quantized" / "model.safetensors")[f"{BAD}.scale"]
     change_quantized(artifacts, {f"{BAD}.scale": scale * 1.3})
@@ -39,6 +40,7 @@ def test_a_planted_bad_layer_is_found_first_and_its_line_given(artifacts: Path) 
     assert BAD in (out / "layers.md").read_text()
 
 
+@pytest.mark.full
 def test_a_healthy_model_has_nothing_to_restore(healthy: Path, tmp_path: Path) -> None:
     texts = {diagnose(healthy, tmp_path / name, FEW, "blocks.3.*") for name in ("a", "b")}
     assert len(texts) == 1

@@ -18,6 +18,8 @@ from tests.stages.test_faults import change_quantized
 from tests.test_cli import run
 from tests.verdict.builders import criterion
 
+pytestmark = pytest.mark.full
+
 BAD = "blocks.6.mlp.fc1"
 PATTERN = "blocks.[56].*"
 COUNT = 12

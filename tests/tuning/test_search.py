@@ -83,6 +83,7 @@ def kill_after(work: Path, words: bytes) -> None:
             time.sleep(0.1)
 
 
+@pytest.mark.full
 def test_a_search_that_was_killed_goes_on_and_ends_with_lines_for_params_yaml(
     small: Path,
 ) -> None:

@@ -13,6 +13,8 @@ from safetensors.torch import save
 
 from tests.untrusted.sandbox import Attack, Outcome, assert_refused, attack_all, usual_state
 
+pytestmark = pytest.mark.full
+
 FOLDER = {"checkpoint": "it", "architecture": None, "labels": None}
 OF_TIMM = {"architecture": "test_vit", "label_names": ["cat", "dog", "cow"]}
 OF_TRANSFORMERS = {

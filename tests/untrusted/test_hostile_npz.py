@@ -21,6 +21,8 @@ from tests.checkpoints.google_npz import arrays_of
 from tests.untrusted.pickles import Call
 from tests.untrusted.sandbox import CLASSES, RAN, Attack, Outcome, assert_refused, attack_all
 
+pytestmark = pytest.mark.full
+
 OF_ITSELF = {"architecture": None}  # the file says what it is
 SMALL = 32  # pixels
 POSITIONS = "Transformer/posembed_input/pos_embedding"

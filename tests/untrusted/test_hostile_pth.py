@@ -26,6 +26,8 @@ from tests.untrusted.pickles import (
 )
 from tests.untrusted.sandbox import RAN, Attack, Outcome, assert_refused, attack_all, usual_state
 
+pytestmark = pytest.mark.full
+
 HARM = Call(os.system, f"touch {RAN}")
 ONE = {"head.bias": tensor(Storage(3), (3,))}
 MEMORY = {"0": bytes(12)}

@@ -15,6 +15,8 @@ from safetensors.torch import save
 
 from tests.untrusted.sandbox import Attack, Outcome, assert_refused, attack_all, usual_state
 
+pytestmark = pytest.mark.full
+
 ONE = {"dtype": "F32", "shape": [3], "data_offsets": [0, 12]}
 NOT_WHOLE = r"it\.safetensors is not a whole safetensors file"
 DEEP = 100_000
