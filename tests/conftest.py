@@ -29,6 +29,9 @@ LONGEST = (
     "tuning/test_search.py",
     "stages/test_faults.py",
     "tuning/test_repair.py",
+    "quantization/test_static.py",
+    "release/test_rebuild.py",
+    "test_cli.py",
 )
 
 
