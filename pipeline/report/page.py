@@ -100,8 +100,11 @@ def _context(findings: Findings) -> dict[str, Any]:
         "gauge_best": BEST,
         "matrix": device_matrix.rows(evidence.devices, params.gate),
         "matrix_header": device_matrix.HEADER,
-        "sight": [*tables.sight(parity, params.gate), *report.sight(parity, params.gate)],
-        "wear": report.wear(parity, params.gate, findings.judged),
+        "sight": [
+            *tables.resolution(parity, params.gate),
+            *report.power_statement(parity, params.gate),
+        ],
+        "warnings": report.selection_bias_warning(parity, params.gate, findings.judged),
         "judged": findings.judged,
         "scatters": {key: charts.scatter(key, reference, logits) for key, logits in finite.items()},
         "not_drawn": [FORMATS[key].suffix for key in FORMATS if key not in finite],

@@ -140,15 +140,15 @@ def title(name: str) -> str:
     return TITLES.get(name, name)
 
 
-def sight(parity: Mapping[str, Any], gate: Gate) -> list[str]:
-    """What holds whatever was seen: how much the best possible result would prove."""
+def resolution(parity: Mapping[str, Any], gate: Gate) -> list[str]:
+    """The smallest difference that this number of images can show, whatever the answers were."""
     n = parity["samples"]["count"]
     if not n:
-        return ["There are no samples, so nothing was seen."]
+        return ["There are no images, so nothing was shown."]
     least = intervals.wilson(n, n, gate.confidence).low
     lines = [
-        f"Were all {n} answers float's, it would show that at least {100 * least:.2f}% of all "
-        f"answers are; what is rarer than {100 * (1 - least):.2f}% goes unseen."
+        f"If all {n} answers were float's, that would show that at least {100 * least:.2f}% of "
+        f"all answers are; changes rarer than {100 * (1 - least):.2f}% cannot be seen."
     ]
     if not parity["samples"]["labelled"]:
         lines.append(

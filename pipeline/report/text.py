@@ -19,7 +19,7 @@ from pipeline.report.comparison import files_table
 from pipeline.verdict.criterion import FAIL, PASS, UNDECIDED, Criterion
 from pipeline.verdict.decide import Verdict
 
-WORN = 0.5  # of the margin; luck beyond it is warned of
+SELECTION_BIAS_MAX = 0.5  # of the allowed drop; more is warned of
 WORST_FIRST = (FAIL, UNDECIDED, PASS)
 MARKS = {PASS: "pass", FAIL: "FAIL", UNDECIDED: "undecided"}
 
@@ -80,8 +80,8 @@ def markdown(verdict: Verdict, evidence: Evidence, gate: Gate, judged: int | Non
         "the accuracy lost; a block bootstrap for the share of float's time); times on "
         f"{latency['machine']['processor']}, {latency['threads']} thread(s).",
         "",
-        *[f"- {line}" for line in (*sight(parity, gate), *baselines(evidence))],
-        *[f"- **{line}**" for line in wear(parity, gate, judged or 0)],
+        *[f"- {line}" for line in (*power_statement(parity, gate), *baselines(evidence))],
+        *[f"- **{line}**" for line in selection_bias_warning(parity, gate, judged or 0)],
         "",
         *device_matrix.lines(evidence.devices, gate, "github"),
         *_passed_criteria(verdict),
@@ -104,42 +104,53 @@ def _passed_criteria(verdict: Verdict) -> list[str]:
     return [summary, "", criteria_table(verdict, "github", (PASS,)), "", "</details>", ""]
 
 
-def sight(parity: Mapping[str, Any], gate: Gate) -> list[str]:
-    """What the test of accuracy can and cannot see at this number of samples, a line a file."""
-    lines = []
+def power_statement(parity: Mapping[str, Any], gate: Gate) -> list[str]:
+    """What the test of accuracy can and cannot show with this number of images.
+
+    Files of which it can show the same share a sentence.
+    """
+    n, luck = parity["samples"]["count"], 1 - gate.confidence
+    groups: dict[str, list[tuple[str, int | None]]] = {}
     for key, pairs, margin in _judged_accuracy(parity, gate):
-        n = parity["samples"]["count"]
         lost, won = pairs["only_float"], pairs["only_edge"]
         drop = intervals.smallest_drop_seen(lost, won, n, margin, gate.confidence)
-        needed = intervals.samples_to_decide(lost, won, n, margin, gate.confidence)
         if drop is None:
             text = (
-                f"with {lost + won} answers changed, {n} samples do not pass even an equal model "
-                "4 times of 5"
+                f"{lost + won} answers changed, too many for {n} images: even a file as accurate "
+                "as float would often not pass"
             )
         else:
+            unit = "percentage point" if margin == 1 else "percentage points"
             text = (
-                f"{n} samples pass a true drop of up to {drop:.2f} pp 4 times of 5, and one of "
-                f"{margin:g} pp at most {1 - gate.confidence:.0%} of the time"
+                f"with {n} images, a file that truly loses {margin:g} {unit} of "
+                f"accuracy or more passes by luck at most {luck:.0%} of the time; one that loses "
+                f"no more than {drop:.2f} passes at least 80% of the time"
             )
-        if needed is not None:
-            text += f"; for the drop that was seen {needed} would do"
-        lines.append(f"{FORMATS[key].suffix}: {text}")
-    return lines
+        needed = intervals.samples_to_decide(lost, won, n, margin, gate.confidence)
+        groups.setdefault(text, []).append((FORMATS[key].suffix, needed))
+    return [_power_sentence(text, files) for text, files in groups.items()]
 
 
-def wear(parity: Mapping[str, Any], gate: Gate, judged: int) -> list[str]:
+def _power_sentence(text: str, files: list[tuple[str, int | None]]) -> str:
+    enough = [needed for _, needed in files if needed is not None]
+    names = ", ".join(name for name, _ in files)
+    if len(enough) < len(files):
+        return f"{names}: {text}"
+    return f"{names}: {text}. To decide what was seen here, {max(enough)} images are enough"
+
+
+def selection_bias_warning(parity: Mapping[str, Any], gate: Gate, judged: int) -> list[str]:
     """Warn where choosing among variants on one set of samples may have made up the result."""
     lines = []
     for key, pairs, margin in _judged_accuracy(parity, gate):
         n, changed = parity["samples"]["count"], pairs["only_float"] + pairs["only_edge"]
         deviation = 100 * math.sqrt(max(1, changed)) / n
         luck = intervals.luck_of_the_best(judged, deviation)
-        if luck > WORN * margin:
+        if luck > SELECTION_BIAS_MAX * margin:
             lines.append(
-                f"{FORMATS[key].suffix}: {judged} variants were judged on these samples; the best "
-                f"of so many equals looks up to {luck:.2f} pp better than it is. Take fresh "
-                "samples (samples.seed, or another folder) before you trust it"
+                f"{FORMATS[key].suffix}: {judged} variants were judged on these samples; by luck "
+                f"alone the best of them looks up to {luck:.2f} percentage points better than it "
+                "is. Take fresh samples (samples.seed, or another folder) before you trust it"
             )
     return lines
 

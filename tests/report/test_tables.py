@@ -157,11 +157,13 @@ def test_the_headline_hides_no_loss_and_needs_numbers():
 
 def test_without_labels_the_limits_of_the_test_are_said():
     case = builders.case(labelled=False)
-    assert any("no labels" in line for line in tables.sight(case.parity, case.gate))
-    assert not any("no labels" in line for line in tables.sight(builders.case().parity, case.gate))
+    assert any("no labels" in line for line in tables.resolution(case.parity, case.gate))
+    assert not any(
+        "no labels" in line for line in tables.resolution(builders.case().parity, case.gate)
+    )
 
 
 def test_what_agreement_proves_at_best_is_wilsons_bound():
     # Wilson's lower bound for n of n is n / (n + z^2): 2000 / (2000 + 1.95996^2).
     case = builders.case()
-    assert "99.81%" in tables.sight(case.parity, case.gate)[0]
+    assert "99.81%" in tables.resolution(case.parity, case.gate)[0]

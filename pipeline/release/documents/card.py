@@ -120,7 +120,7 @@ def _context(material: Material) -> dict[str, Any]:
         "headline": comparison.headline(parity, evidence.latency),
         "table": comparison.files_table(parity, evidence.latency, gate.confidence, "github"),
         "matrix": device_matrix.lines(material.devices, gate, "github"),
-        "sight": report.sight(parity, gate),
+        "sight": report.power_statement(parity, gate),
         "baselines": report.baselines(evidence),
         "undecided": tables.undecided(verdict),
         "failed": tables.failed(verdict),
