@@ -228,7 +228,7 @@ def test_a_truncated_file_does_not_load_on_android(
 
 @pytest.mark.parametrize("abi", android.ABIS)
 def test_the_operator_look_up_is_not_misled_by_text(app: dict[str, Any], abi: str) -> None:
-    """Tails of other names, parts of names and names in messages are no operators."""
+    """Tails of other names, parts of names and names in messages are not operators."""
     archives = maven.archives(cache.folder("android"))
     library = android.library(archives[min(archives)], abi)
     there = ("quantized::linear_dynamic", "aten::matmul", "aten::softmax.int", "aten::add.str")

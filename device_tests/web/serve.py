@@ -29,7 +29,7 @@ def find_model(folder: Path) -> tuple[Path, Path | None]:
     """
     if not folder.is_dir():
         raise InputError(
-            f"{folder} is no folder; run `make repro`, or give a release's folder with --folder"
+            f"{folder} is not a folder; run `make repro`, or give a release's folder with --folder"
         )
     stages = folder / paths.ONNX_INT8.name
     model = sole_file(stages if stages.is_dir() else folder, MODEL_SUFFIX)

@@ -606,7 +606,7 @@ def test_a_missing_folder_says_what_to_do(
     with pytest.raises(SystemExit, match="2"):
         serve.main(["--folder", str(tmp_path / "none")])
     said = capsys.readouterr().err
-    assert "is no folder; run `make repro`" in said
+    assert "is not a folder; run `make repro`" in said
     with pytest.raises(InputError, match=r"exactly one \*\.int8\.onnx file, found none"):
         serve.find_model(tmp_path)
 

@@ -1,7 +1,7 @@
-"""Read Google's own checkpoints of vision transformers: the ``.npz`` of vision_transformer.
+"""Read Google's network checkpoints of vision transformers: the ``.npz`` of vision_transformer.
 
-The arrays say by themselves which network they are of; timm, which wrote down how their axes turn,
-puts them in place.
+The shapes of the arrays say which network they are of; timm's own loader transposes them and puts
+them in place.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
-from pipeline.checkpoints.metadata import IMAGENET_CLASSES, Facts
+from pipeline.checkpoints.metadata import IMAGENET_CLASSES, CheckpointInfo
 from pipeline.errors import InputError, shown
 from pipeline.images.imagenet import imagenet_labels
 from pipeline.models.build import create, outline
@@ -54,12 +54,14 @@ class Shape:
     classes: int  # 0 without a head
 
 
-def read(path: Path, source: str, *, head: bool = True) -> tuple[dict[str, torch.Tensor], Facts]:
-    """Return weights under timm's names, and what is known of them.
+def read(
+    path: Path, source: str, *, head: bool = True
+) -> tuple[dict[str, torch.Tensor], CheckpointInfo]:
+    """Return weights by timm's names, and what the arrays say of the network.
 
     Raises:
-        InputError: damaged, no vision transformer, one that timm has not, or, if ``head`` asks
-            for one, without a head.
+        InputError: damaged, not a vision transformer of timm's, or without a head if ``head`` asks
+            for one.
     """
     arrays = open_npz(path, source)
     shape = shape_of(arrays, source, head=head)
@@ -75,13 +77,13 @@ def read(path: Path, source: str, *, head: bool = True) -> tuple[dict[str, torch
     if there < needed:  # timm repeats an array that is too small
         raise few
     size = shape.image_size
-    facts = Facts(
+    info = CheckpointInfo(
         architecture=shape.architecture,
         # Google fine-tuned with a thousand classes on ImageNet-1k only.
         labels=imagenet_labels() if shape.classes == IMAGENET_CLASSES else None,
         data={"input_size": (3, size, size)},
     )
-    return dict(model.state_dict()), facts
+    return dict(model.state_dict()), info
 
 
 def _misfit(source: str, shape: Shape, why: str) -> InputError:
@@ -89,47 +91,47 @@ def _misfit(source: str, shape: Shape, why: str) -> InputError:
 
 
 def _numbers(arrays: Arrays, shape: Shape, source: str) -> tuple[int, int]:
-    """How many the network has, and how many the file."""
+    """Return how many numbers the network has, and how many the file."""
     model = outline(shape.architecture, num_classes=shape.classes, image_size=shape.image_size)
     needed = sum(value.numel() for value in model.state_dict().values())
-    return needed, sum(value.size for value in _own(arrays, source).values())
+    return needed, sum(value.size for value in _without_prefix(arrays, source).values())
 
 
-def _own(arrays: Arrays, source: str) -> Arrays:
+def _without_prefix(arrays: Arrays, source: str) -> Arrays:
     """The network's arrays, without what the names of all of them begin with."""
     prefix = next((p for p in PREFIXES if f"{p}embedding/kernel" in arrays), None)
     if prefix is None:
         raise InputError(
-            f"{source} is no vision transformer of Google's: it has no embedding/kernel"
+            f"{source} is not a vision transformer of Google's: it has no embedding/kernel"
         )
     named = {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
     return {key: value for key, value in named.items() if not key.startswith("pre_logits/")}
 
 
 def shape_of(arrays: Arrays, source: str, *, head: bool = True) -> Shape:
-    """Find out which network the arrays are of.
+    """Return which network the arrays are of.
 
     Raises:
-        InputError: none that timm has, or no classifier if ``head`` asks for one.
+        InputError: timm has no such network, or it is not a classifier and ``head`` asks for one.
     """
     import timm
 
-    own = _own(arrays, source)
-    if head and "head/kernel" not in own:
+    network = _without_prefix(arrays, source)
+    if head and "head/kernel" not in network:
         raise InputError(
-            f"{source} is no classifier: it has no head. Choose a checkpoint that was fine-tuned, "
-            "or fine-tune it (docs/fine-tuning.md)"
+            f"{source} is not a classifier: it has no head. Choose a checkpoint that was "
+            "fine-tuned, or fine-tune it (docs/fine-tuning.md)"
         )
-    _check_axes(own, source)
-    kernel = own["embedding/kernel"]
+    _check_axes(network, source)
+    kernel = network["embedding/kernel"]
     patch, width = kernel.shape[0], kernel.shape[-1]
-    blocks = len({found[1] for key in own if (found := BLOCK.match(key))})
+    blocks = len({match[1] for key in network if (match := BLOCK.match(key))})
     size = SIZES.get((width, blocks))
-    stages = _stages(own)
-    hybrid = "conv_root/kernel" in own
+    stages = _stages(network)
+    hybrid = "conv_root/kernel" in network
     # The root halves an image twice, each stage but the first once more.
     stride = patch * 4 * 2 ** max(len(stages) - 1, 0) if hybrid else patch
-    side = _grid(own, source) * stride
+    side = _grid(network, source) * stride
     unit = f"patch{patch}"
     if hybrid:
         backbone = BACKBONES.get(stages)
@@ -141,24 +143,24 @@ def shape_of(arrays: Arrays, source: str, *, head: bool = True) -> Shape:
             f"{source}: timm has no vision transformer of width {width} with {blocks} blocks, "
             f"patches of {patch} and residual stages {stages}"
         )
-    classes = own["head/kernel"].shape[-1] if "head/kernel" in own else 0
+    classes = network["head/kernel"].shape[-1] if "head/kernel" in network else 0
     return Shape(name, side, int(classes))
 
 
 def _check_axes(arrays: Arrays, source: str) -> None:
-    """Hold the arrays that tell the network's size to numbers of axes, none of them empty."""
+    """Check that the arrays that tell the network's size have their axes and are not empty."""
     with_head = any(name.startswith("head/") for name in arrays)
     for name, axes in (AXES | HEAD_AXES if with_head else AXES).items():
         if name not in arrays:
-            raise InputError(f"{source} is no vision transformer that timm reads: no {name}")
+            raise InputError(f"{source} is not a vision transformer that timm reads: no {name}")
         if arrays[name].ndim != axes or not arrays[name].size:
             raise InputError(
-                f"{source} is no vision transformer that timm reads: {name} has the shape "
+                f"{source} is not a vision transformer that timm reads: {name} has the shape "
                 f"{arrays[name].shape}"
             )
     if odd := next((key for key, value in arrays.items() if value.dtype.kind != "f"), None):
         raise InputError(
-            f"{source} is no vision transformer that timm reads: {shown(odd)} holds "
+            f"{source} is not a vision transformer that timm reads: {shown(odd)} holds "
             f"{arrays[odd].dtype}"
         )
 
@@ -166,8 +168,8 @@ def _check_axes(arrays: Arrays, source: str) -> None:
 def _stages(arrays: Arrays) -> tuple[int, ...]:
     units: dict[int, int] = {}
     for key in arrays:
-        if found := UNIT.fullmatch(key):
-            units[int(found[1])] = max(units.get(int(found[1]), 0), int(found[2]))
+        if match := UNIT.fullmatch(key):
+            units[int(match[1])] = max(units.get(int(match[1]), 0), int(match[2]))
     return tuple(units[number] for number in sorted(units))
 
 
@@ -176,5 +178,5 @@ def _grid(arrays: Arrays, source: str) -> int:
     positions = arrays[POSITIONS].shape[1]
     side = math.isqrt(positions - 1)
     if side * side != positions - 1 or not side:
-        raise InputError(f"{source}: {positions} position embeddings are no square and 1")
+        raise InputError(f"{source}: {positions} position embeddings are not 1 more than a square")
     return side

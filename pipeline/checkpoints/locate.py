@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from pipeline.checkpoints import transformers_format, zoo
-from pipeline.checkpoints.metadata import Facts, facts_of_config, read_labels
+from pipeline.checkpoints.metadata import CheckpointInfo, info_from_config, read_labels
 from pipeline.errors import InputError, NetworkError, ParamsError
 from pipeline.files import read_json, sha256_file
 from pipeline.params import Model
@@ -44,36 +44,45 @@ class Origin:
     source: str  # for the contract and for errors
     path: Path
     sha256: str
-    facts: Facts = field(default_factory=Facts)
+    info: CheckpointInfo = field(default_factory=CheckpointInfo)
     to_timm: Callable[[State], State] = lambda state: state  # from the names in the file
 
 
 def locate(model: Model) -> Origin:
-    """Find the file that ``model.checkpoint`` names, download it if need be, check its hash."""
-    named, known = model.checkpoint, zoo.load_zoo()
-    if named in known.checkpoints:
-        return _from_zoo(model, named, known.checkpoints[named])
+    """Find the file that ``model.checkpoint`` names, download it if need be, check its hash.
+
+    Raises:
+        ParamsError: the checkpoint is not known, or its hash is missing.
+        NetworkError: it cannot be downloaded.
+        IntegrityError: its bytes are not the expected ones.
+        InputError: it is too large, or the files beside it cannot be used.
+    """
+    named, entries = model.checkpoint, zoo.load_zoo()
+    if named in entries.checkpoints:
+        return _from_zoo(model, named, entries.checkpoints[named])
     if named.startswith(HUB):
         return _from_hub(model)
     if named.startswith(("https://", "http://")):
         return _from_address(model)
     if Path(named).is_file():
-        return _from_path(model, known)
+        return _from_path(model, entries)
     if (Path(named) / CONFIG_FILE).is_file():
         return _from_folder(model)
     if hub_id := _timm_hub_id(named):
         return _from_hub(model.model_copy(update={"checkpoint": HUB + hub_id}))
-    raise ParamsError(f"params.yaml: model.checkpoint: {_unknown(named, known)}")
+    raise ParamsError(f"params.yaml: model.checkpoint: {_unknown(named, entries)}")
 
 
-def _unknown(named: str, known: zoo.Zoo) -> str:
+def _unknown(named: str, entries: zoo.Zoo) -> str:
     if Path(named).is_dir():
         endings = " or ".join((*SUFFIXES, ".npz"))
         return f"{named} is a folder without {CONFIG_FILE}; give the {endings} file in it"
-    near = known.near(named)
+    similar = entries.similar(named)
     message = f"{named!r} is neither a file nor in the zoo; "
     message += (
-        f"did you mean {', '.join(near)}?" if near else f"it has {', '.join(known.checkpoints)}"
+        f"did you mean {', '.join(similar)}?"
+        if similar
+        else f"it has {', '.join(entries.checkpoints)}"
     )
     is_hub_id = named.count("/") == 1 and HUB_ID.fullmatch(named)
     return message + (f"; for the hub write {HUB}{named}" if is_hub_id else "")
@@ -82,8 +91,8 @@ def _unknown(named: str, known: zoo.Zoo) -> str:
 def _from_zoo(model: Model, name: str, entry: zoo.Entry, copy: Path | None = None) -> Origin:
     """``copy`` is the user's own copy of the entry's file."""
     for key in ("architecture", "labels"):
-        given = getattr(model, key)
-        if given is not None and str(given) != getattr(entry, key):
+        value = getattr(model, key)
+        if value is not None and str(value) != getattr(entry, key):
             raise ParamsError(
                 f"params.yaml: model.{key} is for a checkpoint of your own, but {name} is in the "
                 f"zoo; set it to null, or set model.checkpoint to the path of your file"
@@ -92,13 +101,13 @@ def _from_zoo(model: Model, name: str, entry: zoo.Entry, copy: Path | None = Non
     sha256 = check_sha256(path, entry.sha256, str(copy or entry.source))
     if model.sha256 not in (None, TRUST):
         check_sha256(path, str(model.sha256), f"{name} (model.sha256 in params.yaml)")
-    facts = Facts(
+    info = CheckpointInfo(
         architecture=entry.architecture,
         labels=entry.label_names(),
         license=entry.license,
-        data=entry.given(),
+        data=entry.to_timm(),
     )
-    return Origin(name=_slug(name), source=entry.source, path=path, sha256=sha256, facts=facts)
+    return Origin(name=_slug(name), source=entry.source, path=path, sha256=sha256, info=info)
 
 
 def _entry_file(entry: zoo.Entry) -> Path:
@@ -112,80 +121,83 @@ def _entry_file(entry: zoo.Entry) -> Path:
     return Path(entry.source)
 
 
-def _from_path(model: Model, known: zoo.Zoo) -> Origin:
+def _from_path(model: Model, entries: zoo.Zoo) -> Origin:
     path = Path(model.checkpoint)
     _check_size(path)
-    if name := _is_copy_of(path, model, known):
-        return _from_zoo(model, name, known.checkpoints[name], path)
-    return _own_file(path, model, _slug(path.stem))
+    if name := _zoo_name(path, model, entries):
+        return _from_zoo(model, name, entries.checkpoints[name], path)
+    return _users_file(path, model, _slug(path.stem))
 
 
 def _check_size(path: Path) -> None:
-    """Refuse a file that nobody would want to see the end of being hashed."""
+    """Refuse a file that would take too long to hash."""
     size = path.stat().st_size
     if size > MAX_BYTES:
         raise InputError(f"{path} has {size} bytes; checkpoints of up to {MAX_BYTES} are read")
 
 
-def _own_file(path: Path, model: Model, name: str) -> Origin:
+def _users_file(path: Path, model: Model, name: str) -> Origin:
     key = str(path.resolve())
-    expected = _promised(model.sha256, path.name, key)
+    expected = _expected_sha256(model.sha256, path.name, key)
     if expected is None and model.sha256 != TRUST:
         raise ParamsError(
             f"params.yaml: model.sha256 is missing for {path}. If this is the file you mean, add "
             f"under model:\n  sha256: {sha256_file(path)}"
         )
-    sha256 = _hold_to(expected, path, key, model)
-    return Origin(name=name, source=path.name, path=path, sha256=sha256, facts=_given(model))
+    sha256 = _check_or_trust(expected, path, key, model)
+    return Origin(
+        name=name, source=path.name, path=path, sha256=sha256, info=_info_from_params(model)
+    )
 
 
-def _is_copy_of(path: Path, model: Model, known: zoo.Zoo) -> str | None:
-    """Return the zoo's entry whose file this is, downloaded by hand."""
-    name = known.by_file_name(path.name)
+def _zoo_name(path: Path, model: Model, entries: zoo.Zoo) -> str | None:
+    """Return the name of the zoo's entry whose file this is, downloaded by hand."""
+    name = entries.by_file_name(path.name)
     if name is None or model.architecture is not None or model.labels is not None:
         return None
-    return name if sha256_file(path).startswith(known.checkpoints[name].sha256) else None
+    return name if sha256_file(path).startswith(entries.checkpoints[name].sha256) else None
 
 
 def _from_address(model: Model) -> Origin:
     address = model.checkpoint
     name = file_name(address)
-    expected = _promised(model.sha256, name, address)
+    expected = _expected_sha256(model.sha256, name, address)
     if expected is None:
         _need_hash(model)
     path = download(address, expected)
-    sha256 = _hold_to(expected, path, address, model)
+    sha256 = _check_or_trust(expected, path, address, model)
     stem = PurePosixPath(name).stem
     source = without_secrets(address)
-    return Origin(name=_slug(stem), source=source, path=path, sha256=sha256, facts=_given(model))
+    return Origin(
+        name=_slug(stem), source=source, path=path, sha256=sha256, info=_info_from_params(model)
+    )
 
 
 def _from_hub(model: Model) -> Origin:
-    given = model.checkpoint.removeprefix(HUB)
-    if not (parts := HUB_ID.fullmatch(given)):
+    if not (parts := HUB_ID.fullmatch(model.checkpoint.removeprefix(HUB))):
         raise ParamsError(
-            f"params.yaml: model.checkpoint: {model.checkpoint!r} is no hub id; write "
+            f"params.yaml: model.checkpoint: {model.checkpoint!r} is not a hub id; write "
             f"{HUB}ORG/NAME or {HUB}ORG/NAME@REVISION"
         )
     repository, revision = parts["repository"], parts["revision"]
-    expected = _promised(model.sha256, "", model.checkpoint)
+    expected = _expected_sha256(model.sha256, "", model.checkpoint)
     if expected is None:
         _need_hash(model)
     config = hub_file(repository, CONFIG_FILE, revision)
     commit = config.parent.name  # the same commit for all files, whatever happens between
-    facts, to_timm = _described(
+    info, to_timm = _described(
         read_json(config, MAX_CONFIG_BYTES),
         lambda: read_json(hub_file(repository, PREPROCESSOR_FILE, commit), MAX_CONFIG_BYTES),
         model.checkpoint,
     )
     path = _hub_weights(repository, commit)
-    sha256 = _hold_to(expected, path, model.checkpoint, model)
+    sha256 = _check_or_trust(expected, path, model.checkpoint, model)
     return Origin(
         name=_slug(repository),
         source=f"{HUB}{repository}@{commit}",
         path=path,
         sha256=sha256,
-        facts=_given(model).over(facts),
+        info=_info_from_params(model).merged_with(info),
         to_timm=to_timm,
     )
 
@@ -204,7 +216,7 @@ def _hub_weights(repository: str, commit: str) -> Path:
 def _from_folder(model: Model) -> Origin:
     """A hub repository that was downloaded by hand."""
     folder = Path(model.checkpoint)
-    facts, to_timm = _described(
+    info, to_timm = _described(
         read_json(folder / CONFIG_FILE, MAX_CONFIG_BYTES),
         lambda: read_json(folder / PREPROCESSOR_FILE, MAX_CONFIG_BYTES),
         model.checkpoint,
@@ -214,22 +226,22 @@ def _from_folder(model: Model) -> Origin:
         raise InputError(f"{folder} has neither {' nor '.join(WEIGHTS_FILES)}; download it again")
     _check_size(weights)
     return dataclasses.replace(
-        _own_file(weights, model, _slug(folder.resolve().name)),
-        facts=_given(model).over(facts),
+        _users_file(weights, model, _slug(folder.resolve().name)),
+        info=_info_from_params(model).merged_with(info),
         to_timm=to_timm,
     )
 
 
 def _described(
     config: Any, preprocessor: Callable[[], Any], source: str
-) -> tuple[Facts, Callable[[State], State]]:
-    """What a repository's own files say of it, and how its weights get timm's names."""
+) -> tuple[CheckpointInfo, Callable[[State], State]]:
+    """Return what a repository's own files say, and how its weights get timm's names."""
     if not transformers_format.is_transformers(config):
-        return facts_of_config(config, source), lambda state: state
+        return info_from_config(config, source), lambda state: state
     transformers_format.read_config(config, source)
     prepared = preprocessor()
-    facts = transformers_format.facts_of(config, prepared, source)
-    return facts, lambda state: transformers_format.to_timm(state, config, prepared)
+    info = transformers_format.checkpoint_info(config, prepared, source)
+    return info, lambda state: transformers_format.to_timm(state, config, prepared)
 
 
 def _timm_hub_id(name: str) -> str | None:
@@ -240,30 +252,30 @@ def _timm_hub_id(name: str) -> str | None:
         return None
     from pipeline.models.build import pretrained_cfg
 
-    found = pretrained_cfg(name).get("hf_hub_id")
-    return str(found) if found and not str(found).endswith("/") else None
+    hub_id = pretrained_cfg(name).get("hf_hub_id")
+    return str(hub_id) if hub_id and not str(hub_id).endswith("/") else None
 
 
-def _promised(given: str | None, name: str, key: str) -> str | None:
+def _expected_sha256(in_params: str | None, name: str, key: str) -> str | None:
     """Return the first digits of the SHA-256 that the file must have, None if nobody says."""
-    if given not in (None, TRUST):
-        return given
-    if found := HASH_IN_NAME.search(name):
-        return found[1]
-    return trusted_sha256(key) if given == TRUST else None
+    if in_params not in (None, TRUST):
+        return in_params
+    if in_name := HASH_IN_NAME.search(name):
+        return in_name[1]
+    return trusted_sha256(key) if in_params == TRUST else None
 
 
 def _need_hash(model: Model) -> None:
     if model.sha256 != TRUST:
         raise ParamsError(
             f"params.yaml: model.sha256 is missing for {model.checkpoint}. Set it to the SHA-256 "
-            f"that the publisher states (8 to 64 hex digits), or to {TRUST} to take what comes "
-            "now and refuse anything else later"
+            f"that the publisher states (8 to 64 hex digits), or to {TRUST} to accept the file "
+            "as it is now and refuse any other later"
         )
 
 
-def _hold_to(expected: str | None, path: Path, key: str, model: Model) -> str:
-    """Return the file's SHA-256, once it is the promised one, or trusted for the first time."""
+def _check_or_trust(expected: str | None, path: Path, key: str, model: Model) -> str:
+    """Return the file's SHA-256, once it is the expected one, or trusted for the first time."""
     if model.sha256 == TRUST:
         sha256 = sha256_file(path)
         trust(key, sha256)
@@ -275,7 +287,7 @@ def _slug(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.") or "model"
 
 
-def _given(model: Model) -> Facts:
+def _info_from_params(model: Model) -> CheckpointInfo:
     """What params.yaml says about the user's own checkpoint."""
     labels = read_labels(model.labels) if model.labels else None
-    return Facts(architecture=model.architecture, labels=labels)
+    return CheckpointInfo(architecture=model.architecture, labels=labels)

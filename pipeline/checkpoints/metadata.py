@@ -1,7 +1,7 @@
-"""What is known about a checkpoint besides its weights, and who says so.
+"""What is known about a checkpoint besides its weights: architecture, labels, preprocessing.
 
-The zoo and params.yaml say it in our words; timm's ``config.json`` on the hub and the metadata that
-`finetune` writes into safetensors files are read here. None of them is believed unchecked.
+It comes from params.yaml, from the zoo, from ``config.json`` on the hub and from the metadata that
+`finetune` writes into safetensors files. The latter two are read and checked here.
 """
 
 from __future__ import annotations
@@ -24,27 +24,33 @@ from pipeline.images.imagenet import imagenet_labels
 IMAGENET_CLASSES = 1000
 MAX_LABELS_BYTES = 16 << 20
 MAX_LABEL = 500  # characters
-UNSEEN = ("Cc", "Cs", "Zl", "Zp")  # Unicode's: control, half of a pair, line, paragraph
+INVISIBLE = ("Cc", "Cs", "Zl", "Zp")  # Unicode's: control, half of a pair, line, paragraph
 METADATA_KEY = "edge_vit"  # of a safetensors file: one key, since several have no fixed order
 
 
 @dataclass(frozen=True, kw_only=True)
-class Facts:
-    """What somebody says about a checkpoint; None and empty where they do not."""
+class CheckpointInfo:
+    """What one source says about a checkpoint; None and empty where it does not."""
 
     architecture: str | None = None
     labels: tuple[str, ...] | None = None
     license: str | None = None
     norm_eps: float | None = None  # of layer normalization, where it is not timm's
-    data: Mapping[str, Any] = field(default_factory=dict)  # as `DataConfig.given` returns it
+    data: Mapping[str, Any] = field(default_factory=dict)  # as `DataConfig.to_timm` returns it
 
-    def over(self, other: Facts) -> Facts:
-        """Return these facts, with gaps filled from ``other``."""
-        values = {f.name: getattr(self, f.name) or getattr(other, f.name) for f in fields(self)}
-        return Facts(**values | {"data": {**other.data, **self.data}})
+    def merged_with(self, fallback: CheckpointInfo) -> CheckpointInfo:
+        """Return this information, with gaps filled from ``fallback``."""
+        values = {f.name: getattr(self, f.name) or getattr(fallback, f.name) for f in fields(self)}
+        return CheckpointInfo(**values | {"data": {**fallback.data, **self.data}})
 
 
 def read_labels(path: Path) -> tuple[str, ...]:
+    """Read class names, one a line in the order of the outputs; ``imagenet`` means ImageNet-1k's.
+
+    Raises:
+        ParamsError: the file is missing.
+        InputError: it is not text, or two classes have one name.
+    """
     if str(path) == IMAGENET:
         return imagenet_labels()
     if not path.exists():
@@ -65,12 +71,12 @@ def _check_labels(labels: tuple[str, ...], source: str) -> None:
     twice = [label for label, count in Counter(labels).items() if count > 1]
     if twice:
         raise InputError(
-            f"{source}: {twice[0]!r} is there twice; each class needs a name of its own"
+            f"{source}: two classes are called {twice[0]!r}; each class needs a name of its own"
         )
 
 
 def check_names(labels: tuple[str, ...], source: str) -> None:
-    """Hold class names to one line of text each, which apps can show.
+    """Check that each class name is one line of text, which apps can show.
 
     Raises:
         InputError: one holds a control character or half a character, or is a whole text.
@@ -78,17 +84,20 @@ def check_names(labels: tuple[str, ...], source: str) -> None:
     for label in labels:
         if not label.strip():
             raise InputError(f"{source}: a class name is empty; each class needs a name")
-        if len(label) > MAX_LABEL or any(category(c) in UNSEEN for c in label):
+        if len(label) > MAX_LABEL or any(category(c) in INVISIBLE for c in label):
             raise InputError(
-                f"{source}: the class name {shown(label)} is no line of text of at most "
+                f"{source}: the class name {shown(label)} is not one line of at most "
                 f"{MAX_LABEL} characters"
             )
 
 
-def facts_of_metadata(metadata: Mapping[str, str], source: str) -> Facts:
-    """Read what `finetune` writes into a safetensors file; anybody else's keys are left alone.
+def info_from_metadata(metadata: Mapping[str, str], source: str) -> CheckpointInfo:
+    """Read what `finetune` writes into a safetensors file; other keys are ignored.
 
-    The facts lie as one JSON object under ``METADATA_KEY``, or each under a key of its own.
+    The values lie in one JSON object under ``METADATA_KEY``, or each under a key of its own.
+
+    Raises:
+        InputError: a value is of the wrong type or out of range.
     """
     metadata = _unfolded(metadata, source)
     values: dict[str, Any] = {}
@@ -96,9 +105,9 @@ def facts_of_metadata(metadata: Mapping[str, str], source: str) -> Facts:
         if key in metadata:
             values[key] = _json_or_text(metadata[key])
     labels = values.pop("labels", None)
-    return Facts(
+    return CheckpointInfo(
         architecture=metadata.get("architecture"),
-        labels=label_tuple(labels, source),
+        labels=as_labels(labels, source),
         license=metadata.get("license"),
         data=_data_config(values, f"{source}: metadata"),
     )
@@ -107,12 +116,12 @@ def facts_of_metadata(metadata: Mapping[str, str], source: str) -> Facts:
 def _unfolded(metadata: Mapping[str, str], source: str) -> dict[str, str]:
     """Return metadata with the object under ``METADATA_KEY`` spread out, each value as text."""
     try:
-        own = parse_json(metadata.get(METADATA_KEY, "{}"))
+        ours = parse_json(metadata.get(METADATA_KEY, "{}"))
     except ValueError as error:
         raise InputError(f"{source}: its metadata {METADATA_KEY} is not JSON ({error})") from None
-    if not isinstance(own, dict):
-        raise InputError(f"{source}: its metadata {METADATA_KEY} is no JSON object")
-    texts = {k: v if isinstance(v, str) else json.dumps(v) for k, v in own.items()}
+    if not isinstance(ours, dict):
+        raise InputError(f"{source}: its metadata {METADATA_KEY} is not a JSON object")
+    texts = {k: v if isinstance(v, str) else json.dumps(v) for k, v in ours.items()}
     return {**metadata, **texts}
 
 
@@ -126,8 +135,12 @@ def _json_or_text(text: str) -> Any:
     return text
 
 
-def facts_of_config(config: Any, source: str) -> Facts:
-    """Read timm's ``config.json``, as `timm.models.load_model_config_from_hf` does."""
+def info_from_config(config: Any, source: str) -> CheckpointInfo:
+    """Read timm's ``config.json``, as `timm.models.load_model_config_from_hf` does.
+
+    Raises:
+        InputError: it is not timm's, or a value is of the wrong type or out of range.
+    """
     if not isinstance(config, dict) or not isinstance(config.get("architecture"), str):
         raise InputError(
             f"{source}: its config.json is neither timm's nor transformers'. Look for timm's copy "
@@ -135,13 +148,13 @@ def facts_of_config(config: Any, source: str) -> Facts:
         )
     cfg = config.get("pretrained_cfg") or config
     if not isinstance(cfg, dict):
-        raise InputError(f"{source}: pretrained_cfg in its config.json is no JSON object")
+        raise InputError(f"{source}: pretrained_cfg in its config.json is not a JSON object")
     values = {key: cfg.get(key) for key in DataConfig.model_fields}
-    labels = label_tuple(config.get("label_names") or cfg.get("label_names"), source)
+    labels = as_labels(config.get("label_names") or cfg.get("label_names"), source)
     classes = config.get("num_classes") or cfg.get("num_classes")
     if labels is None and classes == IMAGENET_CLASSES:
         labels = imagenet_labels()  # as timm infers it
-    return Facts(
+    return CheckpointInfo(
         architecture=config["architecture"],
         labels=labels,
         license=_text(cfg.get("license"), f"{source}: license in its config.json"),
@@ -153,22 +166,27 @@ def _text(value: Any, source: str) -> str | None:
     if value is None:
         return None
     if not isinstance(value, str):
-        raise InputError(f"{source} is no text")
+        raise InputError(f"{source} is not text")
     return value
 
 
-def label_tuple(labels: Any, source: str) -> tuple[str, ...] | None:
+def as_labels(labels: Any, source: str) -> tuple[str, ...] | None:
+    """Return labels as a tuple; None if there are none.
+
+    Raises:
+        InputError: they are not a list of different names.
+    """
     if labels is None:
         return None
     if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
-        raise InputError(f"{source}: its labels are no list of names")
+        raise InputError(f"{source}: its labels are not a list of names")
     _check_labels(tuple(labels), source)
     return tuple(labels)
 
 
 def _data_config(values: Mapping[str, Any], source: str) -> dict[str, Any]:
     try:
-        return DataConfig.model_validate(values).given()
+        return DataConfig.model_validate(values).to_timm()
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from pipeline.checkpoints.metadata import Facts, check_names
+from pipeline.checkpoints.metadata import CheckpointInfo, check_names
 from pipeline.checkpoints.zoo import Pixels
 from pipeline.errors import InputError, shown
 from pipeline.schema import Fraction, Positive
@@ -91,7 +91,7 @@ UNUSED = re.compile(r"(^|\.)(pooler\.|embeddings\.position_ids$)")
 
 
 class Config(BaseModel):
-    """What of ``config.json`` decides about the network."""
+    """The part of ``config.json`` that determines the network."""
 
     model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False)
 
@@ -128,7 +128,7 @@ class Side(BaseModel):
 
 
 class Preprocessor(BaseModel):
-    """What of ``preprocessor_config.json`` decides about the input."""
+    """The part of ``preprocessor_config.json`` that determines the input."""
 
     model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False)
 
@@ -145,14 +145,16 @@ class Preprocessor(BaseModel):
     do_flip_channel_order: bool | None = None
 
     def crops(self, kind: str) -> bool:
+        """Whether the center of the resized image is cut out; ``kind`` is the model_type."""
         return kind != "vit" if self.do_center_crop is None else self.do_center_crop
 
     def flips(self, kind: str) -> bool:
-        """Whether the network is given BGR."""
+        """Whether the network expects BGR."""
         usual = kind in ("mobilevit", "mobilevitv2")
         return usual if self.do_flip_channel_order is None else self.do_flip_channel_order
 
     def normalizes(self, kind: str) -> bool:
+        """Whether mean and standard deviation are applied."""
         usual = kind in ("vit", "deit")
         return usual if self.do_normalize is None else self.do_normalize
 
@@ -162,31 +164,32 @@ def is_transformers(config: Any) -> bool:
     return isinstance(config, dict) and "model_type" in config and "architecture" not in config
 
 
-def facts_of(config: Any, preprocessor: Any, source: str) -> Facts:
-    """Say in timm's words what a model is and how it is fed.
+def checkpoint_info(config: Any, preprocessor: Any, source: str) -> CheckpointInfo:
+    """Return in timm's terms what a model is and how it is fed.
 
     Raises:
-        InputError: no network that timm has, no classifier, or a preparation that has no name.
+        InputError: timm has no such network, it is not a classifier, or its preprocessing is not
+            supported.
     """
-    known = read_config(config, source)
-    labels = _labels(known, source)
+    settings = read_config(config, source)
+    labels = _labels(settings, source)
     if any(PLACEHOLDER.fullmatch(label) for label in labels):
         labels = ()
     prepared = _read(Preprocessor, preprocessor, f"{source}: preprocessor_config.json")
-    return Facts(
-        architecture=_architecture(known, source),
+    return CheckpointInfo(
+        architecture=_architecture(settings, source),
         labels=labels or None,
-        data=_data(known, prepared, source),
-        norm_eps=known.layer_norm_eps if known.model_type in ("vit", "deit") else None,
+        data=_data(settings, prepared, source),
+        norm_eps=settings.layer_norm_eps if settings.model_type in ("vit", "deit") else None,
     )
 
 
-def _labels(known: Config, source: str) -> tuple[str, ...]:
+def _labels(settings: Config, source: str) -> tuple[str, ...]:
     """Class names in the order of the outputs; ImageNet has two cranes, so they may be equal."""
-    count = len(known.id2label)
-    if known.id2label.keys() != set(range(count)):
+    count = len(settings.id2label)
+    if settings.id2label.keys() != set(range(count)):
         raise InputError(f"{source}: config.json: id2label does not name the classes 0 to {count}")
-    labels = tuple(known.id2label[i] for i in range(count))
+    labels = tuple(settings.id2label[i] for i in range(count))
     check_names(labels, f"{source}: config.json")
     return labels
 
@@ -195,7 +198,7 @@ def read_config(config: Any, source: str) -> Config:
     """Read ``config.json``.
 
     Raises:
-        InputError: a model of another kind, or values that make no model.
+        InputError: a model of another kind, or values that no such model has.
     """
     kind = config.get("model_type") if isinstance(config, dict) else None
     if kind not in KINDS:
@@ -203,22 +206,22 @@ def read_config(config: Any, source: str) -> Config:
             f"{source}: its config.json is of a {shown(repr(kind))} model; of transformers' models "
             f"{', '.join(KINDS)} are read. Look for timm's copy of the model on the hub"
         )
-    known = _read(Config, config, f"{source}: config.json")
-    classes = known.architectures or ()
+    settings = _read(Config, config, f"{source}: config.json")
+    classes = settings.architectures or ()
     if classes and not any("ForImageClassification" in name for name in classes):
         raise InputError(
-            f"{source} is no classifier but {shown(classes[0])}; fine-tune it on labelled images "
-            "first (docs/fine-tuning.md)"
+            f"{source} is not a classifier but {shown(classes[0])}; fine-tune it on labelled "
+            "images first (docs/fine-tuning.md)"
         )
-    return known
+    return settings
 
 
 def to_timm(state: Mapping[str, torch.Tensor], config: Any, preprocessor: Any) -> State:
-    """Put weights of transformers' names and shapes into timm's; they compute the same logits."""
+    """Return weights by timm's names and shapes; the network computes the same logits."""
     import torch
 
-    known, prepared = read_config(config, ""), Preprocessor.model_validate(preprocessor)
-    names = VIT_NAMES if known.model_type in ("vit", "deit") else MOBILEVIT_NAMES
+    settings, prepared = read_config(config, ""), Preprocessor.model_validate(preprocessor)
+    names = VIT_NAMES if settings.model_type in ("vit", "deit") else MOBILEVIT_NAMES
     renamed: State = {}
     for key, value in state.items():
         if not UNUSED.search(key):
@@ -229,9 +232,9 @@ def to_timm(state: Mapping[str, torch.Tensor], config: Any, preprocessor: Any) -
         parts = [renamed.pop(PARTS.sub(f".attention.attention.{part}.", key), None) for part in QKV]
         if not any(part is None for part in parts):
             renamed[PARTS.sub(".attn.qkv.", key)] = torch.cat(parts)  # type: ignore[arg-type]
-    if known.model_type == "deit" and "head_dist.weight" not in renamed:
+    if settings.model_type == "deit" and "head_dist.weight" not in renamed:
         _one_head(renamed)
-    if prepared.flips(known.model_type) and "stem.conv.weight" in renamed:
+    if prepared.flips(settings.model_type) and "stem.conv.weight" in renamed:
         # The network wants BGR: its first convolution takes channels in the other order instead.
         renamed["stem.conv.weight"] = renamed["stem.conv.weight"].flip(1)
     return renamed
@@ -247,49 +250,53 @@ def _one_head(state: State) -> None:
             state[key] = 2 * state[key]
 
 
-def _architecture(known: Config, source: str) -> str:
+def _architecture(settings: Config, source: str) -> str:
     import timm
 
     names: list[str] = []
-    if known.model_type in ("vit", "deit"):
-        if known.hidden_act != "gelu" or not known.qkv_bias:
+    if settings.model_type in ("vit", "deit"):
+        if settings.hidden_act != "gelu" or not settings.qkv_bias:
             raise InputError(
-                f"{source}: timm has no ViT with activation {shown(repr(known.hidden_act))} and "
-                f"qkv_bias {str(known.qkv_bias).lower()}"
+                f"{source}: timm has no ViT with activation {shown(repr(settings.hidden_act))} and "
+                f"qkv_bias {str(settings.qkv_bias).lower()}"
             )
         shape = (
-            *(known.hidden_size, known.num_hidden_layers),
-            *(known.num_attention_heads, known.intermediate_size),
+            settings.hidden_size,
+            settings.num_hidden_layers,
+            settings.num_attention_heads,
+            settings.intermediate_size,
         )
         size = VIT_SIZES.get(shape)
-        kind = f"{size}_distilled" if known.model_type == "deit" else size
-        sizes = dict.fromkeys((known.image_size, 224, 384))
-        names = [f"{known.model_type}_{kind}_patch{known.patch_size}_{side}" for side in sizes]
-        what = f"width, blocks, heads and MLP width {shape} and patches of {known.patch_size}"
-    elif known.model_type == "mobilevit":
-        names = [f"mobilevit_{MOBILEVIT_SIZES.get(known.hidden_sizes[:3])}"]
-        what = f"hidden_sizes {list(known.hidden_sizes)}"
+        kind = f"{size}_distilled" if settings.model_type == "deit" else size
+        sizes = dict.fromkeys((settings.image_size, 224, 384))
+        names = [
+            f"{settings.model_type}_{kind}_patch{settings.patch_size}_{side}" for side in sizes
+        ]
+        what = f"width, blocks, heads and MLP width {shape} and patches of {settings.patch_size}"
+    elif settings.model_type == "mobilevit":
+        names = [f"mobilevit_{MOBILEVIT_SIZES.get(settings.hidden_sizes[:3])}"]
+        what = f"hidden_sizes {list(settings.hidden_sizes)}"
     else:
-        names = [f"mobilevitv2_{round(100 * known.width_multiplier):03}"]
-        what = f"width_multiplier {known.width_multiplier:g}"
-    found = next((name for name in names if timm.is_model(name)), None)
-    if found is None:
-        raise InputError(f"{source}: timm has no {known.model_type} with {what}")
-    return found
+        names = [f"mobilevitv2_{round(100 * settings.width_multiplier):03}"]
+        what = f"width_multiplier {settings.width_multiplier:g}"
+    architecture = next((name for name in names if timm.is_model(name)), None)
+    if architecture is None:
+        raise InputError(f"{source}: timm has no {settings.model_type} with {what}")
+    return architecture
 
 
-def _data(known: Config, prepared: Preprocessor, source: str) -> dict[str, Any]:
-    side, squashed = _edge(prepared.size, known.model_type)
+def _data(settings: Config, prepared: Preprocessor, source: str) -> dict[str, Any]:
+    side, squashed = _edge(prepared.size, settings.model_type)
     crop = side
-    if prepared.crops(known.model_type):
-        crop = _edge(prepared.crop_size or known.image_size, "vit")[0]
+    if prepared.crops(settings.model_type):
+        crop = _edge(prepared.crop_size or settings.image_size, "vit")[0]
     factor = prepared.rescale_factor if prepared.do_rescale else 1.0
     problem = None
     if not prepared.do_resize:
         problem = "does not resize"
     elif not side:
         problem = "says no size"
-    elif not squashed and not prepared.crops(known.model_type):
+    elif not squashed and not prepared.crops(settings.model_type):
         problem = "leaves images of several shapes"
     elif crop > side:
         problem = f"cuts {crop} pixels out of {side}"
@@ -299,7 +306,7 @@ def _data(known: Config, prepared: Preprocessor, source: str) -> dict[str, Any]:
         problem = f"resizes with an unknown filter {shown(prepared.resample)}"
     if problem:
         raise InputError(f"{source}: its preprocessor_config.json {problem}; not supported")
-    plain = not prepared.normalizes(known.model_type)
+    plain = not prepared.normalizes(settings.model_type)
     return {
         "input_size": (3, crop, crop),
         "crop_pct": _crop_pct(crop, side),
@@ -334,5 +341,5 @@ def _read(model: type[T], values: Any, source: str) -> T:
     except ValidationError as error:
         first = error.errors()[0]
         key = shown(".".join(map(str, first["loc"])) or "it")
-        found = shown(repr(first["input"]))
-        raise InputError(f"{source}: {key} is {found}: {shown(first['msg'])}") from None
+        value = shown(repr(first["input"]))
+        raise InputError(f"{source}: {key} is {value}: {shown(first['msg'])}") from None

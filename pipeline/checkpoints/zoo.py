@@ -21,7 +21,7 @@ Interpolation = Literal["nearest", "bilinear", "bicubic", "box", "hamming", "lan
 
 
 class DataConfig(Section):
-    """How images are prepared, in timm's words; None leaves it to timm's own configuration."""
+    """How images are prepared, in timm's terms; None leaves it to timm's own configuration."""
 
     input_size: tuple[Literal[3], Pixels, Pixels] | None = None  # channels, height, width
     crop_pct: Annotated[float, Field(gt=0, le=1)] | None = None  # input size / resized size
@@ -30,7 +30,7 @@ class DataConfig(Section):
     mean: tuple[Fraction, Fraction, Fraction] | None = None  # RGB, of values in 0..1
     std: tuple[Positive, Positive, Positive] | None = None
 
-    def given(self) -> dict[str, Any]:
+    def to_timm(self) -> dict[str, Any]:
         """Return what is not None, as `timm.data.resolve_data_config` takes it."""
         return self.model_dump(include=set(DataConfig.model_fields), exclude_none=True)
 
@@ -56,6 +56,7 @@ class Entry(DataConfig):
     published: Published | None = None
 
     def label_names(self) -> tuple[str, ...]:
+        """Return the class names in the order of the outputs."""
         return self.labels if isinstance(self.labels, tuple) else imagenet_labels()
 
 
@@ -64,7 +65,7 @@ class Zoo(Section):
 
     checkpoints: dict[str, Entry]
 
-    def near(self, name: str) -> list[str]:
+    def similar(self, name: str) -> list[str]:
         """Return up to three names that look like ``name``."""
         return difflib.get_close_matches(name, self.checkpoints, n=3, cutoff=0.5)
 

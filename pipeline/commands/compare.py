@@ -29,7 +29,7 @@ from pipeline.metrics.distances import sqnr_db
 from pipeline.metrics.intervals import Interval
 from pipeline.runtimes import FloatArray
 from pipeline.runtimes.interleave import interleave
-from pipeline.untrusted.pictures import PhotoError
+from pipeline.untrusted.images import ImageError
 
 FLOAT = "float"
 RUNS, WARMUP = 30, 3
@@ -156,7 +156,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         try:
             picture = read_picture(given.image)
             rows = compare(files, picture, given.runs)
-        except PhotoError as error:
+        except ImageError as error:
             raise InputError(f"{given.image}: {error}") from None
         for words in missing:
             print(f"edge-vit: left out: {words}", file=sys.stderr)

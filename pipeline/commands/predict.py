@@ -22,7 +22,7 @@ from pipeline.images.sources import IMAGE_SUFFIXES
 from pipeline.inference import select
 from pipeline.inference.classify import TOP, Classifier, Prediction
 from pipeline.progress import progress
-from pipeline.untrusted.pictures import PhotoError
+from pipeline.untrusted.images import ImageError
 
 STDIN = "-"
 SUFFIXES = (*IMAGE_SUFFIXES, ".gif")  # looked for in folders; a file named is opened whatever its
@@ -69,7 +69,7 @@ def read_picture(name: str) -> bytes:
     """Read a file, or stdin for ``-``, unless it is too large or no plain file.
 
     Raises:
-        PhotoError: it is.
+        ImageError: it is.
         OSError: it cannot be read.
     """
     if name == STDIN:
@@ -77,11 +77,11 @@ def read_picture(name: str) -> bytes:
     else:
         path = Path(name)
         if path.exists() and not path.is_file():
-            raise PhotoError("format", "no plain file; pipe it in and give - as its name")
+            raise ImageError("format", "no plain file; pipe it in and give - as its name")
         with open(path, "rb") as file:
             data = file.read(MAX_BYTES + 1)
     if len(data) > MAX_BYTES:
-        raise PhotoError("size", f"more than {MAX_BYTES / 1e6:.0f} MB, which no picture needs")
+        raise ImageError("size", f"more than {MAX_BYTES / 1e6:.0f} MB, which no picture needs")
     return data
 
 
@@ -137,7 +137,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with exit_on_error():
         if list(given.images).count(STDIN) > 1:
             raise EdgeVitError("- stands for stdin and can be given once only")
-        chosen = select.choose(given.release, given.runtime)
+        chosen = select.select_artifact(given.release, given.runtime)
         whole = show_all(given, Classifier(chosen.path))
     sys.exit(0 if whole else 2)
 

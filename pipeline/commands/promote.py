@@ -1,6 +1,6 @@
 """Give a version a stage: an annotated tag, once the DVC remote has shown every file.
 
-Without --yes it only says what it would do. `prod` takes what the gate's release channel lets out.
+Without --yes it only says what it would do. `prod` takes what the gate's release channel publishes.
 """
 
 from __future__ import annotations

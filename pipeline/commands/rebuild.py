@@ -153,7 +153,7 @@ def main(arguments: list[str] | None = None) -> None:
     with exit_on_error(), tempfile.TemporaryDirectory() as scratch:
         read_release(given.release)
         recorded = build.read(given.release)
-        other = build.differences(recorded.published_by, build.surroundings())
+        other = build.differences(recorded.published_by, build.environment())
         if other and not given.anyway:
             lines = "\n  ".join(other)
             raise InputError(

@@ -39,7 +39,7 @@ def serve(given: argparse.Namespace) -> None:
         EdgeVitError: the model cannot be loaded.
     """
     _require_extra()
-    chosen = select.choose(given.release, given.runtime)
+    chosen = select.select_artifact(given.release, given.runtime)
     listener = _listen(given.host, given.port)
     server, service = _make(given, chosen)
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -62,7 +62,7 @@ def serve(given: argparse.Namespace) -> None:
 def _make(given: argparse.Namespace, chosen: select.Chosen) -> tuple[uvicorn.Server, Service]:
     import uvicorn
 
-    from pipeline.inference.admission import Intake
+    from pipeline.inference.admission import Admission
     from pipeline.inference.app import Service, build
     from pipeline.inference.connections import Protocol, Server
     from pipeline.inference.workers import Limits, Workers
@@ -71,11 +71,13 @@ def _make(given: argparse.Namespace, chosen: select.Chosen) -> tuple[uvicorn.Ser
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
     max_bytes = int(given.max_body * 1e6)
     limits = Limits(int(given.max_pixels * 1e6), max_bytes, given.timeout)
-    intake = Intake(given.workers, given.queue, max_body_bytes=max_bytes, body_seconds=BODY_SECONDS)
+    admission = Admission(
+        given.workers, given.queue, max_body_bytes=max_bytes, body_seconds=BODY_SECONDS
+    )
     service = Service(
         chosen,
         Workers(chosen.path, given.workers, limits),
-        intake,
+        admission,
         stopping=lambda: server.should_exit,
     )
 
@@ -156,8 +158,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add("--workers", type=select.count, default=cores(), help="processes (cores: %(default)s)")
     add("--queue", type=_whole, default=16, help="requests that may wait (%(default)s)")
     add("--max-body", type=_positive, default=16, metavar="MB", help="of a request (%(default)s)")
-    add("--max-pixels", type=_positive, default=25, metavar="MP", help="of a picture (%(default)s)")
-    add("--timeout", type=_positive, default=10, metavar="S", help="for a picture (%(default)s)")
+    add("--max-pixels", type=_positive, default=25, metavar="MP", help="of an image (%(default)s)")
+    add("--timeout", type=_positive, default=10, metavar="S", help="for an image (%(default)s)")
     add("--grace", type=select.count, default=30, metavar="S", help="to stop in (%(default)s)")
     given = parser.parse_args(arguments)
     with exit_on_error():

@@ -1,7 +1,7 @@
 """Labelled images for training: IDX files, CIFAR, or one folder of image files a class.
 
 A data set hands out whole batches of uint8 [n, C, S, S]. What it draws at random depends on the
-batch's seed alone, so a run that was killed goes on with exactly the images it would have seen.
+batch's seed alone, so an interrupted run resumes with exactly the images it would have seen.
 """
 
 from __future__ import annotations
@@ -79,6 +79,7 @@ class PixelData(ImageData):
         self.labels = torch.from_numpy(labels.astype(np.int64))
 
     def batch(self, draw: Draw, view: View) -> torch.Tensor:
+        """As :meth:`ImageData.batch`; images of one channel get three."""
         x = self.pixels[torch.tensor(draw.indices)].float() / 255
         if view.augmentation:
             generator = torch.Generator().manual_seed(draw.seed)
@@ -86,6 +87,7 @@ class PixelData(ImageData):
         return resize(x, view.size, view.interpolation).expand(-1, 3, -1, -1)
 
     def open(self, index: int) -> Image.Image:
+        """As :meth:`ImageData.open`; grey if the data set is."""
         from PIL import Image
 
         pixels = self.pixels[index].permute(1, 2, 0).numpy()
@@ -103,9 +105,9 @@ def _idx_data(root: Path, part: str) -> PixelData:
     labels = idx.read_labels(_idx_file(root, part, "labels-idx1"))
     if len(labels) != len(pixels):
         raise InputError(f"{root}: {len(pixels)} {part} images, {len(labels)} labels")
-    known = idx.FASHION_MNIST_CLASSES
-    more = [str(number) for number in range(len(known), int(labels.max()) + 1)]
-    return PixelData(root, pixels[..., None], labels, [*known, *more])
+    names = idx.FASHION_MNIST_CLASSES
+    more = [str(number) for number in range(len(names), int(labels.max()) + 1)]
+    return PixelData(root, pixels[..., None], labels, [*names, *more])
 
 
 def _cifar_data(source: Path, part: cifar.Part) -> PixelData:
@@ -134,10 +136,15 @@ class FolderData(ImageData):
     """Image files in one folder a class, decoded with Pillow as they are needed."""
 
     def __init__(self, root: Path, workers: int) -> None:
+        """``workers`` processes decode images; 0 decodes them in this one.
+
+        Raises:
+            InputError: fewer than two folders hold images.
+        """
         self.source = str(root)
         folders = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
         files = {p.name: _image_files(p) for p in folders}
-        self.classes = tuple(name for name, found in files.items() if found)
+        self.classes = tuple(name for name, images in files.items() if images)
         if len(self.classes) < 2:
             raise InputError(
                 f"{root} has {len(self.classes)} folders with images, one for each "
@@ -149,11 +156,17 @@ class FolderData(ImageData):
         self.workers = workers
 
     def batch(self, draw: Draw, view: View) -> torch.Tensor:
+        """As :meth:`ImageData.batch`.
+
+        Raises:
+            InputError: a file is not an image that Pillow reads.
+        """
         rng = random.Random(draw.seed)
         images = [_crop(self.open(index), view, rng) for index in draw.indices]
         return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 255
 
     def open(self, index: int) -> Image.Image:
+        """As :meth:`ImageData.open`, as RGB; errors as :meth:`batch`."""
         from PIL import Image, UnidentifiedImageError
 
         path = self.files[index]
@@ -201,6 +214,7 @@ def _idx_file(root: Path, part: str, kind: str) -> Path:
 
 
 def is_idx(root: Path) -> bool:
+    """Whether a folder holds IDX files, packed or not."""
     return any(root.glob("*-images-idx3-ubyte*"))
 
 

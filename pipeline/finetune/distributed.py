@@ -24,23 +24,23 @@ from pipeline.finetune.data import Draw
 
 
 @dataclass(frozen=True)
-class Crew:
-    """This process's place among those that train together; alone by default."""
+class ProcessGroup:
+    """This process among those that train together; alone by default."""
 
-    rank: int = 0
-    size: int = 1
+    rank: int = 0  # of this process, from 0
+    size: int = 1  # number of processes
 
     @property
-    def leads(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this process shows progress, validates and writes."""
         return self.rank == 0
 
-    def share(self, draw: Draw) -> Draw:
+    def shard(self, draw: Draw) -> Draw:
         """Return this process's part of a batch; each must get at least one image."""
         if self.size == 1:
             return draw
-        own = draw.indices[self.rank :: self.size]
-        return Draw(own or draw.indices[:1], draw.seed * self.size + self.rank)
+        indices = draw.indices[self.rank :: self.size]
+        return Draw(indices or draw.indices[:1], draw.seed * self.size + self.rank)
 
     def average(self, model: nn.Module) -> None:
         """Replace gradients by their mean over all processes."""
@@ -56,34 +56,34 @@ class Crew:
 
 
 def run_together(size: int, work: Callable[..., None], *arguments: Any) -> None:
-    """Call ``work(*arguments, crew=...)`` in ``size`` processes; one failing ends all.
+    """Call ``work(*arguments, group=...)`` in ``size`` processes; one failing ends all.
 
     Raises:
         EdgeVitError: the one that a process raised, as if there were no processes.
     """
     if size == 1:
-        work(*arguments, crew=Crew())
+        work(*arguments, group=ProcessGroup())
         return
     from torch.multiprocessing.spawn import ProcessException, spawn
 
     with tempfile.TemporaryDirectory() as folder:
         try:
-            spawn(_member, (size, folder, work, arguments), nprocs=size, join=True)
+            spawn(_run_member, (size, folder, work, arguments), nprocs=size, join=True)
         except ProcessException:
-            for left in Path(folder).glob("*.error"):
-                raise pickle.loads(left.read_bytes()) from None
+            for error_file in Path(folder).glob("*.error"):
+                raise pickle.loads(error_file.read_bytes()) from None
             raise
 
 
-def _member(
+def _run_member(
     rank: int, size: int, folder: str, work: Callable[..., None], arguments: tuple[Any, ...]
 ) -> None:
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=size
+        "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=size
     )
     try:
-        work(*arguments, crew=Crew(rank, size))
+        work(*arguments, group=ProcessGroup(rank, size))
     except EdgeVitError as error:
         # Written by this very run, so that reading it back runs no foreign code.
         write_bytes(Path(folder) / f"{rank}.error", pickle.dumps(error))

@@ -17,8 +17,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import InputError, exit_on_error
-from pipeline.finetune import places
-from pipeline.finetune.params import FinetuneParams, Model, load_params
+from pipeline.finetune.params import (
+    ARTIFACTS,
+    CONFUSION_FILE,
+    METRICS_FILE,
+    RECORDS,
+    TEACHER,
+    TRAIN,
+    WEIGHTS_FILE,
+    FinetuneParams,
+    Model,
+    load_params,
+)
 from pipeline.progress import progress
 
 if TYPE_CHECKING:
@@ -32,7 +42,7 @@ BATCH = 50
 
 @dataclass(frozen=True)
 class Measured:
-    """What a model took each image for."""
+    """A model's answers: the predicted class of each image, beside the true one."""
 
     classes: tuple[str, ...]
     actual: tuple[int, ...]
@@ -41,6 +51,7 @@ class Measured:
 
     @property
     def right(self) -> int:
+        """Number of images whose predicted class is the true one."""
         return sum(a == b for a, b in zip(self.actual, self.predicted, strict=True))
 
     def metrics(self) -> dict[str, Any]:
@@ -73,15 +84,15 @@ def evaluate(params: FinetuneParams, artifacts: Path, records: Path) -> None:
     """
     from pipeline.files import read_json, write_json, write_text
 
-    measured = measure(params, artifacts / places.TRAIN / places.WEIGHTS_FILE)
+    measured = measure(params, artifacts / TRAIN / WEIGHTS_FILE)
     metrics = measured.metrics()
     if params.teacher:
-        metrics["teacher"] = read_json(artifacts / places.TEACHER / places.METRICS_FILE)
-    write_json(records / places.METRICS_FILE, metrics)
+        metrics["teacher"] = read_json(artifacts / TEACHER / METRICS_FILE)
+    write_json(records / METRICS_FILE, metrics)
     names = [_quoted(name) for name in measured.classes]
     pairs = zip(measured.actual, measured.predicted, strict=True)
     rows = [f"{names[a]},{names[b]}" for a, b in pairs]
-    write_text(records / places.CONFUSION_FILE, "\n".join(["actual,predicted", *rows]) + "\n")
+    write_text(records / CONFUSION_FILE, "\n".join(["actual,predicted", *rows]) + "\n")
     print(measured)
 
 
@@ -98,22 +109,22 @@ def measure(params: FinetuneParams, weights: Path) -> Measured:
     machine = Machine.of(params.run)
     data, part, which = _test_images(params)
     model = _model(params, weights, len(data.classes)).to(machine.device)
-    seen: list[int] = []
+    predicted: list[int] = []
     with torch.inference_mode():
         for pixels in _prepared(data, part, preprocessing(params)):
             logits = model(torch.from_numpy(pixels).to(machine.device))
-            seen += logits.argmax(1).tolist()
+            predicted += logits.argmax(1).tolist()
     actual = tuple(int(data.labels[index]) for index in part)
-    return Measured(data.classes, actual, tuple(seen), which)
+    return Measured(data.classes, actual, tuple(predicted), which)
 
 
 def preprocessing(params: FinetuneParams) -> Preprocessing:
-    """Return how images are to be prepared for the trained model."""
+    """Return the preprocessing of the trained model."""
     return preprocessing_of(params.train.phases[-1].image_size, params.model)
 
 
 def preprocessing_of(size: int, options: Model) -> Preprocessing:
-    """Return how images are to be prepared for a model that was shown ``size`` pixels last."""
+    """Return the preprocessing of a model whose last phase had images of ``size`` pixels."""
     import math
 
     from pipeline.contract.contract import Preprocessing
@@ -177,10 +188,10 @@ def _prepared(
     """Yield batches of model input, float32 [n, 3, H, W]."""
     from pipeline.images.preprocessing import geometry, normalize
 
-    move = geometry(preparation)
+    resize_and_crop = geometry(preparation)
     with progress(total=len(part), unit="image", desc="evaluate") as bar:
         for start in range(0, len(part), BATCH):
-            images = [move(data.open(index)) for index in part[start : start + BATCH]]
+            images = [resize_and_crop(data.open(index)) for index in part[start : start + BATCH]]
             yield normalize(np.stack(images), preparation)
             bar.update(len(images))
 
@@ -190,6 +201,7 @@ def _quoted(text: str) -> str:
 
 
 def main() -> None:
+    """Run the stage by ``finetune/params.yaml``, or measure ``--weights`` alone."""
     parser = argparse.ArgumentParser(prog="python -m pipeline.finetune.evaluate")
     parser.add_argument("--weights", type=Path, help="measure this file and write nothing")
     parser.add_argument("--data", type=Path, help="instead of data.root of finetune/params.yaml")
@@ -202,7 +214,7 @@ def main() -> None:
         if options.weights:
             print(measure(params, options.weights))
         else:
-            evaluate(params, places.ARTIFACTS, places.RECORDS)
+            evaluate(params, ARTIFACTS, RECORDS)
 
 
 if __name__ == "__main__":

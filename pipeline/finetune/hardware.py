@@ -40,6 +40,7 @@ class Machine:
         return cls(device, bfloat16, run.compile == "on" or (run.compile == "auto" and compiles))
 
     def autocast(self) -> torch.autocast:
+        """Return the context in which a model runs: bfloat16 where the hardware computes it."""
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bfloat16)
 
     def compiled(self, model: nn.Module) -> Callable[[torch.Tensor], Any]:

@@ -39,12 +39,12 @@ def build(
         prefix = getattr(model, "num_prefix_tokens", 1)
         model.patch_drop = PatchDropout(patch_drop, num_prefix_tokens=prefix)
     if blocks is not None:
-        own = getattr(model, "blocks", None)
-        if not isinstance(own, nn.Sequential) or blocks > len(own):
+        all_blocks = getattr(model, "blocks", None)
+        if not isinstance(all_blocks, nn.Sequential) or blocks > len(all_blocks):
             raise ParamsError(
                 f"blocks: {architecture} has no {blocks} blocks to train first; leave it null"
             )
-        model.blocks = own[:blocks]
+        model.blocks = all_blocks[:blocks]
     return model
 
 
@@ -75,7 +75,7 @@ def load(model: nn.Module, state: State, source: str) -> None:
     """Copy ``state`` into ``model``, with position embeddings and depth fitted to it.
 
     Raises:
-        InputError: the weights do not fit; see :func:`pipeline.models.load_weights`.
+        InputError: the weights do not fit; see :func:`pipeline.models.build.load_weights`.
     """
     blocks = getattr(model, "blocks", None)
     if isinstance(blocks, nn.Sequential):
@@ -92,9 +92,9 @@ def start_from(model: nn.Module, checkpoint: Path) -> None:
     if not checkpoint.is_file():
         raise InputError(f"model.checkpoint: there is no file {checkpoint}")
     state, _ = read_weights(checkpoint, str(checkpoint), head=False)
-    own = model.state_dict()
+    fresh = model.state_dict()
     for head in heads(getattr(model, "pretrained_cfg", None) or {}):
         for key in (f"{head}.weight", f"{head}.bias"):
-            if key in own and (key not in state or state[key].shape != own[key].shape):
-                state[key] = own[key]
+            if key in fresh and (key not in state or state[key].shape != fresh[key].shape):
+                state[key] = fresh[key]
     load(model, state, str(checkpoint))

@@ -1,4 +1,4 @@
-"""Optimisers and the learning rate's course: linear warm-up, then half a cosine."""
+"""Optimizers and the learning rate schedule: linear warm-up, then half a cosine."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def is_hidden(name: str, parameter: nn.Parameter) -> bool:
 
 
 def optimizers(model: nn.Module, options: Optimizer) -> list[torch.optim.Optimizer]:
-    """Make the optimisers; each group's ``lr_ratio`` scales the phase's learning rate."""
+    """Make the optimizers; each group's ``lr_ratio`` scales the phase's learning rate."""
     named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
     muon = [p for n, p in named if options.name == "muon" and is_hidden(n, p)]
     taken = {id(p) for p in muon}
@@ -41,23 +41,24 @@ def optimizers(model: nn.Module, options: Optimizer) -> list[torch.optim.Optimiz
         {"params": [p for n, p in rest if decays(n, p)], "weight_decay": options.weight_decay},
         {"params": [p for n, p in rest if not decays(n, p)], "weight_decay": 0.0},
     ]
-    found: list[torch.optim.Optimizer] = [
+    made: list[torch.optim.Optimizer] = [
         torch.optim.AdamW([g for g in groups if g["params"]], betas=options.betas, fused=True)
     ]
     if muon:
-        found.append(
+        made.append(
             torch.optim.Muon(
                 muon, weight_decay=options.weight_decay, adjust_lr_fn="match_rms_adamw"
             )
         )
-    for optimizer in found:
+    for optimizer in made:
         ratio = options.muon_lr_ratio if isinstance(optimizer, torch.optim.Muon) else 1.0
         for group in optimizer.param_groups:
             group["lr_ratio"] = ratio
-    return found
+    return made
 
 
-def set_lr(found: list[torch.optim.Optimizer], lr: float) -> None:
-    for optimizer in found:
+def set_lr(optimizers: list[torch.optim.Optimizer], lr: float) -> None:
+    """Set the learning rate of every parameter group, scaled by its ``lr_ratio``."""
+    for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["lr"] = lr * group["lr_ratio"]

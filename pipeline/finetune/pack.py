@@ -8,9 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.errors import exit_on_error
-from pipeline.finetune import places
 from pipeline.finetune.evaluate import packed_state, preprocessing
-from pipeline.finetune.params import FinetuneParams, load_params
+from pipeline.finetune.params import (
+    ARTIFACTS,
+    PACKED,
+    TRAIN,
+    WEIGHTS_FILE,
+    FinetuneParams,
+    load_params,
+)
 
 if TYPE_CHECKING:
     from pipeline.contract.contract import Preprocessing
@@ -30,24 +36,24 @@ def pack(params: FinetuneParams, artifacts: Path) -> Path:
     from pipeline.files import atomic, sha256_file
     from pipeline.finetune.data import load_train
 
-    trained = artifacts / places.TRAIN / places.WEIGHTS_FILE
+    trained = artifacts / TRAIN / WEIGHTS_FILE
     state = {key: value.contiguous() for key, value in sorted(packed_state(trained).items())}
     classes = load_train(params.data).classes
-    about = metadata(params.model.architecture, classes, preprocessing(params))
-    folder = artifacts / places.PACKED
+    description = metadata(params.model.architecture, classes, preprocessing(params))
+    folder = artifacts / PACKED
     name = f"{params.model.architecture}.finetuned.safetensors"
     with atomic(folder) as new:
         new.mkdir()
-        (new / name).write_bytes(save(state, about))
+        (new / name).write_bytes(save(state, description))
     print(f"{folder / name}: SHA-256 {sha256_file(folder / name)}")
     return folder / name
 
 
 def metadata(architecture: str, labels: Sequence[str], prepared: Preprocessing) -> dict[str, str]:
-    """Return what :func:`facts_of_metadata` reads of a safetensors file."""
+    """Return the metadata of a safetensors file that :func:`info_from_metadata` reads."""
     from pipeline.checkpoints.metadata import METADATA_KEY
 
-    about = {
+    description = {
         "architecture": architecture,
         "labels": list(labels),
         "input_size": [3, *prepared.size],
@@ -57,12 +63,13 @@ def metadata(architecture: str, labels: Sequence[str], prepared: Preprocessing) 
         "std": list(prepared.std),
     }
     # One key: safetensors writes several in an order that changes from run to run.
-    return {METADATA_KEY: json.dumps(about, sort_keys=True, separators=(",", ":"))}
+    return {METADATA_KEY: json.dumps(description, sort_keys=True, separators=(",", ":"))}
 
 
 def main() -> None:
+    """Run the stage by ``finetune/params.yaml``."""
     with exit_on_error():
-        pack(load_params(), places.ARTIFACTS)
+        pack(load_params(), ARTIFACTS)
 
 
 if __name__ == "__main__":

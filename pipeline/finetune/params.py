@@ -12,6 +12,18 @@ from pipeline.schema import Count, Fraction, Positive, Section, load
 
 PARAMS_FILE = Path("finetune/params.yaml")
 
+# Where stages write; the same names as in ``finetune/dvc.yaml``.
+ARTIFACTS = Path("artifacts/finetune")
+RECORDS = Path("finetune")  # small text that is committed: history, metrics, confusion
+TEACHER = "teacher"
+TRAIN = "train"
+PACKED = "packed"
+RESUME = "resume"  # no output of a stage: DVC deletes those before it runs one
+WEIGHTS_FILE = "weights.safetensors"
+HISTORY_FILE = "history.csv"
+METRICS_FILE = "metrics.json"
+CONFUSION_FILE = "confusion.csv"
+
 Rate = Annotated[float, Field(ge=0, lt=1)]
 Triple = tuple[float, float, float]
 
@@ -34,6 +46,8 @@ class Phase(Section):
 
 
 class Data(Section):
+    """The labelled images: where they are, and how many of them are held out."""
+
     root: Path  # one folder a class, IDX files, or CIFAR (its folder or archive)
     validation: Annotated[float, Field(gt=0, lt=1)] = 0.02  # of the training images, held out
     test: Path | None = None  # class folders to evaluate on; IDX files and CIFAR bring their own
@@ -41,6 +55,8 @@ class Data(Section):
 
 
 class Model(Section):
+    """The network to train, and how images are prepared for it."""
+
     architecture: str = Field(min_length=1)
     checkpoint: Path | None = None  # weights to start from; null: from scratch
     crop_pct: Annotated[float, Field(gt=0, le=1)] = 1.0
@@ -50,12 +66,16 @@ class Model(Section):
 
 
 class Augmentation(Section):
+    """Random changes of each training image."""
+
     flip: Fraction = 0.5  # probability of a left-right flip
     shift: Annotated[float, Field(ge=0, le=0.5)] = 0.07  # IDX, CIFAR: of the side, either way
     min_area: Annotated[float, Field(gt=0, le=1)] = 0.4  # class folders: of the image, in a crop
 
 
 class Optimizer(Section):
+    """The optimizer and its constants; its learning rate is each phase's."""
+
     name: Literal["adamw", "muon"] = "adamw"
     weight_decay: Annotated[float, Field(ge=0)] = 0.05
     betas: tuple[Rate, Rate] = (0.9, 0.99)
@@ -64,6 +84,8 @@ class Optimizer(Section):
 
 
 class Training(Section):
+    """A recipe: the phases of training, and what holds in all of them."""
+
     phases: Annotated[tuple[Phase, ...], Field(min_length=1)]
     optimizer: Optimizer = Optimizer()
     augmentation: Augmentation = Augmentation()
@@ -159,11 +181,11 @@ def _contradiction(params: FinetuneParams) -> str | None:
 
 
 def _contradiction_of(teacher: Teacher) -> str | None:
-    given = teacher.model_fields_set
+    set_keys = teacher.model_fields_set
     if teacher.checkpoint is not None:
-        if trains := sorted(given & Training.model_fields.keys()):
+        if wrong := sorted(set_keys & Training.model_fields.keys()):
             return (
-                f"teacher.{trains[0]} is for a teacher that is trained here, but "
+                f"teacher.{wrong[0]} is for a teacher that is trained here, but "
                 "teacher.checkpoint is trained already; leave one of the two out"
             )
         return None
@@ -171,9 +193,9 @@ def _contradiction_of(teacher: Teacher) -> str | None:
         return "teacher needs a checkpoint, or an architecture and phases to train it by"
     if not teacher.phases:
         return "teacher.phases is missing; without teacher.checkpoint it is trained here"
-    if tells := sorted(given & {"labels", "image_size"}):
+    if wrong := sorted(set_keys & {"labels", "image_size"}):
         return (
-            f"teacher.{tells[0]} is for a teacher.checkpoint; a teacher that is trained here has "
+            f"teacher.{wrong[0]} is for a teacher.checkpoint; a teacher that is trained here has "
             "the data's classes and the image_size of its last phase"
         )
     return None

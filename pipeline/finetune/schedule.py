@@ -19,7 +19,7 @@ def split(n: int, fraction: float, seed: int) -> tuple[torch.Tensor, torch.Tenso
 
 
 def steps_per_epoch(phase: Phase, images: int) -> int:
-    """Return the whole batches in an epoch; what is left over sits this epoch out."""
+    """Return the number of whole batches in an epoch; the remaining images are not seen in it."""
     return max(1, images // phase.batch_size)
 
 
@@ -35,7 +35,7 @@ def draws(part: torch.Tensor, phase: Phase, number: int, first: int, seed: int) 
     """
     n, size = len(part), phase.batch_size
     per_epoch = steps_per_epoch(phase, n)
-    found: list[Draw] = []
+    batches: list[Draw] = []
     for epoch in range(first // per_epoch, -(-steps_of(phase, n) // per_epoch)):
         key = seed * STEP_SEED + number * PHASE_SEED + epoch
         order = part[torch.randperm(n, generator=torch.Generator().manual_seed(key))].tolist()
@@ -43,5 +43,5 @@ def draws(part: torch.Tensor, phase: Phase, number: int, first: int, seed: int) 
         for step in steps:
             at = (step - epoch * per_epoch) * size
             key = (seed * STEP_SEED + number) * STEP_SEED + step
-            found += [Draw(tuple(order[at : at + size]), key)] if step >= first else []
-    return found
+            batches += [Draw(tuple(order[at : at + size]), key)] if step >= first else []
+    return batches

@@ -1,7 +1,7 @@
 """What distillation changes: the same student by several methods, over seeds, with intervals.
 
-``python -m pipeline.finetune.study`` runs ``finetune/study.yaml``, and writes ``study.json`` beside
-it. Runs that are done are kept; a study that was killed goes on with the run it was at.
+``python -m pipeline.finetune.study`` runs ``finetune/study.yaml`` and writes ``study.json`` beside
+it. Finished runs are kept; an interrupted study resumes with the run it was at.
 """
 
 from __future__ import annotations
@@ -16,9 +16,13 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from pipeline.errors import exit_on_error
-from pipeline.finetune import places
 from pipeline.finetune.evaluate import Measured
 from pipeline.finetune.params import (
+    ARTIFACTS,
+    METRICS_FILE,
+    TEACHER,
+    TRAIN,
+    WEIGHTS_FILE,
     Data,
     Distillation,
     FinetuneParams,
@@ -54,7 +58,7 @@ class Study(Section):
     methods: Annotated[tuple[Method, ...], Field(min_length=2)]  # the others against the first
 
     def params(self, method: Method, seed: int) -> FinetuneParams:
-        """The parameters of one run."""
+        """Return the parameters of one run."""
         architecture = method.architecture or self.model.architecture
         return FinetuneParams(
             data=self.data,
@@ -77,8 +81,8 @@ def run_study(study: Study, artifacts: Path, record: Path) -> None:
     from pipeline.files import read_json, write_json
     from pipeline.finetune.teacher import make_teacher
 
-    made = artifacts / places.TEACHER / places.METRICS_FILE
-    if not made.is_file():
+    teacher_metrics = artifacts / TEACHER / METRICS_FILE
+    if not teacher_metrics.is_file():
         make_teacher(study.params(study.methods[0], study.seeds[0]), artifacts)
     answers: dict[str, list[Measured]] = {method.name: [] for method in study.methods}
     for seed in study.seeds:
@@ -87,7 +91,7 @@ def run_study(study: Study, artifacts: Path, record: Path) -> None:
             print(f"{method.name}, seed {seed}: {measured}")
             answers[method.name].append(measured)
     summary = summarize(answers, study.seeds)
-    write_json(record, {"teacher": read_json(made), **summary})
+    write_json(record, {"teacher": read_json(teacher_metrics), **summary})
     print(table(summary))
 
 
@@ -97,13 +101,13 @@ def _run(params: FinetuneParams, folder: Path) -> Measured:
     from pipeline.finetune.evaluate import measure
     from pipeline.finetune.train import train
 
-    kept, weights = folder / ANSWERS_FILE, folder / places.TRAIN / places.WEIGHTS_FILE
+    kept, weights = folder / ANSWERS_FILE, folder / TRAIN / WEIGHTS_FILE
     _link_teacher(folder)
-    teacher = sha256_file(folder / places.TEACHER / places.WEIGHTS_FILE)
-    by = params.model_dump(mode="json", exclude={"run": {"threads", "checkpoint_seconds"}})
-    made_from = {"params": by, "teacher": teacher}
-    if kept.is_file() and (found := read_json(kept))["made_from"] == made_from:
-        return Measured(**{key: _frozen(value) for key, value in found["answers"].items()})
+    teacher = sha256_file(folder / TEACHER / WEIGHTS_FILE)
+    used = params.model_dump(mode="json", exclude={"run": {"threads", "checkpoint_seconds"}})
+    made_from = {"params": used, "teacher": teacher}
+    if kept.is_file() and (earlier := read_json(kept))["made_from"] == made_from:
+        return Measured(**{key: _frozen(value) for key, value in earlier["answers"].items()})
     train(params, folder, folder)
     measured = measure(params, weights)
     write_json(kept, {"made_from": made_from, "answers": vars(measured)})
@@ -112,10 +116,10 @@ def _run(params: FinetuneParams, folder: Path) -> Measured:
 
 def _link_teacher(folder: Path) -> None:
     """Let a run find the teacher that all share."""
-    link = folder / places.TEACHER
+    link = folder / TEACHER
     folder.mkdir(parents=True, exist_ok=True)
     if not link.is_symlink():
-        link.symlink_to(Path("..") / places.TEACHER, target_is_directory=True)
+        link.symlink_to(Path("..") / TEACHER, target_is_directory=True)
 
 
 def _frozen(value: Any) -> Any:
@@ -203,11 +207,12 @@ def load_study(path: Path) -> Study:
 
 
 def main() -> None:
+    """Run ``finetune/study.yaml``, or the study that is named."""
     parser = argparse.ArgumentParser(prog="python -m pipeline.finetune.study")
     parser.add_argument("study", type=Path, nargs="?", default=STUDY_FILE)
     path = parser.parse_args().study
     with exit_on_error():
-        run_study(load_study(path), places.ARTIFACTS / path.stem, path.with_suffix(".json"))
+        run_study(load_study(path), ARTIFACTS / path.stem, path.with_suffix(".json"))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """The training loop: phases of growing resolution, resumable at any step.
 
 Nothing random is carried from step to step: each step draws from generators seeded by the run's
-seed and the step's number. A run that was killed and started again therefore ends with the same
+seed and the step's number. An interrupted and resumed run therefore ends with the same
 bits as one that was not (on the same machine and build of PyTorch).
 """
 
@@ -26,7 +26,7 @@ from pipeline.files import atomic, write_bytes
 from pipeline.finetune import networks, schedule
 from pipeline.finetune.data import Batch, Draw, ImageData, View, batches
 from pipeline.finetune.distill import Teacher, loss_of, split_heads
-from pipeline.finetune.distributed import Crew
+from pipeline.finetune.distributed import ProcessGroup
 from pipeline.finetune.hardware import Machine
 from pipeline.finetune.optimizer import lr_at, optimizers, set_lr
 from pipeline.finetune.params import Model, Phase, Run, Training
@@ -55,7 +55,7 @@ class Epoch:
 
 @dataclass
 class Progress:
-    """Where training stands; what a checkpoint holds besides weights and optimisers."""
+    """Where training stands; what a checkpoint holds besides weights and optimizers."""
 
     phase: int = 0
     step: int = 0  # within the phase
@@ -66,10 +66,10 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Places:
+class ResumePaths:
     """Where a trainer writes: a checkpoint to resume from, and the curve so far."""
 
-    resume: Path
+    checkpoint: Path
     history: Path
 
 
@@ -82,15 +82,15 @@ class Trainer:
         recipe: Training,
         run: Run,
         data: ImageData,
-        places: Places,
+        paths: ResumePaths,
         *,
         validation: float = 0.02,
         teacher: Teacher | None = None,
-        crew: Crew | None = None,
+        group: ProcessGroup | None = None,
     ) -> None:
         """``validation`` is the fraction of ``data`` that is held out to measure on."""
         self.options, self.recipe, self.run, self.data = model, recipe, run, data
-        self.places, self.teacher, self.crew = places, teacher, crew or Crew()
+        self.paths, self.teacher, self.group = paths, teacher, group or ProcessGroup()
         self.train_part, self.validation_part = schedule.split(len(data), validation, run.seed)
         self.machine = Machine.of(run)
         self.progress = Progress()
@@ -120,10 +120,11 @@ class Trainer:
 
     @property
     def phase(self) -> Phase:
+        """The phase that training is in."""
         return self.recipe.phases[self.progress.phase]
 
     def _start_phase(self, before: dict[str, Any] | None, saved: dict[str, Any] | None) -> None:
-        """Make model and optimisers; weights of ``before`` go on, optimisers of ``saved`` too."""
+        """Make model and optimizers; weights of ``before`` go on, optimizers of ``saved`` too."""
         torch.manual_seed(self.run.seed)
         phase, classes = self.phase, len(self.data.classes)
         architecture = self.options.architecture
@@ -153,11 +154,11 @@ class Trainer:
         draws = schedule.draws(self.train_part, phase, at.phase, at.step, self.run.seed)
         view = View(phase.image_size, self.options.interpolation, self.recipe.augmentation)
         clock = Clock()
-        own = [self.crew.share(draw) for draw in draws]
-        for draw, batch in self._shown(draws, batches(self.data, own, view), steps):
+        shards = [self.group.shard(draw) for draw in draws]
+        for draw, batch in self._shown(draws, batches(self.data, shards, view), steps):
             lr = lr_at(at.step, steps, phase)
             self._advance(len(draw.indices), self._step(batch, lr, draw.seed))
-            if not self.crew.leads:
+            if not self.group.is_main:
                 continue
             if at.step % per_epoch == 0 or at.step == steps:
                 top1 = self._validate()
@@ -180,7 +181,7 @@ class Trainer:
             unit="step",
             desc=label,
             smoothing=0.05,
-            disable=not self.crew.leads,
+            disable=not self.group.is_main,
         ) as bar:
             for draw, batch in zip(draws, loaded, strict=True):
                 yield draw, batch
@@ -188,15 +189,15 @@ class Trainer:
                 bar.update()
 
     def _step(self, batch: Batch, lr: float, seed: int) -> float:
-        """Take one step of the optimisers; return the loss."""
+        """Take one step of the optimizers; return the loss."""
         # What the model draws: dropped patches, stochastic depth.
-        torch.manual_seed(seed + self.crew.rank)
+        torch.manual_seed(seed + self.group.rank)
         set_lr(self.optimizers, lr)
         loss = self._loss(*batch)
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        self.crew.average(self.model)
+        self.group.average(self.model)
         nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.optimizer.clip_norm)
         for optimizer in self.optimizers:
             optimizer.step()
@@ -245,7 +246,7 @@ class Trainer:
         self.history.append(
             Epoch(at.phase, size, at.total, at.images, lr, at.loss, top1, at.seconds)
         )
-        write_history(self.history, self.places.history)
+        write_history(self.history, self.paths.history)
         tqdm.write(
             f"{size} px, step {at.step}: loss {at.loss:.4f}, validation top-1 {top1:.2%}, "
             f"{at.seconds:.0f} s"
@@ -263,11 +264,11 @@ class Trainer:
         }
         buffer = io.BytesIO()
         torch.save(content, buffer)
-        write_bytes(self.places.resume, buffer.getvalue())
+        write_bytes(self.paths.checkpoint, buffer.getvalue())
 
     def _saved(self) -> dict[str, Any] | None:
         """Return the last checkpoint, if it belongs to this recipe."""
-        path = self.places.resume
+        path = self.paths.checkpoint
         if not path.is_file():
             return None
         content = _read_checkpoint(path)
@@ -283,7 +284,7 @@ class Trainer:
         """
         so_far = self.recipe.model_copy(update={"phases": self.recipe.phases[: phase + 1]})
         texts = [part.model_dump_json() for part in (self.options, so_far)]
-        texts += [str(self.run.seed), str(self.machine), str(self.crew.size)]
+        texts += [str(self.run.seed), str(self.machine), str(self.group.size)]
         texts += [self.teacher.fingerprint if self.teacher else "no teacher"]
         texts += [self.data.source, str(len(self.data)), str(len(self.train_part))]
         return "\n".join([*texts, *self.data.classes])
@@ -296,11 +297,13 @@ class Clock:
         self.start = self.mark = time.monotonic()
 
     def lap(self) -> float:
+        """Return seconds since the last lap, and start the next."""
         now = time.monotonic()
         seconds, self.mark = now - self.mark, now
         return seconds
 
     def since_start(self) -> float:
+        """Return seconds since this clock was made."""
         return time.monotonic() - self.start
 
 
@@ -311,7 +314,7 @@ def _read_checkpoint(path: Path) -> dict[str, Any]:
             raise KeyError(*missing)
     except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, TypeError) as error:
         raise InputError(
-            f"{path} is no checkpoint of a training run ({error}); delete it to train anew"
+            f"{path} is not a checkpoint of a training run ({error}); delete it to train anew"
         ) from None
     return content
 

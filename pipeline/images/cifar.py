@@ -47,9 +47,11 @@ class Layout:
 
     @property
     def files(self) -> set[str]:
+        """Names of all files of the data set."""
         return {*self.needs("train"), *self.needs("test")}
 
     def needs(self, part: Part) -> tuple[str, ...]:
+        """Return the names of the files that hold a part."""
         return (*self.parts[part], *self.names)
 
 
@@ -84,8 +86,8 @@ def is_cifar(source: Path) -> bool:
     """Whether this is a folder with files of CIFAR's, or an archive (which is not opened)."""
     if source.is_file():
         return source.name.endswith(ARCHIVES)
-    known = set().union(*(layout.files for layout in LAYOUTS), *PICKLED)
-    there = {name for name in known if (source / name).is_file()}
+    names = set().union(*(layout.files for layout in LAYOUTS), *PICKLED)
+    there = {name for name in names if (source / name).is_file()}
     return _layout_of(there) is not None or _is_pickled(there)
 
 
@@ -99,19 +101,19 @@ def read(source: Path, part: Part) -> Cifar:
             MATLAB version of the data set.
     """
     wanted = {name for layout in LAYOUTS for name in layout.needs(part)}
-    found = _from_archive(source, wanted) if source.is_file() else _from_folder(source, wanted)
-    layout = _layout_of(set(found))
+    content = _from_archive(source, wanted) if source.is_file() else _from_folder(source, wanted)
+    layout = _layout_of(set(content))
     if layout is None:
-        raise InputError(_not_cifar(source, set(found)))
-    missing = [name for name in layout.needs(part) if name not in found]
+        raise InputError(_not_cifar(source, set(content)))
+    missing = [name for name in layout.needs(part) if name not in content]
     if missing:
         raise InputError(f"{source}: {missing[0]} of {layout.name} is missing; fetch it again")
     names = [
-        _names(found[name], size, source / name)
+        _names(content[name], size, source / name)
         for name, size in zip(layout.names, layout.sizes, strict=True)
     ]
     files = layout.parts[part]
-    records = [_records(found[name], names, source / name) for name in files]
+    records = [_records(content[name], names, source / name) for name in files]
     images, labels = (np.concatenate(arrays) for arrays in zip(*records, strict=True))
     return Cifar(images, labels, names[-1])
 
@@ -143,7 +145,7 @@ def _records(
     size = len(names) + PIXELS
     if not content or len(content) % size:
         raise InputError(
-            f"{path} is damaged: it holds {len(content)} bytes, no whole number of records of "
+            f"{path} is damaged: it holds {len(content)} bytes, not a whole number of records of "
             f"{size} bytes; fetch it again"
         )
     records = np.frombuffer(content, np.uint8).reshape(-1, size)
@@ -189,7 +191,7 @@ def _from_archive(path: Path, wanted: Collection[str]) -> dict[str, bytes]:
     Other files are there with no content. Memory and time are bounded, whatever the archive
     claims: it is read as one stream that ends at ``MAX_BYTES``.
     """
-    found: dict[str, bytes] = {}
+    content: dict[str, bytes] = {}
     try:
         with (
             gzip.open(path) as unpacked,
@@ -197,22 +199,24 @@ def _from_archive(path: Path, wanted: Collection[str]) -> dict[str, bytes]:
         ):
             for number, member in enumerate(archive):
                 name = PurePosixPath(member.name).name
-                if number >= MAX_MEMBERS or member.issparse() or name in found:
-                    raise InputError(f"{path} is no archive of CIFAR's: {_why(member, found)}")
+                if number >= MAX_MEMBERS or member.issparse() or name in content:
+                    raise InputError(
+                        f"{path} is not an archive of CIFAR's: {_problem(member, content)}"
+                    )
                 if member.isfile():
                     file = archive.extractfile(member) if name in wanted else None
-                    found[name] = file.read() if file else b""
+                    content[name] = file.read() if file else b""
     except (tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise InputError(f"{path} is damaged ({error}); fetch it again") from None
     except (ValueError, RecursionError) as error:  # what else strange headers lead tarfile to
-        raise InputError(f"{path} is no tar archive ({type(error).__name__})") from None
-    return found
+        raise InputError(f"{path} is not a tar archive ({type(error).__name__})") from None
+    return content
 
 
-def _why(member: tarfile.TarInfo, found: Collection[str]) -> str:
+def _problem(member: tarfile.TarInfo, names: Collection[str]) -> str:
     if member.issparse():
         return f"{member.name} is sparse"
-    twice = PurePosixPath(member.name).name in found
+    twice = PurePosixPath(member.name).name in names
     return f"{member.name} is there twice" if twice else f"over {MAX_MEMBERS} members"
 
 

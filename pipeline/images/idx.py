@@ -18,8 +18,16 @@ from pipeline.errors import InputError
 
 UNSIGNED_BYTE = 0x08
 FASHION_MNIST_CLASSES = (
-    *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
-    *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+    "T-shirt/top",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
 )
 MAX_BYTES = 1 << 30  # more than any IDX data set; a gzip bomb stops here
 
@@ -48,7 +56,7 @@ def _read(path: Path, *, dimensions: int) -> NDArray[np.uint8]:
     expected = bytes([0, 0, UNSIGNED_BYTE, dimensions])
     if len(content) < header or content[:4] != expected:
         raise InputError(
-            f"{path} is no IDX file of bytes with {dimensions} dimensions: it starts with "
+            f"{path} is not an IDX file of bytes with {dimensions} dimensions: it starts with "
             f"{content[:4].hex()!r}, expected {expected.hex()!r}"
         )
     shape = np.frombuffer(content, ">u4", dimensions, 4).tolist()

@@ -1,7 +1,8 @@
-"""Images as models see them: timm's evaluation transform, and the samples it was applied to.
+"""The evaluation samples: pixels, labels and ids, bound by one SHA-256.
 
 A sample is stored as the uint8 pixels that come out of the transform's geometry (resize and crop);
-:func:`normalize` does the rest with exactly the result of the whole transform.
+:func:`pipeline.images.preprocessing.normalize` does the rest of it, with the same result bit by
+bit.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,9 +20,6 @@ from pipeline.contract.contract import Preprocessing
 from pipeline.errors import InputError, IntegrityError, ParamsError
 from pipeline.files import read_json
 from pipeline.images.preprocessing import Pixels, normalize
-
-if TYPE_CHECKING:
-    pass
 
 SCHEMA = 1
 IMAGES_FILE = "images.npy"
@@ -60,16 +57,16 @@ class SampleSet:
         Raises:
             InputError: a file is missing or damaged.
         """
-        about = read_json(folder / SAMPLES_FILE)
+        content = read_json(folder / SAMPLES_FILE)
         images = load_pixels(folder / IMAGES_FILE)
         try:
-            if about["schema"] != SCHEMA:
+            if content["schema"] != SCHEMA:
                 raise InputError(
-                    f"{folder / SAMPLES_FILE} is of schema {about['schema']}, this edge-vit reads "
-                    f"{SCHEMA}; delete it and run `dvc repro`"
+                    f"{folder / SAMPLES_FILE} is of schema {content['schema']}, this edge-vit "
+                    f"reads {SCHEMA}; delete it and run `dvc repro`"
                 )
-            ids, labels = tuple(about["ids"]), about["labels"]
-            classes, sha256 = tuple(about["classes"]), about["sha256"]
+            ids, labels = tuple(content["ids"]), content["labels"]
+            classes, sha256 = tuple(content["classes"]), content["sha256"]
         except (KeyError, TypeError) as error:
             raise InputError(
                 f"{folder / SAMPLES_FILE} lacks {error}; delete it and run `dvc repro`"
@@ -79,14 +76,14 @@ class SampleSet:
                 f"{folder}: {len(images)} images, {len(ids)} ids and {len(labels)} labels do not "
                 "belong together; delete the folder and run `dvc repro`"
             )
-        known = None if None in labels else np.array(labels, np.int64)
-        return cls(images, known, ids, classes, sha256)
+        indices = None if None in labels else np.array(labels, np.int64)
+        return cls(images, indices, ids, classes, sha256)
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def verify(self) -> None:
-        """Read every pixel and hold samples to the hash that was recorded.
+        """Read every pixel and compare the samples with the hash that was recorded.
 
         Raises:
             IntegrityError: pixels, labels or ids were changed.
@@ -112,7 +109,7 @@ def load_pixels(path: Path) -> Pixels:
         raise InputError(f"{path} is missing; run `dvc repro` to make it") from None
     except (ValueError, EOFError, OSError) as error:
         raise InputError(
-            f"{path} is no array of images ({error}); delete it and run `dvc repro`"
+            f"{path} is not an array of images ({error}); delete it and run `dvc repro`"
         ) from None
     if array.dtype != np.uint8 or array.ndim != 4 or array.shape[3] != 3:
         raise InputError(f"{path} holds {array.dtype} {array.shape}, not uint8 [n, H, W, 3]")

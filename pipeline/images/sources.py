@@ -1,4 +1,4 @@
-"""Images that may become samples: those of the embedded set, of CIFAR, or of a folder."""
+"""Where images come from: Fashion-MNIST, CIFAR, or a folder of image files."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ SHOWN = 5
 
 
 @dataclass(frozen=True)
-class Candidate:
-    """An image that may become a sample; opened only if its turn comes."""
+class ImageSource:
+    """An image that may become a sample; opened only when it is needed."""
 
     id: str
     label: int | None  # index into the model's labels
@@ -34,7 +34,7 @@ class Candidate:
     path: Path | None = None  # its file, where it has one of its own
 
 
-def find_candidates(source: Path, contract: Contract) -> list[Candidate]:
+def find_images(source: Path, contract: Contract) -> list[ImageSource]:
     """List the images of a folder with their labels, or the test images of a data set.
 
     Data sets are Fashion-MNIST and CIFAR, the latter as a folder or as the published archive.
@@ -77,8 +77,8 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
 
 
-def _fashion_mnist(source: Path, contract: Contract) -> list[Candidate]:
-    index = _match_classes(FASHION_MNIST_CLASSES, "pictures of clothes", source, contract)
+def _fashion_mnist(source: Path, contract: Contract) -> list[ImageSource]:
+    index = _match_classes(FASHION_MNIST_CLASSES, "images of clothes", source, contract)
     images = read_images(source / FASHION_MNIST_FILES[0])
     labels = read_labels(source / FASHION_MNIST_FILES[1])
     if len(images) != len(labels):
@@ -86,7 +86,7 @@ def _fashion_mnist(source: Path, contract: Contract) -> list[Candidate]:
     return _in_memory("t10k", images, [index[label] for label in labels.tolist()])
 
 
-def _cifar(source: Path, contract: Contract) -> list[Candidate]:
+def _cifar(source: Path, contract: Contract) -> list[ImageSource]:
     test = cifar.read(source, "test")
     index = _match_classes(test.classes, "CIFAR's images", source, contract)
     return _in_memory("test", test.images, [index[label] for label in test.labels.tolist()])
@@ -99,42 +99,42 @@ def _match_classes(
     if set(classes) - set(contract.labels):
         raise InputError(
             f"params.yaml: samples.source: {source} holds {what} ({_some(classes)}), but "
-            f"{contract.name} tells {len(contract.labels)} other classes apart "
+            f"{contract.name} has {len(contract.labels)} other classes "
             f"({_some(contract.labels)}). Set samples.source to a folder of images of the model's "
             f"own classes: {_layout()}"
         )
     return [contract.labels.index(name) for name in classes]
 
 
-def _in_memory(prefix: str, images: Pixels, labels: Sequence[int]) -> list[Candidate]:
+def _in_memory(prefix: str, images: Pixels, labels: Sequence[int]) -> list[ImageSource]:
     """``images`` is uint8 [n, H, W] or [n, H, W, 3]."""
     return [
-        Candidate(f"{prefix}-{number:05}", label, partial(_picture, image))
+        ImageSource(f"{prefix}-{number:05}", label, partial(_from_pixels, image))
         for number, (image, label) in enumerate(zip(images, labels, strict=True))
     ]
 
 
 def _match_folders(names: Sequence[str], source: Path, contract: Contract) -> dict[str, int]:
     """Return the index of the class that each folder's name stands for."""
-    known: dict[str, int | None] = {}
+    index_of: dict[str, int | None] = {}  # None: the name of two classes
     for index, label in enumerate(contract.labels):
         for form in {label, re.sub(r'[/\\:*?"<>|]', "_", label)}:  # no folder is called "a/b"
-            known[form] = None if form in known else index
+            index_of[form] = None if form in index_of else index
     if len(contract.labels) == len(imagenet_labels()) and contract.labels == imagenet_labels():
-        known |= {wordnet: index for index, wordnet in enumerate(imagenet_wordnet_ids())}
-    found = {name: known.get(name) for name in names}
-    lost = [name for name, index in found.items() if index is None]
+        index_of |= {wordnet: index for index, wordnet in enumerate(imagenet_wordnet_ids())}
+    matched = {name: index_of.get(name) for name in names}
+    lost = [name for name, index in matched.items() if index is None]
     if lost:
         raise InputError(
-            f"params.yaml: samples.source: {source}: {len(lost)} of {len(names)} folders are named "
-            f"as no class of {contract.name}, or as two: {_some(lost)}. Its classes are "
+            f"params.yaml: samples.source: {source}: {len(lost)} of {len(names)} folders do not "
+            f"name one class of {contract.name}: {_some(lost)}. Its classes are "
             f"{_some(contract.labels)}. Give {_layout()}; ImageNet's may be WordNet ids (n01440764)"
         )
-    return {name: index for name, index in found.items() if index is not None}
+    return {name: index for name, index in matched.items() if index is not None}
 
 
-def _image_file(path: Path, source: Path, label: int | None) -> Candidate:
-    return Candidate(path.relative_to(source).as_posix(), label, partial(_open, path), path)
+def _image_file(path: Path, source: Path, label: int | None) -> ImageSource:
+    return ImageSource(path.relative_to(source).as_posix(), label, partial(_open, path), path)
 
 
 def _open(path: Path) -> Image.Image:
@@ -144,22 +144,22 @@ def _open(path: Path) -> Image.Image:
         return image.convert("RGB")
 
 
-def _picture(pixels: Pixels) -> Image.Image:
+def _from_pixels(pixels: Pixels) -> Image.Image:
     from PIL import Image
 
     return Image.fromarray(pixels).convert("RGB")
 
 
-def image_files(folder: Path) -> list[Candidate]:
+def image_files(folder: Path) -> list[ImageSource]:
     """List the unlabelled images in a folder, by name; open none.
 
     Raises:
         InputError: there is no such folder, or nothing in it.
     """
     if not folder.is_dir():
-        raise InputError(f"params.yaml: golden.photographs: {folder} is no folder of images")
-    found = [p for p in sorted(folder.iterdir()) if p.suffix.lower() in IMAGE_SUFFIXES]
-    if not found:
-        known = " ".join(IMAGE_SUFFIXES)
-        raise InputError(f"params.yaml: golden.photographs: {folder} holds no images ({known})")
-    return [_image_file(path, folder, None) for path in found]
+        raise InputError(f"params.yaml: golden.photographs: {folder} is not a folder of images")
+    files = [p for p in sorted(folder.iterdir()) if p.suffix.lower() in IMAGE_SUFFIXES]
+    if not files:
+        suffixes = " ".join(IMAGE_SUFFIXES)
+        raise InputError(f"params.yaml: golden.photographs: {folder} holds no images ({suffixes})")
+    return [_image_file(path, folder, None) for path in files]

@@ -1,4 +1,4 @@
-"""What the server takes in at once: bodies while they arrive, and requests that wait or run."""
+"""Admission control: limits on bodies that arrive and on requests that wait or run."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from contextlib import contextmanager
 from starlette.exceptions import HTTPException
 
 HELD_BODIES = 16  # as many bodies of full size may arrive at once
-DRAINED_BODIES = 4  # so much more is read and thrown away, for the client to hear why
+DRAINED_BODIES = 4  # so many more are read and discarded, so that the client sees the reason
 
 
-class Intake:
-    """Counts what is in flight; refuses at once what would be too much.
+class Admission:
+    """Counts what is in flight; refuses at once what exceeds the limits.
 
     ``workers`` requests run, up to ``queue`` wait, and one more is refused with 503 and the time
-    after which to try again. Bodies are counted while they arrive: those of slow senders are held
-    to a deadline, all together to a number of bytes.
+    after which to try again. Bodies are limited while they arrive: each by a deadline, all
+    together by a number of bytes.
     """
 
     def __init__(
@@ -32,11 +32,11 @@ class Intake:
         self._seconds_each = 0.1  # smoothed time of one request in a worker
 
     @contextmanager
-    def place(self) -> Iterator[None]:
-        """Hold a place while a request waits and runs.
+    def slot(self) -> Iterator[None]:
+        """Hold a slot while a request waits and runs.
 
         Raises:
-            HTTPException: 503, there is none.
+            HTTPException: 503, there is none free.
         """
         if self.in_flight >= self.workers + self.queue:
             raise busy("all workers are busy and the queue is full", self.wait_seconds())
@@ -50,7 +50,7 @@ class Intake:
             self._seconds_each += 0.1 * (took - self._seconds_each)
 
     def wait_seconds(self) -> int:
-        """After how many seconds there should be a place again, at least 1."""
+        """Return after how many seconds a slot should be free, at least 1."""
         return max(1, math.ceil(self.in_flight * self._seconds_each / self.workers))
 
     async def body(self, headers: Mapping[str, str], stream: AsyncIterator[bytes]) -> bytes:
@@ -82,20 +82,21 @@ class Intake:
         if refusal:
             raise _closing(refusal)
         if not body:
-            raise HTTPException(400, "the body is empty; send an encoded picture")
+            raise HTTPException(400, "the body is empty; send an encoded image")
         return bytes(body)
 
     def _refusal(self, size: int, arrived: int) -> HTTPException | None:
         if size > self._max_body_bytes:
-            most = f"{self._max_body_bytes / 1e6:g} MB"
-            return HTTPException(413, f"the body is larger than {most}")
+            limit = f"{self._max_body_bytes / 1e6:g} MB"
+            return HTTPException(413, f"the body is larger than {limit}")
         if self._held_bytes + arrived > HELD_BODIES * self._max_body_bytes:
             return busy("too many large requests are arriving", self.wait_seconds())
         return None
 
 
-def busy(words: str, seconds: int) -> HTTPException:
-    return HTTPException(503, words, {"Retry-After": str(seconds)})
+def busy(reason: str, seconds: int) -> HTTPException:
+    """Return the refusal 503, with the seconds after which to try again."""
+    return HTTPException(503, reason, {"Retry-After": str(seconds)})
 
 
 def _announced(headers: Mapping[str, str]) -> int:
@@ -104,6 +105,6 @@ def _announced(headers: Mapping[str, str]) -> int:
 
 
 def _closing(refusal: HTTPException) -> HTTPException:
-    """The rest of the body is not read, so the connection cannot be used again."""
+    """Return a refusal that closes the connection, since the rest of the body is not read."""
     refusal.headers = {**(refusal.headers or {}), "Connection": "close"}
     return refusal

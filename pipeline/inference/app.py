@@ -1,4 +1,4 @@
-"""The HTTP interface: hub inference endpoints' for image classification, and what operates it."""
+"""The HTTP interface: image classification as hub inference endpoints have it, and operation."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pipeline.contract.contract import Contract
 from pipeline.errors import EdgeVitError
-from pipeline.inference.admission import Intake, busy
+from pipeline.inference.admission import Admission, busy
 from pipeline.inference.metrics import Metrics
 from pipeline.inference.requests import Classification, Failure, Job, Label, Parameters
 from pipeline.inference.select import Chosen
@@ -38,15 +38,15 @@ PAGE_HEADERS = {
     "Vary": "Accept",
 }
 LOADING_SECONDS = 5
-# What clients call an encoded picture: curl --data-binary says it is a form.
-PICTURES = ("", "application/octet-stream", "application/x-www-form-urlencoded")
+# Content types of an encoded image: curl --data-binary says it is a form.
+IMAGE_TYPES = ("", "application/octet-stream", "application/x-www-form-urlencoded")
 JSON = "application/json"
 FAILURES: dict[int | str, dict[str, Any]] = {
-    400: {"description": "no body, wrong JSON or base64, a damaged picture"},
+    400: {"description": "no body, wrong JSON or base64, a damaged image"},
     408: {"description": "the body came too slowly"},
     413: {"description": "too many bytes or pixels"},
-    415: {"description": "no picture in a known format, or another kind of body"},
-    422: {"description": "wrong parameters, or a picture that takes too long"},
+    415: {"description": "not an image in a known format, or another kind of body"},
+    422: {"description": "wrong parameters, or an image that takes too long"},
     503: {"description": "loading, or too many requests; Retry-After says when to come back"},
 }
 _SCHEMA = Classification.model_json_schema()
@@ -55,7 +55,7 @@ del _SCHEMA["$defs"]  # references in it would mean the whole document's
 BODY = {
     "requestBody": {
         "required": True,
-        "description": "an encoded picture, or JSON with one in base64",
+        "description": "an encoded image, or JSON with one in base64",
         "content": {
             "image/*": {"schema": {"type": "string", "format": "binary"}},
             JSON: {"schema": _SCHEMA},
@@ -65,18 +65,19 @@ BODY = {
 
 
 class Service:
-    """The state of one server: its workers, what it takes in, and how far it has come."""
+    """The state of one server: its workers, its admission control, and whether it is loaded."""
 
     def __init__(
-        self, chosen: Chosen, workers: Workers, intake: Intake, stopping: Callable[[], bool]
+        self, chosen: Chosen, workers: Workers, admission: Admission, stopping: Callable[[], bool]
     ) -> None:
-        self.chosen, self.workers, self.intake, self.stopping = chosen, workers, intake, stopping
+        self.chosen, self.workers = chosen, workers
+        self.admission, self.stopping = admission, stopping
         self.contract: Contract | None = None  # the file's own, once it is loaded
         self.failure: EdgeVitError | None = None  # why it cannot be
-        self.metrics = Metrics(intake, ready=lambda: self.contract is not None)
+        self.metrics = Metrics(admission, ready=lambda: self.contract is not None)
 
     async def load(self, stop: Callable[[], None]) -> None:
-        """Load the model in all workers; where that fails, keep why and stop the server."""
+        """Load the model in all workers; if that fails, keep the error and stop the server."""
         try:
             self.contract = Contract.from_json(await self.workers.start())
             LOG.info("ready: %s, %d workers", self.chosen.path.name, self.workers.count)
@@ -85,18 +86,22 @@ class Service:
             stop()
 
     async def classify(self, request: Request) -> JSONResponse:
-        """Answer one request for classification, whichever path it came by."""
+        """Answer one request: its labels, or ``error`` with the status that says whose fault.
+
+        Raises:
+            HTTPException: the request is refused before a worker sees it.
+        """
         is_json = _is_json(request.headers.get("content-type", ""))
-        body = await self.intake.body(request.headers, request.stream())
+        body = await self.admission.body(request.headers, request.stream())
         if self.contract is None:
             raise busy(f"{self.chosen.release} is being loaded", LOADING_SECONDS)
-        with self.intake.place():
+        with self.admission.slot():
             answer = await self.workers.ask(Job(body, is_json))
         content = answer.content if answer.status == 200 else {"error": answer.content}
         return JSONResponse(content, answer.status)
 
     def info(self) -> dict[str, Any]:
-        """What is served."""
+        """Return what is served: release, runtime, file and its hash, workers, contract."""
         contract = self.contract or self.chosen.contract
         return {
             "release": self.chosen.release,
@@ -104,7 +109,7 @@ class Service:
             "file": self.chosen.path.name,
             "sha256": self.chosen.sha256,
             "workers": self.workers.count,
-            "queue": self.intake.queue,
+            "queue": self.admission.queue,
             "contract": contract.to_dict(),
         }
 
@@ -134,7 +139,7 @@ def build(service: Service, stop: Callable[[], None]) -> ASGIApp:
 
 
 def _add_classification(app: FastAPI, service: Service) -> None:
-    @app.post("/", response_model=list[Label], openapi_extra=BODY, summary="Classify a picture")
+    @app.post("/", response_model=list[Label], openapi_extra=BODY, summary="Classify an image")
     async def classify(request: Request) -> JSONResponse:
         return await service.classify(request)
 
@@ -142,12 +147,12 @@ def _add_classification(app: FastAPI, service: Service) -> None:
         "/models/{name:path}",
         response_model=list[Label],
         openapi_extra=BODY,
-        summary="Classify a picture, with the model's name in the path",
+        summary="Classify an image, with the model's name in the path",
     )
     async def classify_by_name(name: str, request: Request) -> JSONResponse:
-        known = (service.chosen.release, service.chosen.contract.name)
-        if name not in known:
-            raise HTTPException(404, f"this server has the model {known[0]} only")
+        names = (service.chosen.release, service.chosen.contract.name)
+        if name not in names:
+            raise HTTPException(404, f"this server has the model {names[0]} only")
         return await service.classify(request)
 
 
@@ -171,8 +176,8 @@ def _add_operation(app: FastAPI, service: Service) -> None:
     @app.get("/ready", summary="The model is loaded and warm")
     async def ready() -> dict[str, str]:
         if service.contract is None or service.stopping():
-            words = "stopping" if service.stopping() else "loading"
-            raise busy(f"the server is {words}", LOADING_SECONDS)
+            state = "stopping" if service.stopping() else "loading"
+            raise busy(f"the server is {state}", LOADING_SECONDS)
         return {"status": "ready"}
 
     @app.get("/info", summary="What is served: release, file, contract")
@@ -181,14 +186,14 @@ def _add_operation(app: FastAPI, service: Service) -> None:
 
 
 def _is_json(content_type: str) -> bool:
-    """Whether the body is JSON; pictures it may be, too.
+    """Whether the body is JSON; otherwise it is an encoded image.
 
     Raises:
         HTTPException: 415, the client says that it is something else.
     """
     kind = content_type.partition(";")[0].strip().lower()
-    if kind != JSON and kind not in PICTURES and not kind.startswith("image/"):
-        raise HTTPException(415, f"send an encoded picture or {JSON}, not {kind[:100]}")
+    if kind != JSON and kind not in IMAGE_TYPES and not kind.startswith("image/"):
+        raise HTTPException(415, f"send an encoded image or {JSON}, not {kind[:100]}")
     return kind == JSON
 
 
@@ -204,7 +209,7 @@ async def _failed(_: Request, error: Exception) -> JSONResponse:
 
 
 class Wrapped:
-    """Logs each request with status and time; asks clients to go once the server is stopping."""
+    """Logs each request with status and time; closes connections once the server is stopping."""
 
     def __init__(self, app: ASGIApp, service: Service) -> None:
         self._app, self._service = app, service

@@ -1,4 +1,4 @@
-"""From the bytes of a picture to labels with scores: decode, geometry, runtime, ranking."""
+"""From an encoded image to labels with scores: decode, geometry, runtime, ranking."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pipeline.errors import EdgeVitError
 from pipeline.images.preprocessing import geometry, normalize
 from pipeline.runtimes import FloatArray, load
-from pipeline.untrusted.pictures import MAX_PIXELS, PhotoError, decode
+from pipeline.untrusted.images import MAX_PIXELS, ImageError, decode
 
 TOP = 5
 
@@ -42,31 +42,31 @@ class Classifier:
         self._max_pixels = max_pixels
         self._geometry = geometry(self.contract.preprocessing)
 
-    def prepare(self, picture: bytes) -> FloatArray:
-        """Turn an encoded picture into model input, float32 [1, 3, H, W].
+    def prepare(self, encoded: bytes) -> FloatArray:
+        """Turn an encoded image into model input, float32 [1, 3, H, W].
 
         Raises:
-            PhotoError: the bytes are no picture that can be used.
+            ImageError: the bytes are not an image that can be used.
         """
-        image = decode(picture, self._max_pixels)
+        image = decode(encoded, self._max_pixels)
         preprocessing = self.contract.preprocessing
         short, long = sorted(image.size)
-        # Resizing the shorter side of a line of pixels would make a gigantic picture of it.
+        # Resizing the shorter side of a line of pixels would make a gigantic image of it.
         resized = preprocessing.resize**2 * long / short
         if preprocessing.crop_mode == "center" and resized > self._max_pixels:
             width, height = image.size
-            raise PhotoError("size", f"{width} x {height} pixels are too long and thin a picture")
+            raise ImageError("size", f"{width} x {height} pixels are too long and thin an image")
         return normalize(self._geometry(image)[None], preprocessing)
 
     def classify(
-        self, picture: bytes, top: int = TOP, transform: Transform = "softmax"
+        self, encoded: bytes, top: int = TOP, transform: Transform = "softmax"
     ) -> list[Prediction]:
-        """Return the ``top`` best classes of an encoded picture, best first.
+        """Return the ``top`` best classes of an encoded image, best first.
 
         Raises:
-            PhotoError: the bytes are no picture that can be used.
+            ImageError: the bytes are not an image that can be used.
         """
-        logits = self.runtime.logits(self.prepare(picture))[0]
+        logits = self.runtime.logits(self.prepare(encoded))[0]
         return rank(logits, self.contract.labels, top, transform)
 
 

@@ -1,4 +1,4 @@
-"""Connections: uvicorn's server, with a deadline for slow senders and an end without losses."""
+"""uvicorn's server with a deadline for slow senders, and a shutdown that loses no request."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ MAX_CONNECTIONS = 512
 
 
 class Protocol(H11Protocol):
-    """One connection."""
+    """One connection of a client."""
 
     _deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Wait for the first request; refuse a connection beyond ``MAX_CONNECTIONS``."""
         super().connection_made(transport)
         if len(self.connections) > MAX_CONNECTIONS:
             self._refuse(503, "too many connections", [(b"retry-after", b"1")])
@@ -29,10 +30,12 @@ class Protocol(H11Protocol):
             self._expect_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """Stop the deadline."""
         self._expect_nothing()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        """Read; a request's head has to be whole within ``HEAD_SECONDS``."""
         super().data_received(data)
         if self.conn.their_state is not h11.IDLE:
             self._expect_nothing()
@@ -40,10 +43,11 @@ class Protocol(H11Protocol):
             self._expect_head()
 
     def send_400_response(self, msg: str) -> None:
+        """Answer what is not HTTP, in the form of all errors."""
         self._refuse(400, msg, [])
 
     def shutdown(self) -> None:
-        """Called when the server stops: close, but not before what was sent is answered."""
+        """Close when the server stops, but not before requests that were sent are answered."""
         if self.cycle is None or self.cycle.response_complete:
             self.loop.call_later(LINGER_SECONDS, self._close_idle)
         else:
@@ -65,8 +69,8 @@ class Protocol(H11Protocol):
         if not self.transport.is_closing():
             self.transport.close()
 
-    def _refuse(self, status: int, words: str, headers: list[tuple[bytes, bytes]]) -> None:
-        body = json.dumps({"error": words}).encode()
+    def _refuse(self, status: int, reason: str, headers: list[tuple[bytes, bytes]]) -> None:
+        body = json.dumps({"error": reason}).encode()
         fixed: list[Any] = [
             *headers,
             (b"content-type", b"application/json"),
@@ -84,9 +88,10 @@ class Protocol(H11Protocol):
 
 
 class Server(uvicorn.Server):
-    """Takes over what the kernel has accepted before it stops to listen; else that is reset."""
+    """Takes over connections that the kernel has accepted before listening stops; no reset."""
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop listening, answer every connection that was accepted, then close."""
         loop = asyncio.get_running_loop()
         for listener in sockets or []:
             loop.remove_reader(listener)
@@ -103,10 +108,10 @@ class Server(uvicorn.Server):
 
 
 def _accept_all(listener: socket.socket) -> list[socket.socket]:
-    found: list[socket.socket] = []
+    accepted: list[socket.socket] = []
     listener.setblocking(False)
     try:
         while True:
-            found.append(listener.accept()[0])
+            accepted.append(listener.accept()[0])
     except OSError:  # no more, or no more of them can be opened
-        return found
+        return accepted

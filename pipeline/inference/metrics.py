@@ -17,7 +17,7 @@ from prometheus_client import (
     generate_latest,
 )
 
-from pipeline.inference.admission import Intake
+from pipeline.inference.admission import Admission
 
 BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)  # seconds
 NO_ANSWER = "none"  # the status of a request whose client went away
@@ -28,8 +28,8 @@ class Metrics:
 
     content_type = CONTENT_TYPE_LATEST
 
-    def __init__(self, intake: Intake, ready: Callable[[], bool]) -> None:
-        """Read workers and queue from ``intake`` whenever they are asked for."""
+    def __init__(self, admission: Admission, ready: Callable[[], bool]) -> None:
+        """Read workers and queue from ``admission`` whenever they are asked for."""
         self._registry = registry = CollectorRegistry()
         self._requests = Counter(
             "edge_vit_requests", "Requests for classification", ["status"], registry=registry
@@ -41,15 +41,15 @@ class Metrics:
             registry=registry,
         )
         gauges: dict[str, tuple[str, Callable[[], float]]] = {
-            "workers": ("Processes that classify", lambda: intake.workers),
-            "queue_capacity": ("Requests that may wait", lambda: intake.queue),
+            "workers": ("Processes that classify", lambda: admission.workers),
+            "queue_capacity": ("Requests that may wait", lambda: admission.queue),
             "queue_depth": (
                 "Requests that wait for a worker",
-                lambda: max(0, intake.in_flight - intake.workers),
+                lambda: max(0, admission.in_flight - admission.workers),
             ),
             "requests_in_flight": (
                 "Requests that wait or are classified",
-                lambda: intake.in_flight,
+                lambda: admission.in_flight,
             ),
             "ready": ("1 once the model is loaded and warm", lambda: float(ready())),
         }

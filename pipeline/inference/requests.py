@@ -1,8 +1,8 @@
-"""What a request for classification may hold, and the answer to it: the hub's format.
+"""Requests for classification and their answers, in the hub's format.
 
-The body is an encoded picture, or JSON ``{"inputs": BASE64, "parameters": {"top_k": 5,
+The body is an encoded image, or JSON ``{"inputs": BASE64, "parameters": {"top_k": 5,
 "function_to_apply": "softmax"}}``; the answer a list of ``{"label": L, "score": S}``, best first,
-or ``{"error": WORDS}``. Nothing here knows of HTTP's transport: it runs in the workers, so that a
+or ``{"error": MESSAGE}``. Nothing here depends on HTTP: it runs in the workers, so that a
 hostile body costs the server itself no time.
 """
 
@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pipeline.inference.classify import TOP, Classifier, Transform
-from pipeline.untrusted.pictures import Fault, PhotoError
+from pipeline.untrusted.images import Fault, ImageError
 
 STATUS: dict[Fault, int] = {"format": 415, "size": 413, "damaged": 400}
 
@@ -33,9 +33,9 @@ class Parameters(BaseModel):
 
 
 class Classification(BaseModel):
-    """A picture with parameters."""
+    """An image with parameters."""
 
-    inputs: str = Field(description="the encoded picture in base64")
+    inputs: str = Field(description="the encoded image in base64")
     parameters: Parameters | None = None
 
 
@@ -62,7 +62,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Reply:
-    """What to answer: ``content`` is the list of labels, or the error's words."""
+    """The answer: ``content`` is the list of labels, or the error's message."""
 
     status: int
     content: list[dict[str, Any]] | str
@@ -71,17 +71,17 @@ class Reply:
 def reply(classifier: Classifier, job: Job) -> Reply:
     """Answer one request, whatever its body holds."""
     try:
-        picture, parameters = _parse(job)
-        found = classifier.classify(
-            picture, parameters.top_k or TOP, parameters.function_to_apply or "softmax"
+        image, parameters = _parse(job)
+        predictions = classifier.classify(
+            image, parameters.top_k or TOP, parameters.function_to_apply or "softmax"
         )
     except ValidationError as error:
         return _invalid(error)
     except binascii.Error as error:
-        return Reply(400, f"inputs: no base64 of a picture: {error}")
-    except PhotoError as error:
+        return Reply(400, f"inputs: not base64 of an image: {error}")
+    except ImageError as error:
         return Reply(STATUS[error.fault], str(error))
-    return Reply(200, [asdict(prediction) for prediction in found])
+    return Reply(200, [asdict(prediction) for prediction in predictions])
 
 
 def _parse(job: Job) -> tuple[bytes, Parameters]:
@@ -99,6 +99,6 @@ def _parse(job: Job) -> tuple[bytes, Parameters]:
 def _invalid(error: ValidationError) -> Reply:
     first = error.errors(include_url=False, include_input=False, include_context=False)[0]
     if first["type"] == "json_invalid":
-        return Reply(400, f"the body is no JSON: {first['msg']}")
+        return Reply(400, f"the body is not JSON: {first['msg']}")
     where = ".".join(map(str, first["loc"]))[:100] or "the body"
     return Reply(422, f"{where}: {first['msg']}"[:300])

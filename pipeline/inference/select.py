@@ -1,4 +1,4 @@
-"""Which file answers: of a release, for the runtime asked for, or the float checkpoint."""
+"""Which file answers: one of a release, by runtime, or the float checkpoint."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ class Chosen:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add ``--release`` and ``--runtime``, which :func:`select_artifact` takes."""
     parser.add_argument(
         "--release",
         type=Path,
@@ -44,14 +45,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def count(text: str) -> int:
-    """What argparse calls for a number of at least 1."""
+    """Parse a number of at least 1 for argparse."""
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError("must be at least 1")
     return value
 
 
-def choose(folder: Path | None, runtime: str, artifacts: Path = paths.ARTIFACTS) -> Chosen:
+def select_artifact(folder: Path | None, runtime: str, artifacts: Path = paths.ARTIFACTS) -> Chosen:
     """Find the file of the release in ``folder`` (None: the newest) that ``runtime`` runs.
 
     Raises:
@@ -73,29 +74,29 @@ def choose(folder: Path | None, runtime: str, artifacts: Path = paths.ARTIFACTS)
 
 def _release(folder: Path | None, artifacts: Path) -> Release:
     if folder is None:
-        found = newest_release(artifacts / paths.RELEASE.name)
-        if found is None:
+        newest = newest_release(artifacts / paths.RELEASE.name)
+        if newest is None:
             raise InputError(
                 f"no release below {artifacts / paths.RELEASE.name}; run `dvc repro` to make one, "
                 "or give the folder of one with --release"
             )
-        return found
+        return newest
     return read_release(folder)
 
 
 def _float(checkpoint: Path, release: Release | None) -> Chosen:
-    """The checkpoint's weights: a release carries none."""
+    """Return the checkpoint's weights, which a release does not carry."""
     path = checkpoint / MODEL_FILE
     if not path.is_file():
         raise InputError(
             f"{path} is missing: a release carries no float weights of its own; run `dvc repro "
-            "fetch` to make it, or take --runtime onnx, the same model in float"
+            "fetch` to make it, or use --runtime onnx, the same model in float"
         )
     contract, sha256 = load_contract(checkpoint), sha256_file(path)
     if release and load_contract(release.folder).checkpoint.sha256 != sha256:
         raise InputError(
             f"{path} is not what {release.folder / CONTRACT_FILE} was made from; run `dvc repro "
-            "fetch` with that model, or take --runtime onnx, the same model in float"
+            "fetch` with that model, or use --runtime onnx, the same model in float"
         )
     name = release.folder.name if release else contract.name
     return Chosen(path, sha256, FLOAT, name, contract)

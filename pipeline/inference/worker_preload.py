@@ -1,8 +1,8 @@
-"""Imported once, by the process that workers are forked from: they start with libraries loaded.
+"""Imported once by the process that workers are forked from, so that they start with libraries.
 
-That process and the workers outlive signals to the whole process group, as a terminal or a service
-manager sends them: requests that were accepted are still answered, and the end of the connection
-to the server ends all of them.
+A module of its own, since multiprocessing preloads by importing. That process and the workers
+ignore signals to the whole process group, which a terminal or a service manager sends: requests
+that were accepted are still answered, and the end of the connection to the server ends them.
 """
 
 from __future__ import annotations

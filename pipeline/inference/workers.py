@@ -1,8 +1,8 @@
 """A fixed number of processes, each with a runtime of its own on one thread.
 
 Processes, since two of the runtimes hold Python's global lock while they run, and since a process
-can be killed: a picture that takes too long or a decoder that crashes costs one worker, which is
-replaced, and one request. (Pools of libraries take the death of a worker for their own.)
+can be killed: an image that takes too long or a decoder that crashes costs one worker, which is
+replaced, and one request.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ LOAD_SECONDS = 120.0
 RETRY_SECONDS = 1.0
 WARMUP = 2
 ATTEMPTS = 2  # a worker may have died before a request came; one that dies twice dies of it
-DIED = Reply(500, "the workers that took this picture died; others are still answered")
+DIED = Reply(500, "the workers that took this image died; others are still answered")
 SLACK_BYTES = 256 << 20  # what a worker may grow by, beside what pixels and bodies take
-BYTES_A_PIXEL = 16  # decoded, turned, converted and resized at once
-BODIES = 6  # JSON, its text, base64 and the picture in it, at once
+BYTES_A_PIXEL = 16  # decoded, rotated, converted and resized at once
+BODIES = 6  # JSON, its text, base64 and the image in it, at once
 
 T = TypeVar("T")
 
@@ -43,7 +43,7 @@ class Limits:
 
     max_pixels: int
     max_body_bytes: int
-    seconds: float  # to decode and classify one picture
+    seconds: float  # to decode and classify one image
 
 
 class Worker:
@@ -83,7 +83,7 @@ class Worker:
             return answer
         except TimeoutError:
             self.kill()
-            return Reply(422, f"the picture takes longer than {self._seconds:g} s")
+            return Reply(422, f"the image takes longer than {self._seconds:g} s")
         except (EOFError, OSError):
             self.kill()
             return DIED
@@ -95,15 +95,17 @@ class Worker:
 
     @property
     def alive(self) -> bool:
+        """Whether the process runs."""
         return self._process.is_alive()
 
     def kill(self) -> None:
+        """End the process and wait until it is gone."""
         self._process.kill()
         self._process.join()
 
 
 class Workers:
-    """All workers; requests wait for the next that is free, first come first served."""
+    """All workers; requests wait for the next free one, first come first served."""
 
     def __init__(self, path: Path, count: int, limits: Limits) -> None:
         self.count = count
@@ -129,9 +131,9 @@ class Workers:
         return contract
 
     async def ask(self, job: Job) -> Reply:
-        """Answer a request with the next worker that is free; a worker that died is replaced."""
+        """Answer a request by the next free worker; a worker that died is replaced."""
         worker = await self._idle.get()
-        # Whoever waits may go away; the worker is free again only when it has answered.
+        # The client may go away; the worker is free again only when it has answered.
         return await asyncio.shield(self._keep(self._ask(worker, job)))
 
     def close(self) -> None:
@@ -184,11 +186,11 @@ class Workers:
 
 
 def _work(connection: Connection, path: Path, limits: Limits) -> None:
-    """What a worker does until the server goes away."""
+    """Run a worker until the server closes its connection."""
     try:
         classifier = Classifier(path, max_pixels=limits.max_pixels)
         for _ in range(WARMUP):
-            classifier.classify(_grey_picture())
+            classifier.classify(_grey_image())
         connection.send(classifier.contract.to_json())
     except EdgeVitError as error:
         connection.send(EdgeVitError(str(error)))
@@ -210,7 +212,7 @@ def _work(connection: Connection, path: Path, limits: Limits) -> None:
             return
 
 
-def _grey_picture() -> bytes:
+def _grey_image() -> bytes:
     from PIL import Image
 
     buffer = io.BytesIO()
@@ -224,9 +226,9 @@ def _limit_memory(limits: Limits) -> None:
         text = Path("/proc/self/status").read_text()
     except OSError:
         return
-    found = re.search(r"VmData:\s+(\d+) kB", text)
-    if found is None:
+    vm_data = re.search(r"VmData:\s+(\d+) kB", text)
+    if vm_data is None:
         return
-    grows = BYTES_A_PIXEL * limits.max_pixels + BODIES * limits.max_body_bytes + SLACK_BYTES
-    most = int(found[1]) * 1024 + grows
-    resource.setrlimit(resource.RLIMIT_DATA, (most, most))
+    growth = BYTES_A_PIXEL * limits.max_pixels + BODIES * limits.max_body_bytes + SLACK_BYTES
+    limit = int(vm_data[1]) * 1024 + growth
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))

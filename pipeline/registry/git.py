@@ -1,4 +1,4 @@
-"""What the registry needs of git: it reads, makes commits and tags as objects, and pushes those.
+"""The registry's use of git: read, write commits and tags as objects, and push those.
 
 Nothing here touches the user's branch, index or work tree. The `git` command is used rather than a
 library, since it knows the user's credentials, hooks and identity.
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from pipeline.errors import EdgeVitError, InputError, NetworkError, shown
 
-PUSHED = "pipeline", "params.yaml", "dvc.yaml"  # untracked files there change what is made
+INPUTS = "pipeline", "params.yaml", "dvc.yaml"  # untracked files there change what is made
 
 
 @dataclass(frozen=True)
@@ -66,32 +66,36 @@ class Git:
         )
         if ran.returncode:
             lines = [line for line in ran.stderr.splitlines() if line.strip()]
-            told = [line for line in lines if line.startswith(("fatal:", "error:", " ! "))]
-            words = shown((told or lines or ["no message"])[0].strip(), limit=300)
-            raise error(f"git {arguments[0]} failed: {words}")
+            errors = [line for line in lines if line.startswith(("fatal:", "error:", " ! "))]
+            reason = shown((errors or lines or ["no message"])[0].strip(), limit=300)
+            raise error(f"git {arguments[0]} failed: {reason}")
         return ran.stdout
 
     def address(self) -> str:
+        """Return the address of the git remote."""
         return self.run("remote", "get-url", self.remote).strip()
 
     def head(self) -> str:
+        """Return the commit that is checked out."""
         return self.run("rev-parse", "--verify", "HEAD^{commit}").strip()
 
     def file(self, commit: str, path: str) -> str:
+        """Return the text of a file in a commit."""
         return self.run("show", f"{commit}:{path}")
 
     def lock_file(self) -> Path:
+        """Return the file that commands of the registry lock, one for all work trees."""
         common = self.run("rev-parse", "--git-common-dir").strip()
         return self.root / common / "edge-vit-registry.lock"
 
     def check_clean(self) -> None:
-        """Refuse when what made the release may not be what HEAD says.
+        """Refuse to release when HEAD may not be what the release was made from.
 
         Raises:
             InputError: tracked files differ from HEAD, or code or parameters are not tracked.
         """
         changed = self.run("status", "--porcelain", "--untracked-files=no").splitlines()
-        changed += self.run("status", "--porcelain", "--", *PUSHED).splitlines()
+        changed += self.run("status", "--porcelain", "--", *INPUTS).splitlines()
         if changed:
             names = sorted({line[3:] for line in changed})
             more = f" and {len(names) - 3} more" if names[3:] else ""
@@ -132,17 +136,17 @@ class Git:
         self.run("push", "--atomic", "--quiet", self.remote, f"{oid}:{ref}", error=NetworkError)
 
     def keep(self, tag: str, oid: str) -> None:
-        """Let the local tag be the remote's."""
+        """Set the local tag to the object that was pushed."""
         self.run("update-ref", f"refs/tags/{tag}", oid)
 
     def local_tags(self) -> dict[str, str]:
-        """Objects of this clone's tags, by name."""
+        """Return the objects of this clone's tags, by name."""
         form = "--format=%(refname:lstrip=2)%09%(objectname)"
         lines = self.run("for-each-ref", form, "refs/tags").splitlines()
         return dict(line.split("\t") for line in lines)
 
     def remote_tags(self, *patterns: str) -> dict[str, str]:
-        """Names and objects of the remote's annotated tags; the objects are fetched, no ref is."""
+        """Fetch the remote's annotated tags, without refs; return their objects by name."""
         wanted = [f"refs/tags/{pattern}" for pattern in patterns]
         listed = self.run("ls-remote", self.remote, *wanted, error=NetworkError).splitlines()
         refs = {ref: oid for oid, ref in (line.split("\t") for line in listed)}
@@ -151,10 +155,10 @@ class Git:
         return {ref.removeprefix("refs/tags/"): oid for ref, oid in tags.items()}
 
     def _fetch(self, refs: Mapping[str, str]) -> None:
-        """Bring the objects that are not here, without writing a ref."""
+        """Fetch the objects that this clone lacks, without writing a ref."""
         asked = "".join(f"{oid}\n" for oid in refs.values())
-        known = self.run("cat-file", "--batch-check", stdin=asked).splitlines()
-        absent = {line.split()[0] for line in known if line.endswith(" missing")}
+        answers = self.run("cat-file", "--batch-check", stdin=asked).splitlines()
+        absent = {line.split()[0] for line in answers if line.endswith(" missing")}
         wanted = "".join(f"{ref}\n" for ref, oid in refs.items() if oid in absent)
         if wanted:
             options = ("--quiet", "--no-tags", "--no-write-fetch-head", "--stdin")

@@ -1,13 +1,13 @@
 """Put a release on the Hugging Face Hub: all files in one commit, then a tag of its version.
 
-The order leaves nothing half done. Large files go up first, where nobody sees them; one commit
-makes all files visible at once; the hub's own listing of that commit is held to the hashes here;
-only then the tag ``vVERSION`` is set. Killed at any point, the same command goes on where it
-stopped. A tag that exists is never moved: with other files it is an error, with these files there
+The order leaves nothing half done. Large files are uploaded first, where nobody sees them; one
+commit makes all files visible at once; the hub's own listing of that commit is compared with the
+hashes here; only then the tag ``vVERSION`` is set. Interrupted at any point, the same command
+resumes. A tag that exists is never moved: with other files it is an error, with these files there
 is nothing to do.
 
-Files travel by Git LFS over HTTP, not by Xet, which `huggingface_hub` would choose by itself: its
-storage service cannot be served on loopback, and what is not tested is not shipped (docs/adr/0025).
+Files travel by Git LFS over HTTP, not by Xet, the default of `huggingface_hub`: its storage
+service cannot be served on loopback, so it could not be tested (docs/adr/0025).
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ if TYPE_CHECKING:
 
 BRANCH = "main"
 OF_THE_HUB = {".gitattributes"}  # says which files are large; the hub writes it
-NOT_FOREIGN = OF_THE_HUB | {"README.md", "LICENSE"}  # what a new repository may have
+EXPECTED_FILES = OF_THE_HUB | {"README.md", "LICENSE"}  # what a new repository may have
 SHOWN = 3  # names in a message
 
 
 @dataclass(frozen=True)
 class File:
-    """What a file is, in both ways in which the hub may tell."""
+    """A file and both hashes by which the hub may identify it."""
 
     path: Path
     sha256: str  # of a large file
@@ -48,8 +48,8 @@ class File:
 
 
 @dataclass(frozen=True)
-class Remote:
-    """A repository as it was found: the commit that its branch is at, and its tags."""
+class HubRepository:
+    """A repository on the hub: the commit that its branch is at, and its tags."""
 
     head: str | None
     tags: dict[str, str]
@@ -67,7 +67,7 @@ def upload(folder: Path, repo: str, *, do: bool) -> list[str]:
     Raises:
         IntegrityError: the release is not whole, the tag exists with other files, or the hub holds
             other bytes than were sent.
-        InputError: ``repo`` is no hub id, or holds what is no release.
+        InputError: ``repo`` is not a hub id, or holds files that are not a release.
         NetworkError: the hub cannot be reached or refuses.
     """
     files = _files(folder)
@@ -77,11 +77,11 @@ def upload(folder: Path, repo: str, *, do: bool) -> list[str]:
         raise NetworkError(f"hf:{repo}: nothing can be uploaded while offline mode is on")
     with _explained(repo):
         api = _api()
-        remote = _look(api, repo)
+        remote = _find(api, repo)
         if remote is not None and tag in remote.tags:
-            _hold(api, repo, tag, files, f"hf:{repo} has a tag {tag} with other files")
+            _require_same(api, repo, tag, files, f"hf:{repo} has a tag {tag} with other files")
             return [f"hf:{repo} has {folder.name} already, as {tag}"]
-        extra = _extra(api, repo, remote, files)
+        extra = _files_to_remove(api, repo, remote, files)
         lines = _plan(repo, remote, files, extra, tag)
         if do:
             _commit(api, repo, remote, files, extra, contract)
@@ -93,7 +93,7 @@ def _tag(contract: Contract) -> str:
 
 
 def _files(folder: Path) -> dict[str, File]:
-    """The files of a release that is whole, by their name in it."""
+    """Return the files of a whole release, by their name in it."""
     read_release(folder)
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     return {path.relative_to(folder).as_posix(): _file(path) for path in paths}
@@ -116,7 +116,7 @@ def _api() -> HfApi:
     return HfApi(endpoint=os.environ.get("HF_ENDPOINT"))
 
 
-def _look(api: HfApi, repo: str) -> Remote | None:
+def _find(api: HfApi, repo: str) -> HubRepository | None:
     from huggingface_hub.errors import RepositoryNotFoundError
 
     try:
@@ -124,11 +124,11 @@ def _look(api: HfApi, repo: str) -> Remote | None:
     except RepositoryNotFoundError:
         return None
     heads = {branch.name: branch.target_commit for branch in refs.branches}
-    return Remote(heads.get(BRANCH), {tag.name: tag.target_commit for tag in refs.tags})
+    return HubRepository(heads.get(BRANCH), {tag.name: tag.target_commit for tag in refs.tags})
 
 
 def _listing(api: HfApi, repo: str, revision: str) -> dict[str, tuple[str, int]]:
-    """Hash (SHA-256 of large files, else git's) and size of each file, by name."""
+    """Return the hash (SHA-256 of large files, else git's) and size of each file, by name."""
     from huggingface_hub.hf_api import RepoFile
 
     return {
@@ -138,8 +138,10 @@ def _listing(api: HfApi, repo: str, revision: str) -> dict[str, tuple[str, int]]
     }
 
 
-def _hold(api: HfApi, repo: str, revision: str, files: dict[str, File], otherwise: str) -> None:
-    """Hold what the hub has at ``revision`` to the files here."""
+def _require_same(
+    api: HfApi, repo: str, revision: str, files: dict[str, File], otherwise: str
+) -> None:
+    """Refuse unless the hub has exactly the files here at ``revision``."""
     there = _listing(api, repo, revision)
     wrong = sorted(
         name
@@ -152,27 +154,30 @@ def _hold(api: HfApi, repo: str, revision: str, files: dict[str, File], otherwis
         more = ", ..." if len(wrong) > SHOWN else ""
         names = ", ".join(shown(name) for name in wrong[:SHOWN])
         raise IntegrityError(
-            f"{otherwise}: {names}{more}; a version is published once: raise release.version in "
+            f"{otherwise}: {names}{more}; a version is never replaced: raise release.version in "
             "params.yaml"
         )
 
 
-def _extra(api: HfApi, repo: str, remote: Remote | None, files: dict[str, File]) -> list[str]:
-    """What the branch has of an earlier release and this one has not."""
+def _files_to_remove(
+    api: HfApi, repo: str, remote: HubRepository | None, files: dict[str, File]
+) -> list[str]:
+    """Return the names of files of an earlier release that this one lacks."""
     if remote is None or remote.head is None:
         return []
     there = _listing(api, repo, remote.head)
-    foreign = sorted(there.keys() - NOT_FOREIGN)
+    foreign = sorted(there.keys() - EXPECTED_FILES)
     if foreign and SUMS_FILE not in there:
         raise InputError(
-            f"hf:{repo} holds files that are no release ({', '.join(map(shown, foreign[:SHOWN]))}),"
-            " which an upload would replace; give a repository of its own"
+            f"hf:{repo} holds files that are not part of a release "
+            f"({', '.join(map(shown, foreign[:SHOWN]))}), which an upload would replace; give a "
+            "repository of its own"
         )
     return sorted(there.keys() - files.keys())
 
 
 def _plan(
-    repo: str, remote: Remote | None, files: dict[str, File], extra: list[str], tag: str
+    repo: str, remote: HubRepository | None, files: dict[str, File], extra: list[str], tag: str
 ) -> list[str]:
     size = sum(file.size_bytes for file in files.values()) / 1e6
     return [
@@ -186,7 +191,7 @@ def _plan(
 def _commit(
     api: HfApi,
     repo: str,
-    remote: Remote | None,
+    remote: HubRepository | None,
     files: dict[str, File],
     extra: list[str],
     contract: Contract,
@@ -197,7 +202,7 @@ def _commit(
     message, tag = f"{contract.name} {contract.version}", _tag(contract)
     if remote is None:
         api.create_repo(repo, private=True, exist_ok=True)
-        remote = _look(api, repo)
+        remote = _find(api, repo)
     done = api.create_commit(
         repo,
         [
@@ -207,13 +212,15 @@ def _commit(
         commit_message=message,
         parent_commit=remote.head if remote else None,  # refused if somebody else was first
     )
-    _hold(api, repo, done.oid, files, f"hf:{repo} did not keep what was sent")
+    _require_same(api, repo, done.oid, files, f"hf:{repo} did not keep what was sent")
     try:
         api.create_tag(repo, tag=tag, tag_message=message, revision=done.oid)
     except HfHubHTTPError as error:
         if error.response.status_code != 409:
             raise
-        _hold(api, repo, tag, files, f"hf:{repo} was given a tag {tag} meanwhile, of other files")
+        _require_same(
+            api, repo, tag, files, f"hf:{repo} got a tag {tag} meanwhile, with other files"
+        )
 
 
 @contextmanager
@@ -234,12 +241,12 @@ def _explained(repo: str) -> Iterator[None]:
 def _reason(error: BaseException) -> str:
     error = error.__cause__ or error  # of an upload in a thread
     status = getattr(getattr(error, "response", None), "status_code", None)
-    said = shown(" ".join(str(error).split()), 200)
+    message = shown(" ".join(str(error).split()), 200)
     if status in (401, 403):
         return (
             f"the hub refuses ({status}); run `hf auth login`, or set HF_TOKEN to a token that may "
             "write there"
         )
     if status in (409, 412):
-        return f"it was changed meanwhile ({said}); run the same command again"
-    return f"{said or type(error).__name__}; run the same command again: it goes on from here"
+        return f"it was changed meanwhile ({message}); run the same command again"
+    return f"{message or type(error).__name__}; run the same command again; it resumes"

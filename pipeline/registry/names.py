@@ -1,4 +1,4 @@
-"""How versions and stages are named, which may follow, and what a rollback goes back to.
+"""Names of versions and stages: the grammar of tags, and the order of versions and rollbacks.
 
 Names of tags are GTO's (`deit-tiny@v1.2.0`, `deit-tiny#prod#3`), so that `dvc artifacts get` and
 `gto show` read them. Nothing here reads a file.
@@ -41,29 +41,30 @@ def parse_version(text: str) -> tuple[str, str]:
     Raises:
         InputError: it is not of that form.
     """
-    found = re.fullmatch(rf"([a-z0-9]+(?:-[a-z0-9]+)*)@v?({SEMVER})", text)
-    if not found:
-        raise InputError(f"{shown(text)!r} names no version; such as deit-tiny@v1.2.0 is needed")
-    return found[1], found[2]
+    parts = re.fullmatch(rf"([a-z0-9]+(?:-[a-z0-9]+)*)@v?({SEMVER})", text)
+    if not parts:
+        raise InputError(f"{shown(text)!r} names no version; write it as deit-tiny@v1.2.0")
+    return parts[1], parts[2]
 
 
 def version_tag(name: str, version: str) -> str:
+    """Return the tag of a version, such as `deit-tiny@v1.2.0`."""
     return f"{name}@v{version}"
 
 
 def check_successor(name: str, version: str, existing: Iterable[str]) -> None:
-    """Refuse a version that would go back: one has to be the newest, or of a released MAJOR.MINOR.
+    """Refuse a version that is not the newest, neither of all nor of its MAJOR.MINOR.
 
     So 1.2.4 may still follow 1.2.3 when there is a 1.3.0, and 1.2.2 or a first 1.1.0 may not.
 
     Raises:
-        InputError: it is lower, or no semantic version.
+        InputError: it is too low, or not a semantic version.
     """
     from semver import Version
 
     if not re.fullmatch(SEMVER, version):
         raise InputError(
-            f"release.version {shown(version)} is no semantic version (no leading zeros)"
+            f"release.version {shown(version)} is not a semantic version (no leading zeros)"
         )
     new = Version.parse(version)
     others = [Version.parse(other) for other in existing]
@@ -78,17 +79,17 @@ def check_successor(name: str, version: str, existing: Iterable[str]) -> None:
 
 @dataclass(frozen=True)
 class Move:
-    """One thing that happened to a stage, in the order of the tags."""
+    """One change of a stage."""
 
     version: str
     kind: str  # "promote", "rollback" or "unassign"
 
 
 def standing(moves: Sequence[Move]) -> list[str]:
-    """Return the versions a stage could go back to, oldest first; the last one has the stage.
+    """Return the versions that a stage can be rolled back to, oldest first; the last has it now.
 
-    A promotion adds on top; a rollback takes away what is above the version it goes back to.
-    So two rollbacks in a row go back two versions, and never to and fro.
+    ``moves`` are in the order of the tags. A promotion adds on top; a rollback removes what is
+    above its version. So two rollbacks in a row go back two versions.
     """
     stack: list[str] = []
     for move in moves:

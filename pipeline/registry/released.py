@@ -1,8 +1,8 @@
 """`edge-vit release`: from a published folder to a version that others can fetch.
 
-The files are on the remote and were read back before the commit that names them is written; the
-tag is pushed to the git remote before there is a local one. So whatever is killed where, there is
-no tag without its files, and the git remote alone decides which versions exist.
+The files are on the DVC remote and were read back before the commit that names them is written;
+the tag is pushed to the git remote before there is a local one. So wherever it is interrupted,
+there is no tag without its files, and the git remote alone decides which versions exist.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from pipeline.release.signing import sign
 from pipeline.release.verification import require_whole
 from pipeline.verdict.criterion import FAIL, PASS, UNDECIDED
 
-PLACE = "released"  # where a tagged commit has the `.dvc` file of its release
+RELEASED_FOLDER = "released"  # where a tagged commit has the `.dvc` file of its release
 
 
 @dataclass
 class Releasing:
-    """One release on its way; its steps are methods, and their results are kept here."""
+    """One release; its steps are methods, and their results are kept here."""
 
     git: Git
     store: Store
@@ -58,7 +58,7 @@ class Releasing:
             self.oid = self.registry.versions()[self.contract.version].oid
 
     def check_version(self) -> None:
-        """Refuse what must not be released.
+        """Refuse a version that must not be released.
 
         Raises:
             InputError: the version is taken or too low, the name is another model's, or HEAD is
@@ -80,10 +80,10 @@ class Releasing:
             self._check_made_from()
 
     def _check_made_from(self) -> None:
-        if other := build.not_of(self.git.root, build.read(self.folder)):
-            lines = "\n  ".join(other)
+        if mismatches := build.checkout_mismatches(self.git.root, build.read(self.folder)):
+            lines = "\n  ".join(mismatches)
             raise InputError(
-                f"HEAD is not what {self.folder} was made from, as the tag would say:\n  {lines}\n"
+                f"{self.folder} was not made from HEAD, but the tag would say so:\n  {lines}\n"
                 "check that out and run this again; or raise release.version in params.yaml, "
                 "commit and run `dvc repro`"
             )
@@ -105,6 +105,7 @@ class Releasing:
 
     @property
     def sums_sha256(self) -> str:
+        """SHA-256 of the release's list of hashes, which stands for all its files."""
         return sha256_file(self.folder / SUMS_FILE)
 
     def _outline(self) -> Tree:
@@ -112,6 +113,7 @@ class Releasing:
 
     @property
     def exists(self) -> bool:
+        """Whether the git remote has a tag of this version."""
         return self.contract.version in self.registry.versions()
 
     def steps(self) -> list[Step]:
@@ -141,13 +143,14 @@ class Releasing:
 
     @property
     def dvc_file(self) -> str:
-        return f"{PLACE}/{self.folder.name}.dvc"
+        """Path, in the tagged commit, of the `.dvc` file of the release."""
+        return f"{RELEASED_FOLDER}/{self.folder.name}.dvc"
 
     def verify(self) -> None:
-        """Hold the folder to what was published.
+        """Check that the folder is exactly what was published.
 
         Raises:
-            IntegrityError: it is something else.
+            IntegrityError: it is not.
         """
         published = f"{self.contract.name}-{self.contract.version}"
         if self.folder.resolve().name != published:
@@ -155,13 +158,16 @@ class Releasing:
         require_whole(self.folder)
 
     def sign(self) -> None:
+        """Sign the release in its folder."""
         assert self.key
         sign(self.folder, self.key)
 
     def push(self) -> None:
+        """Upload the files to the DVC remote."""
         self.tree = self.store.push(self.folder)
 
     def read_back(self) -> None:
+        """Read every file back from the DVC remote, and check its hash."""
         assert self.tree
         self.store.check(self.tree.oid, self.sums_sha256)
 
@@ -179,7 +185,7 @@ class Releasing:
             out["remote"] = self.store.name
         files = {
             self.dvc_file: yaml.safe_dump({"outs": [out]}),
-            f"{PLACE}/.gitignore": "*\n!.gitignore\n!*.dvc\n",
+            f"{RELEASED_FOLDER}/.gitignore": "*\n!.gitignore\n!*.dvc\n",
             "dvc.yaml": self._graph(),
         }
         self.commit = self.git.commit_with(self.parent, files, f"Release {self.tag}\n")
@@ -187,13 +193,14 @@ class Releasing:
     def _graph(self) -> str:
         """`dvc.yaml` of the parent with this release as an artifact."""
         entry = {
-            "path": f"{PLACE}/{self.folder.name}",
+            "path": f"{RELEASED_FOLDER}/{self.folder.name}",
             "type": "model",
             "desc": f"release {self.contract.version} of {self.contract.name}",
         }
         return with_artifact(self.git.file(self.parent, "dvc.yaml"), self.name, entry)
 
     def push_tag(self) -> None:
+        """Write the version's tag, with the facts that are read again, and push it."""
         assert self.tree
         verdict = read_json(self.folder / VERDICT_FILE)
         counts = ", ".join(f"{verdict['counts'][key]} {key}" for key in (PASS, FAIL, UNDECIDED))
@@ -212,6 +219,7 @@ class Releasing:
         self.git.push(self.tag, self.oid)
 
     def keep(self) -> None:
+        """Set the tag in this clone, too."""
         self.git.keep(self.tag, self.oid)
 
 

@@ -1,6 +1,6 @@
-"""`edge-vit promote` and `rollback`: which version has a stage, as one more tag each time.
+"""`edge-vit promote`: which version has a stage, as one more tag each time.
 
-Nothing is taken away, so the tags are the history. Each says who, when and why, and the hash of the
+Tags are never removed, so they are the history. Each says who, when and why, and the hash of the
 release's list of files. Before a tag is written, every file is read back from the DVC remote.
 """
 
@@ -16,7 +16,7 @@ import yaml
 from pipeline.errors import GateError, InputError
 from pipeline.registry.git import Git
 from pipeline.registry.names import PROD, version_tag
-from pipeline.registry.released import PLACE
+from pipeline.registry.released import RELEASED_FOLDER
 from pipeline.registry.steps import Step, carry_out
 from pipeline.registry.store import Store, open_store
 from pipeline.registry.tags import ACTION, FOLDER, SUMS, TREE, Registry, Tag, message
@@ -27,7 +27,7 @@ UNDECIDED = "Accepted-undecided"
 
 @dataclass
 class Moving:
-    """A stage on its way to ``version``."""
+    """One promotion or rollback of a stage; its steps are methods."""
 
     git: Git
     store: Store
@@ -48,9 +48,11 @@ class Moving:
             self.name, self.oid = last.name, last.oid
 
     def read_back(self) -> None:
+        """Read every file of the release back from the DVC remote, and check its hash."""
         self.store.check(self.release.facts[TREE], self.release.facts[SUMS])
 
     def check_verdict(self) -> None:
+        """Refuse a release whose verdict is not good enough; see :func:`require_release`."""
         content = self.store.read(self.release.facts[TREE], VERDICT_FILE)
         require_release(json.loads(content), self.release.name, self.accepted)
 
@@ -64,13 +66,14 @@ class Moving:
             Step("check", f"read {count} files back from {self.store}", self.read_back, dry=True)
         ]
         if self.action == "promote" and self.stage == PROD:
-            words = f"of {release}, by the rule of channel release"
-            first.append(Step("verdict", words, self.check_verdict, dry=True))
+            description = f"of {release}, by the rule of channel release"
+            first.append(Step("verdict", description, self.check_verdict, dry=True))
         address = self.git.address()
         tag = Step("tag", f"{self.name} on {release}, to git remote {address}", self.push_tag)
         return [*first, tag, keep]
 
     def push_tag(self) -> None:
+        """Write the stage's tag and push it to the git remote."""
         before = self.registry.stage(self.stage)
         facts = {
             ACTION: self.action,
@@ -87,64 +90,67 @@ class Moving:
         self.git.push(self.name, self.oid)
 
     def keep(self) -> None:
+        """Set the tag in this clone, too."""
         self.git.keep(self.name, self.oid)
 
 
 def require_release(verdict: Any, tag: str, accepted: str | None) -> None:
-    """Hold a verdict to the release channel's rule; undecided criteria may be accepted, by words.
+    """Refuse a verdict that channel release would not publish; undecided criteria may be accepted.
 
     Raises:
-        GateError: a criterion failed, or some are undecided and nobody accepts that.
+        GateError: a criterion failed, or some are undecided and ``accepted`` gives no reason.
     """
-    found: dict[str, list[str]] = {}
+    by_outcome: dict[str, list[str]] = {}
     for c in verdict["criteria"]:
-        found.setdefault(c["outcome"], []).append(f"{c['name']} of {c['subject']}")
-    if not verdict["passed"] or "fail" in found:
+        by_outcome.setdefault(c["outcome"], []).append(f"{c['name']} of {c['subject']}")
+    if not verdict["passed"] or "fail" in by_outcome:
         raise GateError(f"the verdict of {tag} is a refusal; it cannot go to {PROD}")
-    undecided = found.get("undecided", [])
+    undecided = by_outcome.get("undecided", [])
     if not (accepted and accepted.strip()) and (undecided or verdict["channel"] != "release"):
         raise GateError(
-            f"{tag} was let out by channel {verdict['channel']} with {len(undecided)} undecided "
+            f"{tag} was published by channel {verdict['channel']} with {len(undecided)} undecided "
             f"criteria ({', '.join(undecided[:3]) or 'none'}); {PROD} takes what channel release "
-            'lets out. To promote it all the same, say why: --accept-undecided "REASON"'
+            'publishes. To promote it all the same, say why: --accept-undecided "REASON"'
         )
 
 
-def earlier(registry: Registry, known: Mapping[str, str], stage: str, to: str | None) -> str:
-    """The version that a rollback goes back to, from what the clone knew of the stage.
+def earlier(registry: Registry, local_tags: Mapping[str, str], stage: str, to: str | None) -> str:
+    """Return the version that a rollback goes back to, from what this clone knew of the stage.
 
-    ``known`` are the clone's tags. Where the stage moved without the clone's knowing, by somebody
-    else or by a rollback that was killed before it told the clone, it is not moved once more.
+    Where the stage has moved without ``local_tags`` of the clone saying so, by somebody else or by
+    an interrupted rollback, it is not moved again.
 
     Raises:
         InputError: there is none, ``to`` never had the stage, or the stage moved meanwhile.
     """
-    mine = registry.only(known)
+    mine = registry.only(local_tags)
     version = _before(mine, stage, to)
     now = registry.stage(stage)[-1:]
     if now not in ([version], mine.stage(stage)[-1:]):
         raise InputError(
             f"{registry.name} {stage} has moved to {', '.join(now)} since this clone last looked; "
-            "`git fetch --tags`, then decide again"
+            "run `git fetch --tags`, then decide again"
         )
     return version
 
 
 def _before(registry: Registry, stage: str, to: str | None) -> str:
-    had = registry.stage(stage)
+    versions = registry.stage(stage)
     if to is None:
-        if len(had) < 2:
-            only = f"only {version_tag(registry.name, had[0])} had it" if had else "nothing has it"
+        if len(versions) < 2:
+            only = "nothing has it"
+            if versions:
+                only = f"only {version_tag(registry.name, versions[0])} had it"
             raise InputError(
                 f"{registry.name} {stage} has no version to go back to: {only}, as far as this "
                 "clone knows (`git fetch --tags` asks the others)"
             )
-        return had[-2]
+        return versions[-2]
     version = to.removeprefix("v")
-    if version not in had:
+    if version not in versions:
         raise InputError(
             f"{registry.name} {stage} cannot go back to {to}, only to one of: "
-            f"{', '.join(had) or 'none'}"
+            f"{', '.join(versions) or 'none'}"
         )
     return version
 
@@ -161,7 +167,7 @@ def move(
     why: str | None = None,
     accepted: str | None = None,
 ) -> None:
-    """Say or do what gives ``stage`` to ``version``.
+    """Print the steps that give ``stage`` to ``version``, and with ``yes`` carry them out.
 
     Raises:
         InputError: there is no such version.
@@ -178,7 +184,7 @@ def move(
 
 def _remote_of(git: Git, release: Tag) -> str | None:
     """The DVC remote that the release names, if it is not the default one."""
-    path = f"{PLACE}/{release.facts[FOLDER]}.dvc"
+    path = f"{RELEASED_FOLDER}/{release.facts[FOLDER]}.dvc"
     outs = yaml.safe_load(git.file(release.commit, path))["outs"]
     name: str | None = outs[0].get("remote")
     return name

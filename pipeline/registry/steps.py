@@ -1,4 +1,4 @@
-"""What a command of the registry is about to do, step by step; a dry run only says so."""
+"""Commands of the registry as lists of steps, which a dry run only prints."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from pipeline.errors import InputError
 
 @dataclass(frozen=True)
 class Step:
-    """One of them. Killed before, during or after it, the same command run again goes on."""
+    """One step. Interrupted before, during or after it, the same command resumes."""
 
     name: str
-    words: str
+    description: str
     do: Callable[[], object]
-    dry: bool = False  # changes nothing, so a dry run does it, too
+    dry: bool = False  # changes nothing, so a dry run does it as well
 
 
 def carry_out(title: str, steps: Sequence[Step], yes: bool) -> None:
-    """Print the steps, and do each after it was printed; without ``yes`` only the dry ones."""
+    """Print each step and then do it; without ``yes`` do only those that change nothing."""
     print(title if yes else f"{title}: a dry run, nothing is changed; --yes does this:")
     width = max((len(step.name) for step in steps), default=0)
     for step in steps:
-        print(f"  {step.name:{width}}  {step.words}", flush=True)
+        print(f"  {step.name:{width}}  {step.description}", flush=True)
         if yes or step.dry:
             step.do()
 

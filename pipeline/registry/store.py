@@ -1,8 +1,8 @@
-"""The files of releases on a DVC remote: put there, and read back before anything names them.
+"""The files of releases on a DVC remote: uploaded, and read back before anything names them.
 
-DVC names objects by MD5 and takes one that is there for whole, though a server that died in
-mid-upload may have kept half of it. So every file is read back from the remote and held against
-the SHA-256 of the release's own list; broken ones are removed and sent again.
+DVC names objects by MD5 and takes an existing one for whole, though a server that died during an
+upload may have kept half of it. So every file is read back from the remote and compared with the
+SHA-256 of the release's own list; damaged ones are removed and sent again.
 """
 
 from __future__ import annotations
@@ -43,10 +43,12 @@ class Store:
 
     @property
     def address(self) -> str:
+        """Address of the remote, such as `s3://bucket/folder`."""
         return str(self.remote.fs.unstrip_protocol(self.remote.path))
 
     @property
     def is_default(self) -> bool:
+        """Whether it is the repository's default remote."""
         return bool(self.repo.config["core"].get("remote") == self.name)
 
     def outline(self, folder: Path) -> Tree:
@@ -54,7 +56,7 @@ class Store:
         return self._build(folder, dry_run=True)
 
     def push(self, folder: Path) -> Tree:
-        """Put a folder into the cache and onto the remote; what is there and whole stays.
+        """Copy a folder into the cache and to the remote; whole files that are there stay.
 
         Raises:
             NetworkError: the remote cannot be reached, or did not take every file.
@@ -71,26 +73,30 @@ class Store:
             asked = {HashInfo("md5", tree.oid)}
             failed = transfer(cache, self.remote, asked, shallow=False).failed
         if failed:
-            raise NetworkError(f"{self} did not take {len(failed)} files; run this again to go on")
+            raise NetworkError(f"{self} did not take {len(failed)} files; run this again to resume")
         return tree
 
     def missing(self, tree: Tree) -> list[str]:
-        """What of a folder the remote does not have at all, by relative path."""
+        """Return the relative paths of a folder's files that the remote lacks."""
         with self._reaching():
             there = set(self.remote.oids_exist([*tree.files.values(), tree.oid]))
         absent = [path for path, oid in tree.files.items() if oid not in there]
         return absent if absent or tree.oid in there else ["their list"]
 
     def read(self, tree: str, path: str) -> bytes:
-        """One small file of a folder on the remote."""
+        """Return the content of one small file of a folder on the remote.
+
+        Raises:
+            NetworkError: the remote cannot be reached, or has no such file.
+        """
         with self._reaching():
             return self._bytes(self._files(tree)[path])
 
     def check(self, tree: str, sums_sha256: str) -> None:
-        """Read every file of a folder back from the remote and hold it against its SHA-256.
+        """Read every file of a folder back from the remote and check its SHA-256.
 
         Raises:
-            IntegrityError: a file is missing or another one, each named.
+            IntegrityError: files are missing or damaged; each is named.
             NetworkError: the remote cannot be reached.
         """
         with self._reaching():
@@ -113,8 +119,8 @@ class Store:
         extra = files.keys() - wanted.keys() - UNLISTED
         problems += [f"{name} is not in {SUMS_FILE}" for name in extra]
         with ThreadPoolExecutor(AT_ONCE) as pool:
-            found = pool.map(self._digests, files.values())
-            for (name, oid), digests in zip(files.items(), found, strict=True):
+            all_digests = pool.map(self._digests, files.values())
+            for (name, oid), digests in zip(files.items(), all_digests, strict=True):
                 if digests is None:
                     problems.append(f"{name} is missing")
                 elif digests != (oid, wanted.get(name, digests[1])):
@@ -122,13 +128,13 @@ class Store:
         return sorted(problems)
 
     def _broken(self, tree: Tree) -> list[str]:
-        """Objects of the remote that have a wanted name and other bytes."""
+        """Return the objects of the remote whose bytes are not those that their name promises."""
         there = list(self.remote.oids_exist([*tree.files.values(), tree.oid]))
         with ThreadPoolExecutor(AT_ONCE) as pool:
-            found = list(pool.map(self._digests, there))
+            all_digests = list(pool.map(self._digests, there))
         return [
             oid
-            for oid, digests in zip(there, found, strict=True)
+            for oid, digests in zip(there, all_digests, strict=True)
             if digests and digests[0] != oid.removesuffix(".dir")
         ]
 
@@ -141,7 +147,7 @@ class Store:
         return content
 
     def _digests(self, oid: str) -> tuple[str, str] | None:
-        """MD5 and SHA-256 of an object on the remote; None if there is none."""
+        """Return MD5 and SHA-256 of an object on the remote; None if there is none."""
         md5, sha256 = hashlib.md5(usedforsecurity=False), hashlib.sha256()
         try:
             with self.remote.fs.open(self.remote.oid_to_path(oid), "rb") as file:
@@ -169,14 +175,14 @@ class Store:
 
     @contextmanager
     def _reaching(self) -> Iterator[None]:
-        """Whatever a remote's library raises is the network's or the server's fault."""
+        """Turn whatever a remote's library raises into NetworkError."""
         try:
             yield
         except (InputError, IntegrityError, NetworkError):
             raise
         except Exception as error:
-            words = shown(f"{type(error).__name__}: {error}", limit=200)
-            raise NetworkError(f"{self} failed ({words}); run this again to go on") from error
+            reason = shown(f"{type(error).__name__}: {error}", limit=200)
+            raise NetworkError(f"{self} failed ({reason}); run this again to resume") from error
 
     def __str__(self) -> str:
         return f"DVC remote {self.name} ({self.address})"

@@ -26,11 +26,11 @@ class Tag:
     facts: Mapping[str, str]
     version: str | None  # of a version's tag, without the v
     stage: str | None
-    cancels: bool  # GTO's `!`: the version is no more, or left the stage
+    cancels: bool  # GTO's `!`: the version was deregistered, or left the stage
 
 
 def message(subject: str, why: str | None, facts: Mapping[str, object]) -> str:
-    """What a tag says: a line, why, and facts that are read again; see :attr:`Tag.facts`."""
+    """Return a tag's message: a line, why, and the facts that :attr:`Tag.facts` reads."""
     paragraphs = [subject, *([why.strip()] if why and why.strip() else ())]
     lines = [f"{key}: {' '.join(str(value).split())}" for key, value in facts.items()]
     return "\n\n".join([*paragraphs, "\n".join(lines)]) + "\n"
@@ -45,7 +45,7 @@ class Registry:
 
     @classmethod
     def read(cls, git: Git, name: str) -> Registry:
-        """Ask the git remote.
+        """Read the tags of the git remote.
 
         Raises:
             NetworkError: it cannot be reached.
@@ -54,19 +54,20 @@ class Registry:
         from gto.constants import NAME, STAGE, VERSION, Action
         from gto.tag import parse_name
 
-        found = []
+        tags = []
         for tag, oid in git.remote_tags(f"{name}@*", f"{name}#*").items():
             parsed = parse_name(tag, raise_on_fail=False)
             if parsed and parsed[NAME] == name:
                 version = parsed.get(VERSION, "").removeprefix("v") or None
                 cancels = parsed[ACT] in (Action.DEREGISTER, Action.UNASSIGN)
                 content = git.run("cat-file", "tag", oid)
-                found.append(_parse(tag, oid, content, version, parsed.get(STAGE), cancels))
-        return cls(name, sorted(found, key=lambda tag: (tag.time, _counter(tag.name))))
+                tags.append(_parse(tag, oid, content, version, parsed.get(STAGE), cancels))
+        return cls(name, sorted(tags, key=lambda tag: (tag.time, _counter(tag.name))))
 
-    def only(self, known: Mapping[str, str]) -> Registry:
-        """What a clone knows that has these tags, object by name."""
-        return Registry(self.name, [tag for tag in self.tags if known.get(tag.name) == tag.oid])
+    def only(self, local_tags: Mapping[str, str]) -> Registry:
+        """Return the part of the registry that a clone has; ``local_tags`` are objects by name."""
+        shared = [tag for tag in self.tags if local_tags.get(tag.name) == tag.oid]
+        return Registry(self.name, shared)
 
     @property
     def latest(self) -> int:
@@ -74,14 +75,14 @@ class Registry:
         return max((tag.time for tag in self.tags), default=0)
 
     def versions(self) -> dict[str, Tag]:
-        """The tag of every version, also of those that were taken away by GTO."""
+        """Return the tag of every version, also of those that GTO deregistered."""
         return {t.version: t for t in self.tags if t.version and not t.cancels}
 
     def version(self, version: str) -> Tag:
-        """The tag of a version that may be promoted.
+        """Return the tag of a version that may be promoted.
 
         Raises:
-            InputError: there is none, or GTO's `deregister` took it away.
+            InputError: there is none, or GTO deregistered it.
             IntegrityError: the tag was not made by `edge-vit release`.
         """
         tag = self.versions().get(version)
@@ -96,7 +97,7 @@ class Registry:
         return tag
 
     def stage(self, stage: str) -> list[str]:
-        """The versions that ``stage`` could go back to; the last one has it. See `standing`."""
+        """Return the versions that ``stage`` can be rolled back to; see `standing`."""
         owners = {tag.commit: version for version, tag in self.versions().items()}
         moves = []
         for tag in self.tags:
@@ -106,14 +107,14 @@ class Registry:
         return standing(moves)
 
     def next_stage_tag(self, stage: str) -> str:
-        """GTO counts all stages of an artifact together."""
+        """Return the next tag of ``stage``; GTO counts all stages of an artifact together."""
         last = max((_counter(tag.name) for tag in self.tags), default=0)
         return f"{self.name}#{stage}#{last + 1}"
 
 
 def _counter(name: str) -> int:
-    found = re.search(r"#(\d+)$", name)
-    return int(found[1]) if found else 0
+    counter = re.search(r"#(\d+)$", name)
+    return int(counter[1]) if counter else 0
 
 
 def _parse(

@@ -1,10 +1,9 @@
 """What a release was made from, as ``build.json``: enough to make the same bytes again, or to say
 what is missing.
 
-No time and no path of this machine: the same inputs give the same record. What was asked for is in
-``params``, with local sources by name only; what came of it is told by hashes. Code, packages and
-machine are those of `publish`: what DVC's cache gave back may have been made elsewhere, which
-is what `edge-vit rebuild` finds out.
+It holds no time and no path of this machine: the same inputs give the same record. ``params`` has
+local sources by name only; inputs are identified by hashes. Code, packages and machine are those of
+`publish`: what DVC's cache restored may have been made elsewhere, which `edge-vit rebuild` finds.
 """
 
 from __future__ import annotations
@@ -30,30 +29,49 @@ from pipeline.untrusted.http import without_secrets
 BUILD_FILE = "build.json"
 # What decides the bytes of a delivered file.
 PACKAGES = (
-    *("torch", "timm", "onnx", "onnxscript", "onnx-ir", "onnxruntime", "executorch", "torchao"),
-    *("numpy", "pillow", "safetensors", "protobuf", "flatbuffers"),
+    "torch",
+    "timm",
+    "onnx",
+    "onnxscript",
+    "onnx-ir",
+    "onnxruntime",
+    "executorch",
+    "torchao",
+    "numpy",
+    "pillow",
+    "safetensors",
+    "protobuf",
+    "flatbuffers",
 )
 NAME = ("release", "artifact")  # in the registry: no file depends on it
 CODE = Path(pipeline.__file__).parent
 LOCK_FILE = "requirements.lock"
 LOCAL = (
-    *(("model", "checkpoint"), ("model", "labels")),
-    *(("samples", "source"), ("golden", "photographs")),
+    ("model", "checkpoint"),
+    ("model", "labels"),
+    ("samples", "source"),
+    ("golden", "photographs"),
 )
 
 
 class Checkpoint(Section):
+    """The checkpoint, and the hash of the file that it came in."""
+
     source: str
     source_sha256: str
     sha256: str  # of its float32 copy
 
 
 class SampleSet(Section):
+    """Hashes of the evaluation samples and of the calibration images."""
+
     sha256: str
     calibration_sha256: str
 
 
 class Inputs(Section):
+    """What went into the run."""
+
     checkpoint: Checkpoint
     samples: SampleSet
 
@@ -68,13 +86,15 @@ class Code(Section):
 
 
 class Machine(Section):
+    """The part of a machine that decides the bytes of a file."""
+
     system: str
     processor: str
     flags: tuple[str, ...]
 
 
-class Surroundings(Section):
-    """The code, packages and machine that a process has."""
+class Environment(Section):
+    """The code, packages and machine of a process."""
 
     code: Code
     packages: dict[str, str | None]
@@ -88,7 +108,7 @@ class Build(Section):
     schema_: Literal[1] = Field(default=1, alias="schema")
     params: Params
     inputs: Inputs
-    published_by: Surroundings
+    published_by: Environment
 
 
 def record(folder: Path, params: Params, contract: Contract, artifacts: Path) -> None:
@@ -108,7 +128,7 @@ def record(folder: Path, params: Params, contract: Contract, artifacts: Path) ->
                 calibration_sha256=sha256_file(samples / "calibration.npy"),
             ),
         ),
-        published_by=surroundings(),
+        published_by=environment(),
     )
     write_json(folder / BUILD_FILE, build.model_dump(mode="json", by_alias=True))
 
@@ -133,10 +153,10 @@ def read(release: Path) -> Build:
         ) from None
 
 
-def surroundings() -> Surroundings:
-    """What this process has."""
+def environment() -> Environment:
+    """Return the environment of this process."""
     machine = fingerprint()
-    return Surroundings(
+    return Environment(
         code=Code(**commit(CODE), sha256=code_sha256(CODE), lock_sha256=_lock_sha256(CODE.parent)),
         packages={name: _version(name) for name in PACKAGES},
         python=platform.python_version(),
@@ -144,8 +164,8 @@ def surroundings() -> Surroundings:
     )
 
 
-def differences(was: Surroundings, here: Surroundings) -> list[str]:
-    """What is other here than it was when the release was made, a line each."""
+def differences(was: Environment, here: Environment) -> list[str]:
+    """Return what differs here from when the release was made, a line each."""
     lines = []
     if was.code.sha256 != here.code.sha256:
         lines.append(_other_code(was.code))
@@ -162,29 +182,29 @@ def differences(was: Surroundings, here: Surroundings) -> list[str]:
     return lines
 
 
-def not_of(checkout: Path, build: Build) -> list[str]:
-    """What made a release and is other in ``checkout``, a line each: code, lock, parameters.
+def checkout_mismatches(checkout: Path, build: Build) -> list[str]:
+    """Return what differs in ``checkout`` from what made a release: code, lock, parameters.
 
-    Code that lies elsewhere (an installed package) is not looked at: no checkout has it.
+    Code that lies elsewhere (an installed package) is not compared: no checkout has it.
     """
     made, lines = build.published_by.code, []
     code = checkout / CODE.name
     if code.is_dir() and code_sha256(code) != made.sha256:
         lines.append(_other_code(made))
     if _lock_sha256(checkout) != made.lock_sha256:
-        lines.append(f"{LOCK_FILE}: it was made with another one")
+        lines.append(f"{LOCK_FILE}: it was made with a different one")
     here = _without_paths(load_params(checkout / PARAMS_FILE)).model_dump()
     was = build.params.model_dump()
     for section in Params.model_fields:
         for key, value in was[section].items():
             if here[section][key] != value and (section, key) != NAME:
-                lines.append(f"{PARAMS_FILE}: {section}.{key} was other")
+                lines.append(f"{PARAMS_FILE}: {section}.{key} was different")
     return lines
 
 
 def _other_code(code: Code) -> str:
     if code.commit is None:
-        return "code: it was made by other code, of no commit"
+        return "code: it was made by different code, of no commit"
     if code.dirty:
         return f"code: it was made by commit {code.commit} with changes that were not committed"
     return f"code: it was made by commit {code.commit}; `git checkout {code.commit}` gives it"
@@ -201,8 +221,8 @@ def code_sha256(code: Path) -> str:
 
 
 def commit(code: Path) -> dict[str, Any]:
-    """The commit that the code is of, and whether it was changed since; null outside of git."""
-    # A package that was installed into some repository's folder is no part of that repository.
+    """Return the commit of the code, and whether it was changed since; null outside of git."""
+    # A package that was installed into some repository's folder is not part of that repository.
     if _git(code, "ls-files", "--error-unmatch", "__init__.py") is None:
         return {"commit": None, "dirty": None}
     changed = _git(code, "status", "--porcelain", "--", ".")
@@ -231,7 +251,7 @@ def _version(package: str) -> str | None:
 
 
 def _without_paths(params: Params) -> Params:
-    """Parameters, but for where on this machine something lay, and for what a server asked for."""
+    """Return parameters without paths of this machine and without secrets in addresses."""
     values = params.model_dump()
     if "://" in params.model.checkpoint:
         values["model"]["checkpoint"] = without_secrets(params.model.checkpoint)

@@ -11,7 +11,7 @@ CHUNK_BYTES = 1 << 20
 
 
 def difference(expected: Path, actual: Path) -> str | None:
-    """Say where ``actual`` first differs from ``expected``; None if both are the same bytes."""
+    """Return where ``actual`` first differs from ``expected``; None if the bytes are equal."""
     offset = _first(expected, actual)
     if offset is None:
         return None
@@ -53,7 +53,7 @@ def _in_archive(expected: Path, actual: Path) -> str | None:
             ]
     except zipfile.BadZipFile:
         return None
-    return _said("member", before, after, changed) or "its members are equal, the archive is not"
+    return _summary("member", before, after, changed) or "its members are equal, the archive is not"
 
 
 def _in_model(expected: Path, actual: Path) -> str | None:
@@ -70,8 +70,8 @@ def _in_model(expected: Path, actual: Path) -> str | None:
         "node": (one.graph.node, other.graph.node, "name"),
         "metadata": (one.metadata_props, other.metadata_props, "key"),
     }
-    said = [_of_part(part, *entries) for part, entries in parts.items()]
-    return "; ".join(filter(None, said)) or "its weights and nodes are equal, the rest is not"
+    summaries = [_of_part(part, *entries) for part, entries in parts.items()]
+    return "; ".join(filter(None, summaries)) or "its weights and nodes are equal, the rest is not"
 
 
 def _of_part(part: str, before: Iterable[Any], after: Iterable[Any], key: str) -> str:
@@ -80,21 +80,21 @@ def _of_part(part: str, before: Iterable[Any], after: Iterable[Any], key: str) -
         for entries in (before, after)
     )
     changed = [name for name in one if name in other and one[name] != other[name]]
-    return _said(part, list(one), list(other), changed)
+    return _summary(part, list(one), list(other), changed)
 
 
-def _said(part: str, before: list[str], after: list[str], changed: list[str]) -> str:
+def _summary(part: str, before: list[str], after: list[str], changed: list[str]) -> str:
     """What is missing, added, changed or in another order, with the first name of each."""
     groups = {
         "changed": changed,
         "missing": [name for name in before if name not in set(after)],
         "added": [name for name in after if name not in set(before)],
     }
-    said = [
+    phrases = [
         f"{part} {names[0]} {how}" + (f" (and {len(names) - 1} more)" if len(names) > 1 else "")
         for how, names in groups.items()
         if names
     ]
-    if not said and before != after:
-        said = [f"{part}s are in another order"]
-    return ", ".join(said)
+    if not phrases and before != after:
+        phrases = [f"{part}s are in another order"]
+    return ", ".join(phrases)

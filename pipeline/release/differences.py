@@ -61,10 +61,10 @@ class Opened:
         release, places = read_release(folder), Places.of_release(folder)
         artefacts = {}
         for key, path in release.files.items():
-            found = read_contract(path).artefact
-            if found is None:
+            artefact = read_contract(path).artefact
+            if artefact is None:
                 raise IntegrityError(f"{path} does not say what it needs; fetch it again")
-            artefacts[key] = found
+            artefacts[key] = artefact
         labels = read_json(places.samples)["labels"]
         return cls(
             release,
@@ -76,6 +76,7 @@ class Opened:
 
     @property
     def side(self) -> Side:
+        """The contracts and file names, for :mod:`pipeline.contract.changes`."""
         names = {key: path.name for key, path in self.release.files.items()}
         return Side(self.contract, names, self.artefacts)
 
@@ -119,6 +120,7 @@ class Cost:
 
 
 def accuracy(before: Opened, after: Opened, key: str) -> Accuracy:
+    """Return the accuracy of one file before and after; the drop only on the same samples."""
     drop = None
     if _same_samples(before, after) and before.labels is not None:
         one, other = before.logits(key), after.logits(key)
@@ -139,7 +141,7 @@ def _right(of: Opened, key: str) -> Proportion | None:
 
 
 def agreement(before: Opened, after: Opened, key: str) -> Agreement | str:
-    """How alike both answer; words where that cannot be said."""
+    """Return how similar the answers are; a phrase where that is not known."""
     order = _order(before.contract.labels, after.contract.labels)
     if order is None:
         return "other labels"
@@ -148,7 +150,7 @@ def agreement(before: Opened, after: Opened, key: str) -> Agreement | str:
     else:
         on, one, other = "golden images", *_golden(before, after, key)
     if one is None or other is None or not len(one):
-        return "not measured on the same pictures"
+        return "not measured on the same images"
     if not _finite(one, other):
         return "NaN or infinity"
     other = other[:, order]
@@ -167,7 +169,7 @@ def _order(before: tuple[str, ...], after: tuple[str, ...]) -> list[int] | None:
 
 
 def _golden(before: Opened, after: Opened, key: str) -> tuple[Logits | None, Logits | None]:
-    """Answers to the golden pictures that both have."""
+    """Return the logits of the golden images that both have."""
     from pipeline.metrics.logits import logits_array
 
     sides = []
@@ -184,6 +186,7 @@ def _golden(before: Opened, after: Opened, key: str) -> tuple[Logits | None, Log
 
 
 def cost(before: Opened, after: Opened, key: str) -> Cost:
+    """Return what one file costs, after as a multiple of before."""
     ratio, interval, note = _time(before, after, key)
     return Cost(
         size_bytes=(_size(before, key), _size(after, key)),
@@ -199,11 +202,11 @@ def _time(before: Opened, after: Opened, key: str) -> tuple[float | None, Interv
     if one is not None and one == other:
         return 1.0, None, "the same bytes"
     if (pair := _turns(before, after, key)) is not None:
-        found = timing.bootstrap_ratio(*pair)
-        return found.median, found.interval, "took turns"
+        ratio = timing.bootstrap_ratio(*pair)
+        return ratio.median, ratio.interval, "took turns"
     if (pair := _turns(after, before, key)) is not None:
-        found = timing.bootstrap_ratio(pair[1], pair[0])
-        return found.median, found.interval, "took turns"
+        ratio = timing.bootstrap_ratio(pair[1], pair[0])
+        return ratio.median, ratio.interval, "took turns"
     sides = [of.evidence.latency for of in (before, after)]
     times = [side["artefacts"].get(key) for side in sides]
     if not all(times):
@@ -211,7 +214,7 @@ def _time(before: Opened, after: Opened, key: str) -> tuple[float | None, Interv
     machines = [[side["machine"][name] for name in MACHINE] for side in sides]
     if machines[0] != machines[1] or sides[0]["threads"] != sides[1]["threads"]:
         return None, None, "timed on other machines"
-    earlier, later = (timing.median(found["runs_ms"]) for found in times)
+    earlier, later = (timing.median(entry["runs_ms"]) for entry in times)
     return later / earlier, None, "timed apart"
 
 
@@ -233,8 +236,8 @@ def _size(of: Opened, key: str) -> int | None:
 
 def _instructions(of: Opened, key: str) -> float | None:
     """Millions that one inference retires on ARM64, of these very bytes."""
-    found: Mapping[str, Any] = of.evidence.devices.targets.get(COUNTED_ON, {"cells": []})
-    for cell in found["cells"]:
+    record: Mapping[str, Any] = of.evidence.devices.targets.get(COUNTED_ON, {"cells": []})
+    for cell in record["cells"]:
         same = cell["format"] == key and cell["sha256"] == of.release.sha256.get(key)
         if same and cell["cost"]["instructions"]:
             return float(median(cell["cost"]["instructions"])) / 1e6

@@ -1,4 +1,4 @@
-"""What is in a release folder, and how it gets its name: once, and never replaced."""
+"""The content of a release folder, and its publication: once, never replaced."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def fill(
     evidence: Evidence,
     params: Params,
 ) -> None:
-    """Write everything that a release has; the same inputs give the same bytes."""
+    """Write all files of a release into ``folder``; the same inputs give the same bytes."""
     folder.mkdir()
     for path in paths.delivered_files(artifacts).values():
         shutil.copyfile(path, folder / path.name)
@@ -61,6 +61,7 @@ def fill(
 
 
 def labels_text(contract: Contract) -> str:
+    """Return the text of ``labels.txt``: a class name a line, in the order of the outputs."""
     return "".join(f"{label}\n" for label in contract.labels)
 
 
@@ -71,8 +72,8 @@ def _fill_evidence(to: Places, run: Places, evidence: Evidence) -> None:
         shutil.copyfile(getattr(run, name), getattr(to, name))
     samples = read_json(run.samples)
     write_json(to.samples, {key: samples[key] for key in ("sha256", "labels")})
-    for target, found in evidence.devices.targets.items():
-        write_json(to.recorded.devices / f"{target}.json", found)
+    for target, record in evidence.devices.targets.items():
+        write_json(to.recorded.devices / f"{target}.json", record)
     for path in {b.path for b in evidence.baselines}:
         (to.recorded.baselines / path).mkdir(parents=True)
         for name in (baselines.RECORD_FILE, baselines.LOGITS_FILE):
@@ -82,7 +83,7 @@ def _fill_evidence(to: Places, run: Places, evidence: Evidence) -> None:
 
 
 def without_refused(evidence: Evidence) -> Evidence:
-    """The evidence that a release is decided on: records that do not belong to it stay behind.
+    """Return the evidence without baselines that do not belong to the release.
 
     They never count; the verdict only names them.
     """
@@ -90,26 +91,26 @@ def without_refused(evidence: Evidence) -> Evidence:
     return dataclasses.replace(evidence, baselines=used)
 
 
-def made_by() -> str:
-    """The version of this edge-vit."""
+def edge_vit_version() -> str:
+    """Return the version of this edge-vit."""
     return importlib.metadata.version("edge-vit")
 
 
 def _judged_by(params: Params) -> dict[str, Any]:
     return {
-        "edge_vit": made_by(),
+        "edge_vit": edge_vit_version(),
         "gate": params.gate.model_dump(mode="json"),
         "baseline": params.baseline.model_dump(mode="json"),
     }
 
 
-def place(new: Path, release: Path) -> bool:
-    """Give a finished folder its name; return False if the very same release has it already.
+def publish_folder(new: Path, release: Path) -> bool:
+    """Rename a finished folder to its release; return False if the same release is there already.
 
-    A signature that the published one has got meanwhile is no difference.
+    A signature that the published one has got since is not a difference.
 
     Raises:
-        IntegrityError: something else has the name; it is left as it is.
+        IntegrityError: something else is there; it is left as it is.
     """
     open_up(new)
     try:
@@ -120,10 +121,10 @@ def place(new: Path, release: Path) -> bool:
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
             raise
     if not release.is_dir():
-        raise IntegrityError(f"{release} is no folder; move it away and publish again")
-    found = difference(hashes(release), hashes(new))
-    if found:
-        lines = "\n  ".join(found.lines())
+        raise IntegrityError(f"{release} is not a folder; move it away and publish again")
+    changes = difference(hashes(release), hashes(new))
+    if changes:
+        lines = "\n  ".join(changes.lines())
         raise IntegrityError(
             f"{release} was published before, with other bytes than would be published now:\n"
             f"  {lines}\n"

@@ -27,7 +27,7 @@ def load_evidence(artifacts: Path, recorded: Recorded) -> Evidence:
 
 
 def judge(params: Params, artifacts: Path, evidence: Evidence) -> Verdict:
-    """Hash what is about to be let out and judge the evidence for exactly these bytes."""
+    """Hash the files to be published and judge the evidence for exactly these bytes."""
     delivered = paths.delivered_files(artifacts)
     files = Files(
         artefacts={key: sha256_file(path) for key, path in delivered.items()},
@@ -38,7 +38,7 @@ def judge(params: Params, artifacts: Path, evidence: Evidence) -> Verdict:
 
 
 def require(verdict: Verdict) -> None:
-    """Stop unless the channel's rule is met.
+    """Refuse unless the channel's rule is met.
 
     Raises:
         GateError: names each criterion in the way, its number, its limit and what to try.

@@ -1,7 +1,7 @@
 """The manifest of a release: its files and their SHA-256, as ``sha256sum -c`` reads them.
 
-Law: ``parse(format(hashes)) == hashes`` for every name that :func:`name_problem` takes. A name that
-could be read in two ways, or lead out of the folder, is refused in both directions.
+``parse_sums(format_sums(hashes)) == hashes`` for every name that :func:`name_problem` accepts. A
+name that could be read in two ways, or lead out of the folder, is refused in both directions.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ def name_problem(name: str) -> str | None:
     if name != name.strip():
         return "has a name that begins or ends with a space"
     if any(part in ("", ".", "..") for part in parts):
-        return "is no path below the release"
+        return "is not a path below the release"
     if name in UNLISTED:
         return "cannot be part of a manifest"
     return None
 
 
 def format_sums(hashes: Mapping[str, str]) -> str:
-    """The text of ``SHA256SUMS``, sorted by name.
+    """Return the text of ``SHA256SUMS``, sorted by name.
 
     Raises:
-        IntegrityError: a name cannot be carried.
+        IntegrityError: a manifest cannot carry a name.
     """
     for name in hashes:
         if problem := name_problem(name):
@@ -60,7 +60,7 @@ def parse_sums(text: str, source: str) -> dict[str, str]:
     for number, line in enumerate(lines, 1):
         match = _LINE.fullmatch(line)
         name = match[2] if match else ""
-        problem = name_problem(name) if match else "is no line of 64 hex digits, 2 spaces, a name"
+        problem = name_problem(name) if match else "is not 64 hex digits, 2 spaces and a name"
         if name in hashes:
             problem = "is listed twice"
         if match is None or problem:
@@ -73,7 +73,7 @@ def parse_sums(text: str, source: str) -> dict[str, str]:
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """What two sets of files by name and hash do not share; names are sorted."""
+    """How two sets of files differ, by name and hash; names are sorted."""
 
     missing: tuple[str, ...]  # in the first only
     added: tuple[str, ...]  # in the second only
@@ -83,7 +83,7 @@ class Difference:
         return bool(self.missing or self.added or self.changed)
 
     def lines(self) -> list[str]:
-        """A line for each kind of difference that there is."""
+        """Return a line for each kind of difference that there is."""
         kinds: list[tuple[str, Iterable[str]]] = [
             ("changed", self.changed),
             ("added", self.added),

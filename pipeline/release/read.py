@@ -1,4 +1,4 @@
-"""Releases that were published before, to compare with; read only, and only if they are whole."""
+"""Read published releases, once their files match their manifest."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Release:
 
 @dataclass(frozen=True)
 class Checked:
-    """A release's files, held to its manifest."""
+    """A release's files, compared with its manifest."""
 
     sha256: dict[str, str]  # of what is listed and is there, by path below the folder
     problems: list[str]  # empty: nothing is missing, changed or added
@@ -46,8 +46,8 @@ def last_release(releases: Path, name: str, below: str) -> Release | None:
         return None
     ranked = {folder: _rank(folder.name, name) for folder in releases.iterdir() if folder.is_dir()}
     limit = _rank(f"{name}-{below}", name)
-    found = [(rank, folder) for folder, rank in ranked.items() if rank and limit and rank < limit]
-    return read_release(max(found)[1]) if found else None
+    lower = [(rank, folder) for folder, rank in ranked.items() if rank and limit and rank < limit]
+    return read_release(max(lower)[1]) if lower else None
 
 
 def _rank(folder: str, name: str) -> tuple[int, int, int, bool, str] | None:
@@ -65,8 +65,8 @@ def newest_release(releases: Path) -> Release | None:
     Raises:
         IntegrityError: a file of it is missing or is not the published one.
     """
-    found = [(sums.stat().st_mtime_ns, sums.parent) for sums in releases.glob(f"*/{SUMS_FILE}")]
-    return read_release(max(found)[1]) if found else None
+    dated = [(sums.stat().st_mtime_ns, sums.parent) for sums in releases.glob(f"*/{SUMS_FILE}")]
+    return read_release(max(dated)[1]) if dated else None
 
 
 def read_release(folder: Path) -> Release:
@@ -77,7 +77,7 @@ def read_release(folder: Path) -> Release:
         IntegrityError: a file of it is missing, added, or not the published one.
     """
     if not folder.is_dir():
-        raise InputError(f"{folder} is no folder; give the folder of a release")
+        raise InputError(f"{folder} is not a folder; give the folder of a release")
     checked = check_sums(folder)
     if checked.problems:
         more = f" (and {len(checked.problems) - 1} more)" if len(checked.problems) > 1 else ""
@@ -85,7 +85,7 @@ def read_release(folder: Path) -> Release:
             f"{folder} is not what was published: {checked.problems[0]}{more}; "
             "delete the folder or publish it again"
         )
-    files = {key: found[0] for key, found in model_files(folder).items()}
+    files = {key: files_of[0] for key, files_of in model_files(folder).items()}
     return Release(folder, files, {key: checked.sha256[path.name] for key, path in files.items()})
 
 
@@ -100,7 +100,7 @@ def model_files(folder: Path) -> dict[str, list[Path]]:
 
 
 def check_sums(folder: Path) -> Checked:
-    """Hold every file below ``folder`` to its ``SHA256SUMS``; each problem names its file."""
+    """Compare every file below ``folder`` with its ``SHA256SUMS``; each problem names its file."""
     try:
         text = read_bytes(folder / SUMS_FILE, MAX_SUMS_BYTES).decode()
         listed = parse_sums(text, SUMS_FILE)
@@ -111,8 +111,8 @@ def check_sums(folder: Path) -> Checked:
     sha256 = {}
     for name, expected in listed.items():
         if name not in actual:
-            # Odd ones were named before.
-            problems += [] if _there(folder / name) else [f"{name} is missing"]
+            # What is not a regular file was reported before.
+            problems += [] if _exists(folder / name) else [f"{name} is missing"]
             continue
         sha256[name] = sha256_file(actual[name])
         if sha256[name] != expected:
@@ -123,19 +123,19 @@ def check_sums(folder: Path) -> Checked:
 
 
 def hashes(folder: Path) -> dict[str, str]:
-    """SHA-256 of each file that a manifest of ``folder`` has to list, by path below it.
+    """Return the SHA-256 of each file that a manifest of ``folder`` has to list, by path below it.
 
     Raises:
         IntegrityError: there is something that a release cannot hold.
     """
     files, problems = _walk(folder)
     if problems:
-        raise IntegrityError(f"{folder}: {problems[0]}; a release holds plain files only")
+        raise IntegrityError(f"{folder}: {problems[0]}; a release holds regular files only")
     return {name: sha256_file(path) for name, path in files.items() if name not in UNLISTED}
 
 
 def _walk(folder: Path) -> tuple[dict[str, Path], list[str]]:
-    """Plain files below ``folder`` by path, and a problem for whatever else is there."""
+    """Return regular files below ``folder`` by path, and a problem for whatever else is there."""
     files: dict[str, Path] = {}
     problems = []
     for root, folders, names in os.walk(folder):  # follows no links
@@ -151,7 +151,7 @@ def _walk(folder: Path) -> tuple[dict[str, Path], list[str]]:
             elif stat.S_ISREG(mode):
                 files[name] = path
             elif not stat.S_ISDIR(mode):
-                problems.append(f"{shown(name)} is no plain file")
+                problems.append(f"{shown(name)} is not a regular file")
             elif not any(path.iterdir()):
                 problems.append(f"{shown(name)} is an empty folder")
         if len(files) + len(problems) > MAX_FILES:
@@ -159,6 +159,6 @@ def _walk(folder: Path) -> tuple[dict[str, Path], list[str]]:
     return files, problems
 
 
-def _there(path: Path) -> bool:
-    """Whether anything has this name, if only a link that leads nowhere."""
+def _exists(path: Path) -> bool:
+    """Whether anything has this name, even a broken link."""
     return os.path.lexists(path)

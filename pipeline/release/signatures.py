@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 MAX_BYTES = 16 << 20
 MAX_KEY_BYTES = 1 << 16
-UNSIGNED = "not signed: its bytes are what its own list says, whoever wrote both"
+UNSIGNED = "not signed, so whoever changes a file can change its list as well"
 
 
 def require_library(command: str) -> None:
@@ -41,7 +41,7 @@ def require_library(command: str) -> None:
 
 
 def state(folder: Path) -> str:
-    """One line: is the release signed, by which key as it says itself, and how to check that."""
+    """Return one line: whether the release is signed, which key it names, and how to check that."""
     path = folder / SIGNATURE_FILE
     if not os.path.lexists(path):
         return UNSIGNED
@@ -56,10 +56,10 @@ def state(folder: Path) -> str:
 
 
 def check(folder: Path, public_key: Path) -> list[str]:
-    """Hold the release to its signature; return each problem.
+    """Check the release against its signature; return each problem.
 
     Raises:
-        InputError: the key is no public key, or model-signing is not installed.
+        InputError: the key is not a public key, or model-signing is not installed.
     """
     require_library("--public-key")
     from model_signing.verifying import Config
@@ -84,7 +84,7 @@ def check(folder: Path, public_key: Path) -> list[str]:
 
 
 def hashing() -> Hashing:
-    """What is signed: every file but the signature, also those that git would ignore."""
+    """Return what is signed: every file but the signature, also those that git would ignore."""
     from model_signing.hashing import Config
 
     return Config().set_ignored_paths(paths=[SIGNATURE_FILE], ignore_git_paths=False)
@@ -94,7 +94,7 @@ def read_public(path: Path) -> Any:
     """Read a public key (PEM).
 
     Raises:
-        InputError: it is none of an elliptic curve that model-signing takes.
+        InputError: it is not a public key of an elliptic curve.
     """
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
     from cryptography.hazmat.primitives.serialization import load_pem_public_key
@@ -104,21 +104,22 @@ def read_public(path: Path) -> Any:
     content = read_bytes(path, MAX_KEY_BYTES)
     try:
         key = load_pem_public_key(content)
-    except Exception:  # the library raises several, and its words help nobody
+    except Exception:  # the library raises several, and its messages help nobody
         key = None
     if not isinstance(key, EllipticCurvePublicKey):
         private = b"PRIVATE KEY" in content
-        what = "a private key: keep it to yourself" if private else "no public key of this kind"
-        raise InputError(f"{path} is {what}; give the .pub file that `edge-vit keygen` wrote")
+        kind = "a private key: keep it to yourself" if private else "not a public key of this kind"
+        raise InputError(f"{path} is {kind}; give the .pub file that `edge-vit keygen` wrote")
     return key
 
 
 def key_id(public: Any) -> str:
-    """SHA-256 of a public key's PEM, by which a signature names its key."""
+    """Return the SHA-256 of a public key's PEM, by which a signature names its key."""
     return hashlib.sha256(pem(public)).hexdigest()
 
 
 def pem(public: Any) -> bytes:
+    """Return a public key as PEM."""
     from cryptography.hazmat.primitives import serialization
 
     content: bytes = public.public_bytes(
@@ -131,10 +132,10 @@ def _claimed_key(path: Path) -> str:
     """The key that a signature names; nothing is checked.
 
     Raises:
-        InputError: it is no signature of this kind.
+        InputError: it is not a signature of this kind.
     """
     try:
         bundle = parse_json(read_bytes(path, MAX_BYTES).decode())
         return str(bundle["verificationMaterial"]["publicKey"]["hint"])
     except (ValueError, KeyError, TypeError):
-        raise InputError(f"{SIGNATURE_FILE} is no signature by a key pair") from None
+        raise InputError(f"{SIGNATURE_FILE} is not a signature by a key pair") from None

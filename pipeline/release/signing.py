@@ -38,9 +38,11 @@ def sign(folder: Path, key: Path) -> Path:
     problems = verify(folder)
     if problems:
         listed = "\n  ".join(problems)
-        raise IntegrityError(f"{folder} is not signed, since it is not whole:\n  {listed}")
+        raise IntegrityError(
+            f"{folder} is not signed, since it is not what was published:\n  {listed}"
+        )
     signature = folder / SIGNATURE_FILE
-    # Beside the release: inside, what a killed run leaves would be an extra file.
+    # Beside the release: inside, an interrupted run would leave an extra file.
     real = folder.resolve()
     with beside(real.with_name(f"{real.name}.sig")) as new:
         _sign(folder, key, new)
@@ -85,10 +87,10 @@ def _read_private(path: Path) -> Any:
         raise InputError(
             f"{path} has a password, which edge-vit does not ask for; {hint}"
         ) from None
-    except Exception:  # the library raises several, and its words help nobody
+    except Exception:  # the library raises several, and its messages help nobody
         key = None
     if not isinstance(key, EllipticCurvePrivateKey):
-        raise InputError(f"{path} is no private key of an elliptic curve; {hint}")
+        raise InputError(f"{path} is not a private key of an elliptic curve; {hint}")
     return key
 
 
@@ -122,7 +124,7 @@ def generate(folder: Path) -> tuple[Path, Path, str]:
 
 
 def refuse_repository(folder: Path) -> None:
-    """Stop where ``folder`` lies in a git repository, from where a private key gets published.
+    """Refuse a folder in a git repository, where a private key may be committed.
 
     Raises:
         InputError: names the repository.
@@ -132,6 +134,6 @@ def refuse_repository(folder: Path) -> None:
         bare = all((parent / name).exists() for name in GIT_FILES)
         if bare or os.path.lexists(parent / ".git"):
             raise InputError(
-                f"{folder} lies in the git repository {parent}, from where a private key gets "
-                "published sooner or later; choose a folder outside, such as ~/.config/edge-vit"
+                f"{folder} lies in the git repository {parent}, where a private key may "
+                "be committed by mistake; choose a folder outside, such as ~/.config/edge-vit"
             )

@@ -1,10 +1,9 @@
 """Is a release what was published? Everything that can be known without the runtimes.
 
-The list of hashes shows accidents. What it lists is then held to what the files say of each other:
-the contract inside each file, the golden answers, the evidence with the logits it rests on, and the
-verdict, which is decided again. Somebody who changes all of them alike is found by the signature
-only. Every problem is reported, not only the first. What is read may come from anywhere, so sizes
-are bounded and nothing is unpickled.
+The list of hashes shows accidents. Then the files are compared with each other: the contract inside
+each file, the golden answers, the evidence with the logits it rests on, and the verdict, which is
+decided again. Only the signature shows a change of all of them at once. Every problem is reported,
+not only the first. Releases are untrusted, so sizes are bounded and nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -35,8 +34,8 @@ from pipeline.release.folder import (
     PARAMS_FILE,
     TEXT_FILE,
     VERDICT_FILE,
+    edge_vit_version,
     labels_text,
-    made_by,
 )
 from pipeline.release.manifest import SUMS_FILE
 from pipeline.release.read import check_sums, model_files
@@ -47,10 +46,17 @@ from pipeline.verdict.decide import Verdict, decide
 
 MAX_ROUNDS = 30_000  # of timing: the bootstrap of a ratio takes 32 kB for each
 TOLERANCE = 1e-9  # relative, between numbers that two machines computed from the same evidence
-# What damaged content makes of code that expects edge-vit's.
+# What damaged content raises in code that expects edge-vit's.
 DAMAGE = (
-    *(KeyError, TypeError, ValueError, AttributeError, ArithmeticError, IndexError),
-    *(OSError, RecursionError, MemoryError),
+    KeyError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    ArithmeticError,
+    IndexError,
+    OSError,
+    RecursionError,
+    MemoryError,
 )
 
 
@@ -64,7 +70,7 @@ class JudgedBy(Section):
 
 @dataclass(frozen=True)
 class Examined:
-    """What was found of a release."""
+    """The result of examining a release."""
 
     problems: list[str]  # each names its file; empty: it is what was published
     facts: list[str]  # what was checked and holds
@@ -76,7 +82,7 @@ def verify(folder: Path, public_key: Path | None = None) -> list[str]:
     With ``public_key`` an unsigned release is a problem, too.
 
     Raises:
-        InputError: ``folder`` is none, or the key cannot be used.
+        InputError: ``folder`` is not a folder, or the key cannot be used.
     """
     return examine(folder, public_key).problems
 
@@ -85,7 +91,7 @@ def require_whole(folder: Path) -> None:
     """Stop where `verify` finds a problem.
 
     Raises:
-        InputError: ``folder`` is none.
+        InputError: ``folder`` is not a folder.
         IntegrityError: lists every problem.
     """
     if problems := verify(folder):
@@ -94,29 +100,29 @@ def require_whole(folder: Path) -> None:
 
 
 def examine(folder: Path, public_key: Path | None = None) -> Examined:
-    """As `verify`, with what was found to hold."""
+    """As `verify`, together with the checks that passed."""
     if not folder.is_dir():
-        raise InputError(f"{folder} is no folder; give the folder of a release")
-    found = Examined([], [])
+        raise InputError(f"{folder} is not a folder; give the folder of a release")
+    examined = Examined([], [])
     checked = check_sums(folder)
     checks = {
         f"every file is as listed in {SUMS_FILE}, none is missing or added": checked.problems,
         f"each model file carries the contract of {CONTRACT_FILE}": _contracts(folder),
         "the golden images, tensors and answers are the sealed ones": _golden(folder),
         "the evidence is sealed, and its numbers follow from its logits": _evidence(folder),
-        f"the verdict of {VERDICT_FILE} follows from the evidence, and lets it out": _verdict(
+        f"the verdict of {VERDICT_FILE} follows from the evidence, and is a pass": _verdict(
             folder, checked.sha256
         ),
     }
     for claim, check in checks.items():
         problems = list(_guarded(claim, check, folder))
-        found.problems.extend(problems)
-        found.facts.extend([] if problems else [claim])
+        examined.problems.extend(problems)
+        examined.facts.extend([] if problems else [claim])
     if public_key is not None:
         problems = signatures.check(folder, public_key)
-        found.problems.extend(problems)
-        found.facts.extend([] if problems else [f"signed by {public_key}"])
-    return Examined(list(dict.fromkeys(found.problems)), found.facts)
+        examined.problems.extend(problems)
+        examined.facts.extend([] if problems else [f"signed by {public_key}"])
+    return Examined(list(dict.fromkeys(examined.problems)), examined.facts)
 
 
 def _guarded(claim: str, problems: Iterable[str], folder: Path) -> Iterator[str]:
@@ -124,10 +130,10 @@ def _guarded(claim: str, problems: Iterable[str], folder: Path) -> Iterator[str]
     try:
         yield from (_below(problem, folder) for problem in problems)
     except EdgeVitError as error:
-        # What follows the semicolon tells whoever makes releases what to run.
+        # After the semicolon stands what to run where releases are made.
         yield _below(str(error).split("; ")[0], folder)
     except DAMAGE as error:
-        # Nothing that edge-vit wrote: which file it is, the sums or the seals say.
+        # edge-vit did not write this; the hashes or the seals say which file it is.
         yield f"cannot be checked: {claim} ({shown(repr(error), 200)})"
 
 
@@ -139,12 +145,12 @@ def _contracts(folder: Path) -> Iterator[str]:
     contract = load_contract(folder)
     if read_bytes(folder / LABELS_FILE) != labels_text(contract).encode():
         yield f"{LABELS_FILE} has other labels than {CONTRACT_FILE}"
-    for key, known in FORMATS.items():
-        found = model_files(folder).get(key, [])
-        if len(found) != 1:
-            names = ", ".join(path.name for path in found) or "none"
-            yield f"one *{known.suffix} is expected, found {names}"
-        for path in found:
+    for key, form in FORMATS.items():
+        files = model_files(folder).get(key, [])
+        if len(files) != 1:
+            names = ", ".join(path.name for path in files) or "none"
+            yield f"one *{form.suffix} is expected, found {names}"
+        for path in files:
             yield from _guarded(path.name, _contract(path, key, contract), folder)
 
 
@@ -166,21 +172,21 @@ def _contract(path: Path, key: str, contract: Contract) -> Iterator[str]:
 
 
 def _weights_beside(path: Path) -> Iterator[str]:
-    """Hold what lies beside an ONNX file that is too large for one to the hash inside it."""
+    """Compare the weights beside a large ONNX file with the hash inside it."""
     data = data_file(path)
     wanted = metadata(path, DATA_KEY, 64) if path.suffix == ".onnx" else None
     if wanted is None and data.is_file():
-        yield f"{data.name} is no part of {path.name}"
+        yield f"{data.name} is not part of {path.name}"
     elif wanted is not None and sha256_file(data) != wanted.decode():
         yield f"{data.name} does not have the SHA-256 that {path.name} says"
 
 
 def _golden(folder: Path) -> Iterator[str]:
     golden = Golden.load(folder / "golden")
-    known = {*golden.images, golden.inputs_file, golden.folder / GOLDEN_FILE}
+    listed = {*golden.images, golden.inputs_file, golden.folder / GOLDEN_FILE}
     for path in sorted(golden.folder.rglob("*")):
-        if path.is_file() and path not in known:
-            yield f"{path} is no part of the golden set"
+        if path.is_file() and path not in listed:
+            yield f"{path} is not part of the golden set"
 
 
 def _evidence(folder: Path) -> Iterator[str]:
@@ -206,10 +212,10 @@ def _verdict(folder: Path, sha256: Mapping[str, str]) -> Iterator[str]:
     if read_bytes(folder / TEXT_FILE) != text.encode():
         problems.append(f"{TEXT_FILE} is not what the evidence gives")
     yield from problems
-    if problems and judged_by.edge_vit != made_by():
+    if problems and judged_by.edge_vit != edge_vit_version():
         yield (
             f"{PARAMS_FILE}: edge-vit {shown(judged_by.edge_vit)} made this release, and this is "
-            f"{made_by()}, which may decide or word it otherwise: verify it with that version"
+            f"{edge_vit_version()}, which may decide or word it differently; use that version"
         )
 
 
@@ -235,7 +241,7 @@ def _decide_again(folder: Path, sha256: Mapping[str, str]) -> tuple[Evidence, Ju
 def _require_few_rounds(evidence: Evidence, places: Places) -> None:
     before = evidence.latency.get("previous") or {"artefacts": {}}
     timed = [*evidence.latency["artefacts"].values(), *before["artefacts"].values()]
-    rounds = max((len(found["runs_ms"]) for found in timed), default=0)
+    rounds = max((len(times["runs_ms"]) for times in timed), default=0)
     if rounds > MAX_ROUNDS:
         raise IntegrityError(f"{places.latency} has {rounds} rounds, more than {MAX_ROUNDS}")
 

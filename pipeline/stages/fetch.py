@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline import paths
 from pipeline.checkpoints import zoo
 from pipeline.checkpoints.locate import locate
-from pipeline.checkpoints.metadata import IMAGENET_CLASSES, Facts
+from pipeline.checkpoints.metadata import IMAGENET_CLASSES, CheckpointInfo
 from pipeline.checkpoints.read import read_weights
 from pipeline.contract.contract import Checkpoint, Contract, Preprocessing
 from pipeline.contract.files import CONTRACT_FILE, MODEL_FILE
@@ -38,16 +38,16 @@ def fetch(params: Params, out: Path) -> None:
         ParamsError: the checkpoint is not known, or its hash is missing.
         NetworkError: it cannot be downloaded.
         IntegrityError: its bytes are not the promised ones.
-        InputError: it is no classifier that timm can build, or its weights do not fit.
+        InputError: it is not a classifier that timm can build, or its weights do not fit.
     """
     origin = locate(params.model)
 
     from safetensors.torch import save
 
-    state, own = read_weights(origin.path, origin.source)
-    facts = origin.facts.over(own)
+    state, in_file = read_weights(origin.path, origin.source)
+    info = origin.info.merged_with(in_file)
     model, labels, preprocessing = _build(
-        origin.to_timm(state), facts, origin.source, params.model.data
+        origin.to_timm(state), info, origin.source, params.model.data
     )
     with atomic(out) as new:
         new.mkdir()
@@ -55,12 +55,12 @@ def fetch(params: Params, out: Path) -> None:
         write_bytes(new / MODEL_FILE, save(arrays, {"format": "pt"}))
         checkpoint = Checkpoint(
             name=origin.name,
-            architecture=str(facts.architecture),
+            architecture=str(info.architecture),
             source=origin.source,
             source_sha256=origin.sha256,
             sha256=sha256_file(new / MODEL_FILE),
-            license=facts.license,
-            norm_eps=facts.norm_eps,
+            license=info.license,
+            norm_eps=info.norm_eps,
         )
         contract = Contract(
             name=origin.name,
@@ -73,23 +73,23 @@ def fetch(params: Params, out: Path) -> None:
 
 
 def _build(
-    state: Mapping[str, torch.Tensor], facts: Facts, source: str, told: Mapping[str, Any]
+    state: Mapping[str, torch.Tensor], info: CheckpointInfo, source: str, told: Mapping[str, Any]
 ) -> tuple[nn.Module, tuple[str, ...], Preprocessing]:
     """Make the model with its weights, and say how to feed it and what its outputs are called."""
     from pipeline.models import build
 
-    if facts.architecture is None:
+    if info.architecture is None:
         raise ParamsError(
             f"params.yaml: model.architecture is missing, and {source} does not say; give timm's "
             "name, e.g. deit_tiny_patch16_224"
         )
-    cfg = build.pretrained_cfg(facts.architecture)
-    labels = facts.labels or ()
+    cfg = build.pretrained_cfg(info.architecture)
+    labels = info.labels or ()
     classes = build.head_size(cfg, state) or len(labels) or IMAGENET_CLASSES
-    preprocessing = _preprocessing({**facts.data, **told}, cfg)
+    preprocessing = _preprocessing({**info.data, **told}, cfg)
     model = build.create_from(
         state,
-        facts.architecture,
+        info.architecture,
         num_classes=classes,
         image_size=preprocessing.size[0],
         source=source,

@@ -25,7 +25,7 @@ from pipeline.evidence.machine import fingerprint
 from pipeline.evidence.seal import SCHEMA, seal
 from pipeline.files import atomic, read_json, sha256_file, write_json
 from pipeline.images.preprocessing import Pixels, geometry, normalize
-from pipeline.images.sources import Candidate, find_candidates, image_files
+from pipeline.images.sources import ImageSource, find_images, image_files
 from pipeline.metrics.logits import json_logits
 from pipeline.params import Params, load_params
 from pipeline.runtimes import FloatArray, load
@@ -77,9 +77,9 @@ def golden(params: Params, artifacts: Path, out: Path) -> None:
     print(f"golden: {len(images)} images, answers of {len(files)} files", file=sys.stderr)
 
 
-def _first_samples(params: Params, artifacts: Path, contract: Contract) -> list[Candidate]:
+def _first_samples(params: Params, artifacts: Path, contract: Contract) -> list[ImageSource]:
     ids = read_json(artifacts / "samples" / "samples.json")["ids"][: params.golden.samples]
-    found = {c.id: c for c in find_candidates(params.samples.source, contract)}
+    found = {c.id: c for c in find_images(params.samples.source, contract)}
     lost = [name for name in ids if name not in found]
     if lost:
         raise InputError(f"{params.samples.source} lacks {lost[0]}; run `dvc repro samples`")
@@ -87,14 +87,14 @@ def _first_samples(params: Params, artifacts: Path, contract: Contract) -> list[
 
 
 def _keep(
-    candidate: Candidate, folder: Path, number: int, apply: Callable[[Image.Image], Pixels]
+    candidate: ImageSource, folder: Path, number: int, apply: Callable[[Image.Image], Pixels]
 ) -> tuple[dict[str, object], Pixels]:
     """Put an image into ``folder``; return what is to be known of it, and its geometry's pixels."""
     try:
         image = candidate.open()
         suffix = _plain_suffix(candidate.path) if candidate.path else None
     except Exception as error:  # Pillow's decoders raise anything on broken files
-        raise InputError(f"{candidate.path or candidate.id} is no image ({error})") from None
+        raise InputError(f"{candidate.path or candidate.id} is not an image ({error})") from None
     stem = re.sub(r"[^A-Za-z0-9._-]+", "_", Path(candidate.id).with_suffix("").as_posix())
     path = folder / IMAGES / f"{number:02}-{stem}{suffix or '.png'}"
     if suffix and candidate.path:

@@ -17,7 +17,7 @@ from pipeline.evidence.read import Places, read_evidence, require_measured
 from pipeline.files import beside
 from pipeline.params import Params, load_params
 from pipeline.paths import Recorded
-from pipeline.release.folder import fill, place, without_refused
+from pipeline.release.folder import fill, publish_folder, without_refused
 from pipeline.release.judge import judge, require
 
 
@@ -43,7 +43,7 @@ def publish(params: Params, artifacts: Path, recorded: Recorded, out: Path) -> P
     release = out / f"{contract.name}-{params.release.version}"
     with beside(release) as new:
         fill(new, run, artifacts, contract, verdict, evidence, params)
-        is_new = place(new, release)
+        is_new = publish_folder(new, release)
     print(f"published {release}" if is_new else f"{release} was published before, the very same")
     return release
 

@@ -38,7 +38,7 @@ from pipeline.images.samples import (
     load_pixels,
     samples_sha256,
 )
-from pipeline.images.sources import Candidate, find_candidates
+from pipeline.images.sources import ImageSource, find_images
 from pipeline.params import Samples, load_params
 from pipeline.progress import progress
 
@@ -52,7 +52,7 @@ READ_AHEAD = 64  # images decoded at a time, to bound memory
 class _Taken:
     """What was taken from the stream of candidates so far, and what was not."""
 
-    chosen: list[Candidate] = field(default_factory=list)
+    chosen: list[ImageSource] = field(default_factory=list)
     hashes: list[bytes] = field(default_factory=list)
     duplicates: list[str] = field(default_factory=list)
 
@@ -69,7 +69,7 @@ def samples(params: Samples, contract: Contract, out: Path, apart_from: Path | N
         InputError: no usable image, a file that is not one (unless ``bad_images`` is skip), or
             classes that are not the model's.
     """
-    candidates = in_turn(find_candidates(params.source, contract), params.seed)
+    candidates = in_turn(find_images(params.source, contract), params.seed)
     ids, hashes = _of(apart_from) if apart_from else (frozenset(), frozenset())
     candidates = [candidate for candidate in candidates if candidate.id not in ids]
     if not candidates and apart_from:
@@ -171,33 +171,33 @@ def _report(
         )
 
 
-def in_turn(candidates: Iterable[Candidate], seed: int) -> list[Candidate]:
+def in_turn(candidates: Iterable[ImageSource], seed: int) -> list[ImageSource]:
     """Order candidates so that every beginning of the list is as balanced as can be.
 
     Within a class the order is random, the classes take turns, and each turn is shuffled; all of
     it follows from the ids and ``seed`` alone.
     """
     rng = np.random.default_rng(seed)
-    classes: dict[int, list[Candidate]] = defaultdict(list)
+    classes: dict[int, list[ImageSource]] = defaultdict(list)
     for candidate in sorted(candidates, key=lambda c: c.id):
         classes[-1 if candidate.label is None else candidate.label].append(candidate)
     queues = [_shuffled(members, rng) for _, members in sorted(classes.items())]
-    ordered: list[Candidate] = []
+    ordered: list[ImageSource] = []
     for turn in zip_longest(*queues):
         ordered += _shuffled([c for c in turn if c is not None], rng)
     return ordered
 
 
-def _shuffled(members: Sequence[Candidate], rng: np.random.Generator) -> list[Candidate]:
+def _shuffled(members: Sequence[ImageSource], rng: np.random.Generator) -> list[ImageSource]:
     return [members[index] for index in rng.permutation(len(members))]
 
 
 def _read_all(
-    candidates: Sequence[Candidate], apply: Callable[[Image.Image], Pixels]
-) -> Generator[tuple[Candidate, Pixels | Exception], None, None]:
+    candidates: Sequence[ImageSource], apply: Callable[[Image.Image], Pixels]
+) -> Generator[tuple[ImageSource, Pixels | Exception], None, None]:
     """Yield every candidate in order with its pixels or with what went wrong."""
 
-    def read(candidate: Candidate) -> Pixels | Exception:
+    def read(candidate: ImageSource) -> Pixels | Exception:
         try:
             return apply(candidate.open())
         except Exception as error:  # Pillow's decoders raise anything on broken files
@@ -210,10 +210,10 @@ def _read_all(
 
 
 def _usable(
-    read: Iterable[tuple[Candidate, Pixels | Exception]],
+    read: Iterable[tuple[ImageSource, Pixels | Exception]],
     params: Samples,
     skipped: list[dict[str, str]],
-) -> Iterator[tuple[Candidate, Pixels]]:
+) -> Iterator[tuple[ImageSource, Pixels]]:
     """Yield what could be read; stop at the rest, or note it in ``skipped``."""
     for candidate, pixels in read:
         if not isinstance(pixels, Exception):
@@ -228,7 +228,7 @@ def _usable(
 
 
 def _take(
-    usable: Iterator[tuple[Candidate, Pixels]],
+    usable: Iterator[tuple[ImageSource, Pixels]],
     count: int,
     path: Path,
     contract: Contract,

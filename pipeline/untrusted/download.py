@@ -1,9 +1,8 @@
-"""Bring files from elsewhere into a cache, and hold them to the hash that was promised.
+"""Download files into a cache, and check them against the expected hash.
 
 The cache (``EDGE_VIT_CACHE``, default ``~/.cache/edge-vit``) holds each file under its SHA-256, so
-that a name or an address can never stand for other bytes. ``trusted.json`` in it remembers what
-``model.sha256: trust-first-use`` was given the first time. ``partial`` holds what downloads that
-were cut left.
+that a name or an address can never stand for other bytes. ``trusted.json`` in it remembers the hash
+that ``model.sha256: trust-first-use`` saw first. ``partial`` holds interrupted downloads.
 """
 
 from __future__ import annotations
@@ -23,6 +22,7 @@ from pipeline.untrusted.transfer import Transfer
 
 
 def cache_folder() -> Path:
+    """Return the cache: ``EDGE_VIT_CACHE``, or its default."""
     return Path(os.environ.get("EDGE_VIT_CACHE") or Path.home() / ".cache" / "edge-vit")
 
 
@@ -56,13 +56,13 @@ def trust(source: str, sha256: str) -> None:
     Raises:
         IntegrityError: other bytes were trusted before.
     """
-    known = _trusted()
-    if known.setdefault(source, sha256) != sha256:
+    trusted = _trusted()
+    if trusted.setdefault(source, sha256) != sha256:
         raise IntegrityError(
-            f"{source}: trusted before with SHA-256 {known[source]}, now it is {sha256}. If the "
+            f"{source}: trusted before with SHA-256 {trusted[source]}, now it is {sha256}. If the "
             f"change is meant, remove its line from {_trusted_file()} or set model.sha256"
         )
-    write_json(_trusted_file(), known)
+    write_json(_trusted_file(), trusted)
 
 
 def _trusted_file() -> Path:
@@ -70,10 +70,10 @@ def _trusted_file() -> Path:
 
 
 def _trusted() -> dict[str, str]:
-    known = read_json(_trusted_file()) if _trusted_file().exists() else {}
-    if not isinstance(known, dict):
+    trusted = read_json(_trusted_file()) if _trusted_file().exists() else {}
+    if not isinstance(trusted, dict):
         raise InputError(f"{_trusted_file()} is not a table of hashes; delete it")
-    return known
+    return trusted
 
 
 def offline() -> bool:
@@ -88,8 +88,8 @@ def download(address: str, expected: str | None = None) -> Path:
     """Return a local copy of ``address``, from the cache if it is there.
 
     ``expected`` is its SHA-256 or the first digits of it; None takes whatever comes, and the
-    caller decides. The copy's name is its SHA-256 with the address's ending. What a cut or killed
-    download left is gone on with. Of several processes that ask at once, one downloads.
+    caller decides. The copy's name is its SHA-256 with the address's ending. An
+    interrupted download is resumed. Of several processes that ask at once, one downloads.
 
     Raises:
         NetworkError: the server cannot be reached, breaks off, or sends something else; or the
@@ -115,7 +115,7 @@ def download(address: str, expected: str | None = None) -> Path:
 
 @contextmanager
 def _alone(part: Path, address: str) -> Iterator[None]:
-    """Hold the lock of ``part``, which goes with the process however that ends."""
+    """Hold the lock of ``part``; the kernel releases it if the process dies."""
     from filelock import FileLock, Timeout
 
     part.parent.mkdir(parents=True, exist_ok=True)
@@ -137,7 +137,7 @@ def _fetch(address: str, expected: str | None, part: Path, suffix: str) -> Path:
     sha256 = sha256_file(transfer.part)
     if transfer.joined and expected and not sha256.startswith(expected):
         # The parts may be of different files without anybody having said so.
-        transfer.forget()
+        transfer.discard()
         transfer.run()
         sha256 = sha256_file(transfer.part)
     try:
@@ -145,7 +145,7 @@ def _fetch(address: str, expected: str | None, part: Path, suffix: str) -> Path:
         path = cache_folder() / f"{sha256}{suffix}"
         os.replace(transfer.part, path)
     finally:
-        transfer.forget()
+        transfer.discard()
     return path
 
 

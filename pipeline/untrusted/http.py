@@ -1,4 +1,4 @@
-"""What addresses and servers' answers say, without asking for anything."""
+"""Read addresses and HTTP headers; nothing here opens a connection."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 
 from pipeline.errors import InputError, shown
 
-PASSING = {408, 425, 429, 500, 502, 503, 504}  # statuses that may be others at the next try
+PASSING = {408, 425, 429, 500, 502, 503, 504}  # statuses that may be gone at the next attempt
 WITHOUT_NETWORK = (
-    "To go on without it, download the file on another machine and set model.checkpoint in "
+    "Without it, download the file on another machine and set model.checkpoint in "
     "params.yaml to its path"
 )
 
 
 @dataclass(frozen=True)
-class Whole:
-    """What a server says of a file of which parts are fetched."""
+class RemoteFile:
+    """What a server says of a file that is downloaded in parts."""
 
     validator: str | None = None  # entity tag or date, for If-Range
     strong: bool = False  # whether the validator promises the same bytes
@@ -48,7 +48,7 @@ def check_scheme(address: str) -> None:
     """
     parts = urlsplit(address)
     if parts.scheme != "https" and not (parts.scheme == "http" and _is_loopback(parts.hostname)):
-        raise InputError(f"{address}: only https addresses are fetched")
+        raise InputError(f"{address}: only https addresses are downloaded")
 
 
 def _is_loopback(host: str | None) -> bool:
@@ -58,14 +58,14 @@ def _is_loopback(host: str | None) -> bool:
         return False
 
 
-def whole_of(headers: Mapping[str, str]) -> Whole:
+def remote_file(headers: Mapping[str, str]) -> RemoteFile:
     """Return what the headers of an answer say of the file that it sends.
 
     A weak entity tag may not stand in If-Range; a date may miss a change within its second.
     """
     tag, length = headers.get("ETag", ""), headers.get("Content-Length", "")
     strong = tag.startswith('"')
-    return Whole(
+    return RemoteFile(
         validator=tag if strong else headers.get("Last-Modified"),
         strong=strong,
         length=int(length) if length.isdecimal() else None,
@@ -73,11 +73,11 @@ def whole_of(headers: Mapping[str, str]) -> Whole:
 
 
 def total_of_range(text: str, start: int) -> int | None:
-    """Return the length of the whole if ``text`` is the range from ``start`` to its end."""
-    found = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+)", text.strip())
-    if not found:
+    """Return the length of the whole file if ``text`` is the range from ``start`` to its end."""
+    content_range = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+)", text.strip())
+    if not content_range:
         return None
-    first, last, total = map(int, found.groups())
+    first, last, total = map(int, content_range.groups())
     return total if first == start and last == total - 1 else None
 
 
@@ -95,7 +95,7 @@ def retry_after(text: str) -> float | None:
 
 
 def reason(error: Exception) -> tuple[str, bool]:
-    """Return what happened to a request, and whether it may be over at the next try."""
+    """Return what happened to a request, and whether it may be gone at the next attempt."""
     import requests
     import urllib3
 

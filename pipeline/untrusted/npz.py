@@ -1,6 +1,6 @@
-"""Read ``.npz`` files from anywhere: plain numbers come out, or one clear error.
+"""Read ``.npz`` files from untrusted sources: arrays of numbers come out, or one clear error.
 
-Every array's header is held against the archive's own directory before anything is unpacked, so a
+Every array's header is compared with the archive's own directory before anything is unpacked, so a
 file cannot claim, or unpack to, more than it may.
 """
 
@@ -59,23 +59,23 @@ def _check_directory(entries: list[zipfile.ZipInfo], source: str, limit: int | N
     if too_large:
         problem = f"would unpack {packed} bytes to {unpacked}"
     elif other := next((e.filename for e in entries if not e.filename.endswith(".npy")), None):
-        problem = f"holds {shown(other)}, which is no array"
+        problem = f"holds {shown(other)}, which is not an array"
     if problem:
-        raise InputError(f"{source} {problem}; it is no checkpoint and was not read")
+        raise InputError(f"{source} {problem}; it is not a checkpoint and was not read")
 
 
 def _read(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, source: str) -> NDArray[Any]:
     name = shown(entry.filename)
     with archive.open(entry) as file:
         shape, fortran, dtype, size = _header(file, name, source)
-        promised = math.prod(shape) * dtype.itemsize
-        if size + promised != entry.file_size:
+        expected = math.prod(shape) * dtype.itemsize
+        if size + expected != entry.file_size:
             raise InputError(
-                f"{source}: {name} says {shown(promised)} bytes, it has {entry.file_size - size}; "
+                f"{source}: {name} says {shown(expected)} bytes, it has {entry.file_size - size}; "
                 "fetch the file again"
             )
-        content = file.read(promised)
-    if len(content) != promised:
+        content = file.read(expected)
+    if len(content) != expected:
         raise InputError(f"{source}: {name} is cut short; fetch the file again")
     order = "F" if fortran else "C"
     array = np.frombuffer(content, dtype).reshape(shape, order=order)  # type: ignore[call-overload]
@@ -92,11 +92,11 @@ def _header(file: IO[bytes], name: str, source: str) -> tuple[tuple[int, ...], b
         try:
             shape, fortran, dtype = READERS[version](file, max_header_size=HEADER_BYTES)
         except (MemoryError, RecursionError, SyntaxError, tokenize.TokenError):
-            raise ValueError(f"{name} has a header that nobody can read") from None
+            raise ValueError(f"{name} has an unreadable header") from None
     if dtype.kind not in "fiub" or dtype.itemsize > MAX_ITEM_BYTES:
         objects = "Python objects, which could run code"
-        what = objects if dtype.hasobject else f"{dtype}, no numbers of PyTorch's"
+        what = objects if dtype.hasobject else f"{dtype}, which PyTorch has no type for"
         raise InputError(f"{source}: {name} holds {shown(what)}; the file was not read")
     if not all(type(length) is int for length in shape):
-        raise ValueError(f"{name} has a shape that is no tuple of numbers")
+        raise ValueError(f"{name} has a shape that is not a tuple of numbers")
     return shape, fortran, dtype, file.tell()

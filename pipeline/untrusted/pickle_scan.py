@@ -1,4 +1,4 @@
-"""Look through the pickles of PyTorch's checkpoints before PyTorch opens them; nothing is built.
+"""Scan the pickles of PyTorch's checkpoints before PyTorch opens them; no object is built.
 
 PyTorch's own reader runs no code, but it takes whatever time and memory a pickle asks for: a key
 that is a tuple of tuples takes forever to hash, an array of zeros any memory. What `torch.save`
@@ -65,7 +65,7 @@ GLOBALS = re.compile(
 
 
 def check_pickles(path: Path, source: str) -> None:
-    """Hold a checkpoint's pickles to what PyTorch writes for state dicts.
+    """Check that a checkpoint's pickles hold only what PyTorch writes for state dicts.
 
     Raises:
         InputError: they hold something else, or more than a checkpoint needs.
@@ -104,18 +104,18 @@ def _check_members(archive: zipfile.ZipFile, source: str) -> None:
 
 
 def _pickle_of(archive: zipfile.ZipFile, source: str) -> bytes:
-    found = [e for e in archive.infolist() if e.filename.endswith("/data.pkl")]
-    if len(found) != 1:
+    pickles = [e for e in archive.infolist() if e.filename.endswith("/data.pkl")]
+    if len(pickles) != 1:
         raise InputError(f"{source} is not a whole PyTorch checkpoint (no data.pkl); save it again")
-    if found[0].file_size > MAX_BYTES:
+    if pickles[0].file_size > MAX_BYTES:
         raise _too_long(source)
-    return archive.read(found[0])
+    return archive.read(pickles[0])
 
 
 def _check(stream: BinaryIO, source: str) -> None:
-    """Go through one pickle as a reader would, with a number in the place of each value.
+    """Interpret one pickle with a number in the place of each value.
 
-    The number says how many values somebody would see who goes through a tuple.
+    The number says how many values a tuple holds, those of the tuples in it included.
     """
     stack: list[Any] = []
     memo: dict[Any, Any] = {}
@@ -172,4 +172,6 @@ def _check_opcode(name: str, argument: Any, source: str) -> None:
 
 
 def _too_long(source: str) -> InputError:
-    return InputError(f"{source} has a pickle larger than {MAX_BYTES} bytes; it is no checkpoint")
+    return InputError(
+        f"{source} has a pickle larger than {MAX_BYTES} bytes; it is not a checkpoint"
+    )

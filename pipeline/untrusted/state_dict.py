@@ -1,4 +1,4 @@
-"""Open checkpoint files that may come from anywhere: tensors come out, or one clear error.
+"""Open checkpoint files from untrusted sources: tensors come out, or one clear error.
 
 Only safetensors and pickles read with ``weights_only=True`` are ever opened; neither can run code.
 """
@@ -38,8 +38,8 @@ def open_checkpoint(
         return _open_safetensors(path, source)
     if suffix in PICKLES:
         return _state_dict(_open_pickle(path, source), source, path.stat().st_size), {}
-    known = ", ".join((*SUFFIXES, ".npz"))
-    raise InputError(f"{source}: only {known} checkpoints can be read")
+    suffixes = ", ".join((*SUFFIXES, ".npz"))
+    raise InputError(f"{source}: only {suffixes} checkpoints can be read")
 
 
 def _open_safetensors(path: Path, source: str) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
@@ -87,10 +87,10 @@ def _state_dict(content: Any, source: str, size: int) -> dict[str, torch.Tensor]
         if isinstance(values.get(wrapper), dict):
             values = dict(dict.items(values[wrapper]))
             break
-    odd = [key for key, value in values.items() if not (isinstance(key, str) and _is_plain(value))]
+    odd = [key for key, value in values.items() if not (isinstance(key, str) and _is_dense(value))]
     if odd or not values:
-        what = f"{shown(odd[0])} is no plain tensor" if odd else "it is empty"
-        raise InputError(f"{source} holds no state dict of timm's key names: {what}")
+        problem = f"{shown(odd[0])} is not a dense tensor" if odd else "it is empty"
+        raise InputError(f"{source} holds no state dict of timm's key names: {problem}")
     storages = [value.untyped_storage() for value in values.values()]
     claimed = sum({s.data_ptr(): s.nbytes() for s in storages}.values())
     if claimed > size:
@@ -100,7 +100,7 @@ def _state_dict(content: Any, source: str, size: int) -> dict[str, torch.Tensor]
     return values
 
 
-def _is_plain(value: Any) -> bool:
+def _is_dense(value: Any) -> bool:
     """Whether this is a dense tensor with memory behind each of its elements."""
     import torch
 

@@ -1,8 +1,8 @@
-"""Bring one file over HTTP into a part file, in as many goes as the connection needs.
+"""Download one file over HTTP into a part file, in as many attempts as the connection needs.
 
-The part's ``.json`` holds what is known of the whole (its validator and length), so that another
-process goes on where a killed one stopped. Bytes of two versions of a file are never joined
-knowingly: a range is asked for on the condition that the file is the same (RFC 9110, 13.1.5).
+The part's ``.json`` holds the validator and length of the remote file, so that another process
+resumes an interrupted download. Bytes of two versions of a file are never joined knowingly: a
+range is requested on the condition that the file is the same (RFC 9110, 13.1.5).
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from pipeline.progress import progress
 from pipeline.untrusted.http import (
     PASSING,
     WITHOUT_NETWORK,
-    Whole,
+    RemoteFile,
     check_scheme,
     file_name,
     reason,
+    remote_file,
     retry_after,
     total_of_range,
-    whole_of,
 )
 
 if TYPE_CHECKING:
@@ -40,14 +40,14 @@ if TYPE_CHECKING:
 
 CONNECT_TIMEOUT_S = 10
 READ_TIMEOUT_S = 60
-TRIES = 5  # in a row that bring less than a chunk
+ATTEMPTS = 5  # in a row that bring less than a chunk
 LONGEST_WAIT_S = 60.0
-SLOW_BYTES, SLOW_S = 1 << 16, 60.0  # less than this in this time is no transfer
+SLOW_BYTES, SLOW_S = 1 << 16, 60.0  # a connection with fewer bytes in this time has stalled
 MAX_GB = 10.0
 
 
 class _PassingError(NetworkError):
-    """What may be over at the next try. ``wait_s`` is what the server asks to wait, if it does."""
+    """An error that may be gone at the next attempt, after ``wait_s`` if the server says so."""
 
     def __init__(self, message: str, wait_s: float | None = None) -> None:
         super().__init__(message)
@@ -55,11 +55,11 @@ class _PassingError(NetworkError):
 
 
 class Transfer:
-    """Fetch ``address`` into ``part``.
+    """Downloads ``address`` into ``part``.
 
-    ``checked`` says that the caller knows the hash of the whole. Only then are parts joined when
-    the server gives no strong validator. ``joined`` tells afterwards whether parts were joined.
-    ``clock`` gives seconds.
+    ``checked`` says that the caller knows the hash of the whole file. Only then are parts joined
+    when the server gives no strong validator. ``joined`` says afterwards whether parts were
+    joined. ``clock`` gives seconds.
     """
 
     def __init__(
@@ -77,38 +77,38 @@ class Transfer:
         self._clock = clock
         self._failures = 0
         self._furthest = self._size()
-        self._about = part.with_suffix(".json")
+        self._state_file = part.with_suffix(".json")
 
     def run(self) -> None:
-        """Fetch until the part is the whole.
+        """Download until the part is the whole file.
 
         Raises:
             NetworkError: the server cannot be reached, keeps breaking off, or sends something
-                else. What came so far stays, and the next run goes on from there.
+                else. What came so far stays, and the next run resumes there.
             InputError: the file is larger than allowed, or than the disk.
         """
         from tenacity import Retrying, retry_if_exception_type
 
         retrying = Retrying(
             retry=retry_if_exception_type(_PassingError),
-            stop=lambda _: self._failures >= TRIES,
+            stop=lambda _: self._failures >= ATTEMPTS,
             wait=self._wait,
             sleep=lambda seconds: time.sleep(seconds),
-            before_sleep=self._tell,
+            before_sleep=self._log_retry,
             reraise=True,
         )
         try:
-            retrying(self._try)
+            retrying(self._counted_attempt)
         except _PassingError as error:
             raise NetworkError(
-                f"{self.address}: {error}, {TRIES} times in a row; {self._size()} bytes are kept, "
-                f"the same command goes on from there. {WITHOUT_NETWORK}"
+                f"{self.address}: {error}, {ATTEMPTS} times in a row; {self._size()} bytes are "
+                f"kept, and the same command resumes there. {WITHOUT_NETWORK}"
             ) from None
 
-    def forget(self) -> None:
-        """Remove what came so far."""
+    def discard(self) -> None:
+        """Remove the part and what is recorded of it."""
         self.part.unlink(missing_ok=True)
-        self._about.unlink(missing_ok=True)
+        self._state_file.unlink(missing_ok=True)
 
     def _wait(self, state: RetryCallState) -> float:
         """Full jitter, so that clients that failed together do not come back together."""
@@ -116,57 +116,57 @@ class Transfer:
         pause = random.uniform(0, min(LONGEST_WAIT_S, 2.0**self._failures))
         return pause if asked is None else min(LONGEST_WAIT_S, asked + pause)
 
-    def _tell(self, state: RetryCallState) -> None:
+    def _log_retry(self, state: RetryCallState) -> None:
         error = state.outcome and state.outcome.exception()
         seconds = state.next_action.sleep if state.next_action else 0.0
         print(f"{self.address}: {error}; trying again in {seconds:.1f} s", file=sys.stderr)
 
-    def _try(self) -> None:
+    def _counted_attempt(self) -> None:
         try:
-            self._go()
+            self._attempt()
         except _PassingError:
             self._failures += 1
             if self._size() >= self._furthest + CHUNK_BYTES:
                 self._furthest, self._failures = self._size(), 1
             raise
 
-    def _go(self) -> None:
-        known, start = self._known()
-        if start and start == known.length:
+    def _attempt(self) -> None:
+        earlier, start = self._earlier()
+        if start and start == earlier.length:
             self.joined = True
             return  # killed between the last byte and the caller's rename
-        with self._ask(known, start) as answer:
-            start, whole = self._accept(answer, known, start)
-            self._check_room(whole, start)
+        with self._request(earlier, start) as answer:
+            start, remote = self._accept(answer, earlier, start)
+            self._check_room(remote, start)
             if not start:
-                self.forget()
-            write_json(self._about, {"address": self.address, **vars(whole)})
+                self.discard()
+            write_json(self._state_file, {"address": self.address, **vars(remote)})
             self.joined = start > 0
-            self._receive(answer, start, whole)
+            self._receive(answer, start, remote)
 
-    def _known(self) -> tuple[Whole, int]:
-        """What an earlier try left, as far as it can be gone on with, and its length in bytes."""
-        if not self._size() or not self._about.exists():
-            return Whole(), 0
+    def _earlier(self) -> tuple[RemoteFile, int]:
+        """Return the file of an earlier attempt that can be resumed, and how many bytes of it."""
+        if not self._size() or not self._state_file.exists():
+            return RemoteFile(), 0
         try:
-            found: Any = read_json(self._about)
-            whole = Whole(found["validator"], found["strong"] is True, found["length"])
+            saved: Any = read_json(self._state_file)
+            remote = RemoteFile(saved["validator"], saved["strong"] is True, saved["length"])
         except (InputError, KeyError, TypeError):
-            return Whole(), 0
-        return (whole, self._size()) if whole.strong or self.checked else (Whole(), 0)
+            return RemoteFile(), 0
+        return (remote, self._size()) if remote.strong or self.checked else (RemoteFile(), 0)
 
     def _size(self) -> int:
         return self.part.stat().st_size if self.part.exists() else 0
 
     @contextmanager
-    def _ask(self, known: Whole, start: int) -> Iterator[requests.Response]:
+    def _request(self, earlier: RemoteFile, start: int) -> Iterator[requests.Response]:
         import requests
 
         headers = {"Accept-Encoding": "identity"}
         if start:
             headers["Range"] = f"bytes={start}-"
-            if known.validator:
-                headers["If-Range"] = known.validator
+            if earlier.validator:
+                headers["If-Range"] = earlier.validator
         with self._passing_errors():
             answer = requests.get(
                 self.address,
@@ -178,8 +178,10 @@ class Transfer:
         with answer:
             yield answer
 
-    def _accept(self, answer: requests.Response, known: Whole, start: int) -> tuple[int, Whole]:
-        """Return where in the file the answer's body begins, and what the whole is."""
+    def _accept(
+        self, answer: requests.Response, earlier: RemoteFile, start: int
+    ) -> tuple[int, RemoteFile]:
+        """Return where in the file the answer's body begins, and which file it is."""
         status, headers = answer.status_code, answer.headers
         if status in PASSING:
             raise _PassingError(
@@ -187,25 +189,25 @@ class Transfer:
                 retry_after(headers.get("Retry-After", "")),
             )
         if status == 416 and start:
-            self.forget()
-            raise _PassingError("the file is not what it was; starting over")
+            self.discard()
+            raise _PassingError("the file has changed; starting over")
         if status not in (200, 206) or (status == 206 and not start):
             raise NetworkError(
                 f"{self.address}: the server answered {status} {shown(answer.reason)}. "
                 f"{WITHOUT_NETWORK}"
             )
         self._check_kind(headers)
-        whole = whole_of(headers)
+        remote = remote_file(headers)
         if status == 200:
-            return 0, whole
+            return 0, remote
         total = total_of_range(headers.get("Content-Range", ""), start)
-        same = known.length in (None, total)
-        if known.strong and whole.strong:
-            same = same and whole.validator == known.validator
+        same = earlier.length in (None, total)
+        if earlier.strong and remote.strong:
+            same = same and remote.validator == earlier.validator
         if total is None or not same:
-            self.forget()
-            raise _PassingError("the server sent another part than was asked for; starting over")
-        return start, replace(known, length=total)
+            self.discard()
+            raise _PassingError("the server sent another part than was requested; starting over")
+        return start, replace(earlier, length=total)
 
     def _check_kind(self, headers: Any) -> None:
         kind = headers.get("Content-Type", "")
@@ -218,37 +220,37 @@ class Transfer:
         if coding.lower() != "identity":
             raise NetworkError(
                 f"{self.address}: the server sent the file packed as {shown(coding)}, which was "
-                f"not asked for. {WITHOUT_NETWORK}"
+                f"not requested. {WITHOUT_NETWORK}"
             )
 
-    def _check_room(self, whole: Whole, start: int) -> None:
-        if whole.length is None:
+    def _check_room(self, remote: RemoteFile, start: int) -> None:
+        if remote.length is None:
             return
-        self._check_limit(whole.length)
+        self._check_limit(remote.length)
         folder = self.part.parent
         free = shutil.disk_usage(folder).free
-        if whole.length - start > free:
+        if remote.length - start > free:
             raise InputError(
-                f"{self.address} needs {whole.length - start:,} bytes more, {folder} has {free:,}; "
-                "free some space, or set EDGE_VIT_CACHE to a folder on another disk"
+                f"{self.address} needs {remote.length - start:,} bytes more, {folder} has {free:,} "
+                "left; free some space, or set EDGE_VIT_CACHE to a folder on another disk"
             )
 
     def _check_limit(self, size: int) -> None:
         limit = max_bytes()
         if size > limit:
-            self.forget()
+            self.discard()
             raise InputError(
-                f"{self.address} has {size:,} bytes or more; up to {limit:,} are fetched. If it is "
-                "the file you mean, set EDGE_VIT_MAX_DOWNLOAD_GB to a larger number"
+                f"{self.address} has {size:,} bytes or more; up to {limit:,} are downloaded. If it "
+                "is the file you mean, set EDGE_VIT_MAX_DOWNLOAD_GB to a larger number"
             )
 
-    def _receive(self, answer: requests.Response, start: int, whole: Whole) -> None:
+    def _receive(self, answer: requests.Response, start: int, remote: RemoteFile) -> None:
         size = start
         since, before = self._clock(), size
         with (
             self.part.open("r+b" if start else "wb") as file,
             progress(
-                total=whole.length,
+                total=remote.length,
                 initial=start,
                 unit="B",
                 unit_scale=True,
@@ -259,9 +261,9 @@ class Transfer:
             while chunk := self._read(answer):
                 size += len(chunk)
                 self._check_limit(size)
-                if whole.length is not None and size > whole.length:
-                    self.forget()
-                    raise _PassingError(f"more came than the {whole.length} bytes promised")
+                if remote.length is not None and size > remote.length:
+                    self.discard()
+                    raise _PassingError(f"more came than the {remote.length} bytes promised")
                 file.write(chunk)
                 bar.update(len(chunk))
                 if (now := self._clock()) - since >= SLOW_S:
@@ -270,11 +272,11 @@ class Transfer:
                             f"only {size - before} bytes came in {now - since:.0f} s"
                         )
                     since, before = now, size
-        if whole.length is not None and size < whole.length:
-            raise _PassingError(f"{whole.length} bytes were promised, {size} came")
+        if remote.length is not None and size < remote.length:
+            raise _PassingError(f"{remote.length} bytes were promised, {size} came")
 
     def _read(self, answer: requests.Response) -> bytes:
-        """What has come, without waiting for a whole chunk."""
+        """Return the bytes that have arrived, without waiting for a whole chunk."""
         with self._passing_errors():
             return answer.raw.read1(CHUNK_BYTES, decode_content=False) or b""
 
@@ -293,12 +295,16 @@ class Transfer:
 
 
 def max_bytes() -> int:
-    """The largest file that is fetched, from ``EDGE_VIT_MAX_DOWNLOAD_GB``."""
-    given = os.environ.get("EDGE_VIT_MAX_DOWNLOAD_GB") or str(MAX_GB)
+    """Return the size in bytes of the largest file that is downloaded.
+
+    Raises:
+        InputError: ``EDGE_VIT_MAX_DOWNLOAD_GB`` is not a number.
+    """
+    gigabytes = os.environ.get("EDGE_VIT_MAX_DOWNLOAD_GB") or str(MAX_GB)
     try:
-        return int(float(given) * 1e9)
+        return int(float(gigabytes) * 1e9)
     except (ValueError, OverflowError):
-        raise InputError(f"EDGE_VIT_MAX_DOWNLOAD_GB is {given!r}; set it to a number") from None
+        raise InputError(f"EDGE_VIT_MAX_DOWNLOAD_GB is {gigabytes!r}; set it to a number") from None
 
 
 def _check_redirect(answer: requests.Response, **_: object) -> None:

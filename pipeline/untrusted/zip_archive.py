@@ -1,4 +1,4 @@
-"""Look at a zip archive's directory before anything in it is read: it may come from anywhere."""
+"""Check a zip archive's directory before anything in it is read; archives are untrusted."""
 
 from __future__ import annotations
 
@@ -19,8 +19,13 @@ MAGIC = b"PK\x03\x04"  # by which PyTorch tells its format
 MAX_MEMBERS = 10_000  # ViT-H/14 has some 600 arrays
 MAX_DIRECTORY_BYTES = 4 << 20
 DAMAGE = (
-    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error),
-    *(EOFError, OSError, ValueError),
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    EOFError,
+    OSError,
+    ValueError,
 )
 
 
@@ -57,4 +62,4 @@ def _check(entries: list[zipfile.ZipInfo], size: int, source: str) -> None:
 
 
 def _refusal(source: str, problem: str) -> InputError:
-    return InputError(f"{source} {problem}; it is no checkpoint and was not read")
+    return InputError(f"{source} {problem}; it is not a checkpoint and was not read")

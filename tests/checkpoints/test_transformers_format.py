@@ -13,7 +13,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import nn
 
-from pipeline.checkpoints.transformers_format import facts_of, is_transformers, to_timm
+from pipeline.checkpoints.transformers_format import checkpoint_info, is_transformers, to_timm
 from pipeline.errors import InputError
 from pipeline.images.preprocessing import geometry, normalize
 from pipeline.models.build import create, load_weights, resample
@@ -84,11 +84,11 @@ def test_a_classifier_answers_as_transformers_answers(kind: str, tmp_path: Path)
     model, _ = saved(kind, tmp_path)
     config, preprocessor = read(tmp_path)
     assert is_transformers(config)
-    facts = facts_of(config, preprocessor, "it")
-    assert facts.architecture == CASES[kind][0]
-    assert facts.labels == ("crane", "tench", "crane")
-    size = facts.data["input_size"][1]
-    own = create(facts.architecture, num_classes=3, image_size=size, norm_eps=facts.norm_eps)
+    info = checkpoint_info(config, preprocessor, "it")
+    assert info.architecture == CASES[kind][0]
+    assert info.labels == ("crane", "tench", "crane")
+    size = info.data["input_size"][1]
+    own = create(info.architecture, num_classes=3, image_size=size, norm_eps=info.norm_eps)
     state = to_timm(load_file(tmp_path / "model.safetensors"), config, preprocessor)
     load_weights(own, resample(state, own), kind)
     images = torch.randn(2, 3, size, size)
@@ -103,8 +103,8 @@ def test_images_are_prepared_as_transformers_prepares_them(kind: str, tmp_path: 
     from pipeline.stages.fetch import _preprocessing
 
     _, prepare = saved(kind, tmp_path)
-    facts = facts_of(*read(tmp_path), "it")
-    prepared = _preprocessing(facts.data, {})
+    info = checkpoint_info(*read(tmp_path), "it")
+    prepared = _preprocessing(info.data, {})
     ramp = np.mgrid[0:300, 0:400].sum(0)[..., None] * (1, 2, 3) // 9
     image = Image.fromarray(ramp.astype(np.uint8))
     own = normalize(geometry(prepared)(image)[None], prepared)
@@ -126,7 +126,7 @@ def files(tmp_path: Path) -> tuple[Any, Any]:
     ("change", "words"),
     [
         ({"model_type": "swin"}, "'swin' model"),
-        ({"architectures": ["ViTModel"]}, "no classifier but ViTModel"),
+        ({"architectures": ["ViTModel"]}, "not a classifier but ViTModel"),
         ({"hidden_size": 200}, r"timm has no vit with .*\(200, 12, 3, 768\)"),
         ({"hidden_act": "relu"}, "timm has no ViT with activation 'relu'"),
         ({"num_channels": 1}, "num_channels is 1"),
@@ -137,7 +137,7 @@ def test_a_network_that_timm_has_not_is_refused(
 ) -> None:
     config, preprocessor = files
     with pytest.raises(InputError, match=words):
-        facts_of(config | change, preprocessor, "it")
+        checkpoint_info(config | change, preprocessor, "it")
 
 
 @pytest.mark.parametrize(
@@ -157,13 +157,13 @@ def test_a_preparation_that_has_no_name_is_refused(
 ) -> None:
     config, preprocessor = files
     with pytest.raises(InputError, match=words):
-        facts_of(config, preprocessor | change, "it")
+        checkpoint_info(config, preprocessor | change, "it")
 
 
 def test_an_old_preprocessor_with_bare_numbers_is_understood(files: tuple[Any, Any]) -> None:
     config, _ = files
     old = {"do_normalize": True, "do_resize": True, "resample": 2, "size": 224}
-    data = facts_of(config, old, "it").data
+    data = checkpoint_info(config, old, "it").data
     assert (data["input_size"], data["crop_mode"], data["crop_pct"]) == (
         *((3, 224, 224), "squash"),
         1.0,
@@ -173,4 +173,4 @@ def test_an_old_preprocessor_with_bare_numbers_is_understood(files: tuple[Any, A
 def test_placeholder_labels_are_no_labels(files: tuple[Any, Any]) -> None:
     config, preprocessor = files
     config["id2label"] = {"0": "LABEL_0", "1": "LABEL_1", "2": "LABEL_2"}
-    assert facts_of(config, preprocessor, "it").labels is None
+    assert checkpoint_info(config, preprocessor, "it").labels is None

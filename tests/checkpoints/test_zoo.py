@@ -52,7 +52,7 @@ def test_imagenet_labels_are_in_the_models_order() -> None:
 
 
 def test_a_near_name_is_found() -> None:
-    assert "deit_base_patch16_224" in ZOO.near("deit_base_224")
+    assert "deit_base_patch16_224" in ZOO.similar("deit_base_224")
 
 
 def test_a_copy_is_known_by_its_file_name() -> None:

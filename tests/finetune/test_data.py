@@ -30,14 +30,14 @@ def test_augmentation_is_a_flip_and_a_whole_shift(idx_root: Path) -> None:
     shown = data.batch(draw, View(28, "bicubic", Augmentation(flip=0.5, shift=0.07)))[:, 0]
     original = data.batch(Draw((0,), 0), PLAIN)[0, 0]
     padded = torch.nn.functional.pad(original, (2, 2, 2, 2))
-    places = [
+    shifted = [
         window.flip(1) if flip else window
         for window in (padded[t : t + 28, c : c + 28] for t in range(5) for c in range(5))
         for flip in (False, True)
     ]
-    flipped = [min(range(50), key=lambda k: float((places[k] - x).abs().max())) for x in shown]
+    flipped = [min(range(50), key=lambda k: float((shifted[k] - x).abs().max())) for x in shown]
     assert all(
-        float((places[k] - x).abs().max()) < 1e-6 for k, x in zip(flipped, shown, strict=True)
+        float((shifted[k] - x).abs().max()) < 1e-6 for k, x in zip(flipped, shown, strict=True)
     )
     assert len(set(flipped)) > 10  # draws differ
     assert 5 < sum(k % 2 for k in flipped) < 35

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from pipeline.errors import InputError
 from pipeline.finetune import networks
 from pipeline.finetune.data import Draw
-from pipeline.finetune.distributed import Crew, run_together
+from pipeline.finetune.distributed import ProcessGroup, run_together
 from pipeline.finetune.train import train
 from tests.finetune.conftest import TINY, params_for
 
@@ -20,14 +20,14 @@ PHASE = {"image_size": 32, "epochs": 0.5, "batch_size": 8, "lr": 1e-3}
 
 def test_shares_make_up_the_batch() -> None:
     draw = Draw((5, 6, 7, 8, 9), 3)
-    parts = [Crew(rank, 2).share(draw) for rank in range(2)]
+    parts = [ProcessGroup(rank, 2).shard(draw) for rank in range(2)]
     assert sorted(i for part in parts for i in part.indices) == [5, 6, 7, 8, 9]
     assert parts[0].seed != parts[1].seed
-    assert Crew().share(draw) == draw
+    assert ProcessGroup().shard(draw) == draw
 
 
 def test_one_image_is_shared_by_all() -> None:
-    assert Crew(1, 2).share(Draw((4,), 0)).indices == (4,)
+    assert ProcessGroup(1, 2).shard(Draw((4,), 0)).indices == (4,)
 
 
 def test_two_processes_take_the_steps_of_one(idx_root: Path, tmp_path: Path) -> None:
@@ -47,8 +47,8 @@ def test_two_processes_take_the_steps_of_one(idx_root: Path, tmp_path: Path) -> 
     assert apart < 0.1 * moved  # Adam magnifies the rounding of gradients that are all but zero
 
 
-def refuse(crew: Crew) -> None:
-    if crew.leads:
+def refuse(group: ProcessGroup) -> None:
+    if group.is_main:
         raise InputError("this image cannot be read")
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from pipeline.checkpoints.metadata import METADATA_KEY, facts_of_metadata
+from pipeline.checkpoints.metadata import METADATA_KEY, info_from_metadata
 from pipeline.errors import InputError
 from pipeline.finetune import networks
 from pipeline.finetune.pack import pack
@@ -40,12 +40,12 @@ def test_the_file_says_what_it_is(params: FinetuneParams, artifacts: Path) -> No
     path = pack(params, artifacts)
     assert path.name == f"{TINY}.finetuned.safetensors"
     _, metadata = open_checkpoint(path)
-    facts = facts_of_metadata(metadata, path.name)
-    assert facts.architecture == TINY
-    assert facts.labels is not None
-    assert facts.labels[:2] == ("T-shirt/top", "Trouser")
-    assert len(facts.labels) == 10
-    assert facts.data == {
+    info = info_from_metadata(metadata, path.name)
+    assert info.architecture == TINY
+    assert info.labels is not None
+    assert info.labels[:2] == ("T-shirt/top", "Trouser")
+    assert len(info.labels) == 10
+    assert info.data == {
         "input_size": (3, 48, 48),
         "crop_pct": 1.0,
         "interpolation": "bicubic",
@@ -57,7 +57,7 @@ def test_the_file_says_what_it_is(params: FinetuneParams, artifacts: Path) -> No
 @pytest.mark.parametrize("text", ["not json", "[1]"])
 def test_damaged_metadata_is_refused(text: str) -> None:
     with pytest.raises(InputError, match=r"some\.safetensors: its metadata edge_vit is no"):
-        facts_of_metadata({METADATA_KEY: text}, "some.safetensors")
+        info_from_metadata({METADATA_KEY: text}, "some.safetensors")
 
 
 def test_weights_that_float16_cannot_hold_are_refused(

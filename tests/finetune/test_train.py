@@ -179,7 +179,7 @@ def test_a_damaged_checkpoint_is_said_and_kept(params: FinetuneParams, tmp_path:
     path = tmp_path / "resume" / "train.pt"
     path.parent.mkdir()
     path.write_bytes(b"PK\x03\x04 half of it")
-    with pytest.raises(InputError, match=r"train\.pt is no checkpoint.*delete it to train anew"):
+    with pytest.raises(InputError, match=r"train\.pt is not a checkpoint.*delete it to train anew"):
         train(params, tmp_path, tmp_path)
     assert path.exists()
 

@@ -28,8 +28,8 @@ def test_images_and_labels_come_back_as_written(tmp_path):
         ("a.gz", gzip.compress(idx(np.zeros((2, 3, 4))), mtime=0)[:-12], "damaged"),
         ("a.gz", b"<html>not found</html>", "damaged"),
         ("a", idx(np.zeros((2, 3, 4)))[:-1], "promises 24 bytes"),
-        ("a", idx(np.zeros(4)), "no IDX file"),
-        ("a", b"", "no IDX file"),
+        ("a", idx(np.zeros(4)), "not an IDX file"),
+        ("a", b"", "not an IDX file"),
     ],
 )
 def test_a_damaged_file_is_named(tmp_path, name, content, words):

@@ -182,13 +182,13 @@ def test_a_cut_array_is_refused(tmp_path: Path) -> None:
     write_samples(tmp_path, [0, 1])
     whole = (tmp_path / "images.npy").read_bytes()
     (tmp_path / "images.npy").write_bytes(whole[:-1])
-    with pytest.raises(InputError, match=r"images\.npy is no array of images"):
+    with pytest.raises(InputError, match=r"images\.npy is not an array of images"):
         SampleSet.load(tmp_path)
 
 
 def test_an_array_with_objects_is_refused_unopened(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
-    with pytest.raises(InputError, match=r"a\.npy is no array of images"):
+    with pytest.raises(InputError, match=r"a\.npy is not an array of images"):
         load_pixels(tmp_path / "a.npy")
 
 

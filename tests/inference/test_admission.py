@@ -8,12 +8,12 @@ from collections.abc import AsyncIterator
 import pytest
 from starlette.exceptions import HTTPException
 
-from pipeline.inference.admission import DRAINED_BODIES, HELD_BODIES, Intake
+from pipeline.inference.admission import DRAINED_BODIES, HELD_BODIES, Admission
 
 
-def intake(**changed: float) -> Intake:
+def admission(**changed: float) -> Admission:
     values = {"max_body_bytes": 100, "body_seconds": 5.0} | changed
-    return Intake(1, 2, **values)
+    return Admission(1, 2, **values)
 
 
 async def sent(*chunks: bytes, then: asyncio.Event | None = None) -> AsyncIterator[bytes]:
@@ -23,19 +23,19 @@ async def sent(*chunks: bytes, then: asyncio.Event | None = None) -> AsyncIterat
         await then.wait()
 
 
-def refused(taken: Intake, *chunks: bytes, **headers: str) -> HTTPException:
+def refused(taken: Admission, *chunks: bytes, **headers: str) -> HTTPException:
     with pytest.raises(HTTPException) as caught:
         asyncio.run(taken.body(headers, sent(*chunks)))
     return caught.value
 
 
 def test_a_body_is_joined_whatever_its_chunks():
-    assert asyncio.run(intake().body({}, sent(b"a", b"", b"bc"))) == b"abc"
+    assert asyncio.run(admission().body({}, sent(b"a", b"", b"bc"))) == b"abc"
 
 
 def test_a_body_is_counted_while_it_arrives_whatever_it_announces():
     for headers in ({}, {"content-length": "3"}, {"content-length": "x"}):
-        error = refused(intake(), b"a" * 60, b"b" * 60, **headers)
+        error = refused(admission(), b"a" * 60, b"b" * 60, **headers)
         assert (error.status_code, error.headers) == (413, {"Connection": "close"})
 
 
@@ -47,13 +47,13 @@ def test_a_body_announced_as_too_large_is_not_read():
     far = str(100 * DRAINED_BODIES + 1)
     for headers in ({"content-length": "101", "expect": "100-continue"}, {"content-length": far}):
         with pytest.raises(HTTPException) as caught:
-            asyncio.run(intake().body(headers, untouched()))
+            asyncio.run(admission().body(headers, untouched()))
         assert caught.value.status_code == 413
 
 
 def test_a_slow_sender_is_held_to_the_deadline():
     async def slow() -> None:
-        await intake(body_seconds=0.05).body({}, sent(b"a", then=asyncio.Event()))
+        await admission(body_seconds=0.05).body({}, sent(b"a", then=asyncio.Event()))
 
     with pytest.raises(HTTPException) as caught:
         asyncio.run(slow())
@@ -62,7 +62,7 @@ def test_a_slow_sender_is_held_to_the_deadline():
 
 def test_bodies_that_arrive_at_once_are_held_to_a_number_of_bytes():
     async def flood() -> tuple[list[object], bytes]:
-        taken, end = intake(), asyncio.Event()
+        taken, end = admission(), asyncio.Event()
         bodies = [
             asyncio.create_task(taken.body({}, sent(b"x" * 100, then=end)))
             for _ in range(HELD_BODIES + 3)
@@ -80,12 +80,12 @@ def test_bodies_that_arrive_at_once_are_held_to_a_number_of_bytes():
 
 
 def test_one_more_than_run_and_wait_is_refused_until_a_place_is_free():
-    taken = intake()
-    with taken.place(), taken.place():
-        with taken.place(), pytest.raises(HTTPException) as caught, taken.place():
+    taken = admission()
+    with taken.slot(), taken.slot():
+        with taken.slot(), pytest.raises(HTTPException) as caught, taken.slot():
             pass
         assert caught.value.status_code == 503
         assert int((caught.value.headers or {})["Retry-After"]) >= 1
-        with taken.place():
+        with taken.slot():
             pass
     assert taken.in_flight == 0

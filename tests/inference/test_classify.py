@@ -7,8 +7,8 @@ from PIL import Image
 from pipeline.errors import EdgeVitError
 from pipeline.evidence.golden import Golden
 from pipeline.inference.classify import Classifier, rank
-from pipeline.untrusted.pictures import PhotoError
-from tests.inference.pictures import encoded
+from pipeline.untrusted.images import ImageError
+from tests.inference.images import encoded
 
 LOGITS = np.array([0.5, 2.0, 2.0, -1.0], np.float32)
 
@@ -48,16 +48,16 @@ def classifier(healthy):
 def test_answers_of_image_files_are_the_golden_ones(healthy, classifier):
     golden = Golden.load(healthy / "golden")
     for image, logits in zip(golden.content["images"], golden.logits("onnx"), strict=True):
-        picture = (golden.folder / image["file"]).read_bytes()
+        content = (golden.folder / image["file"]).read_bytes()
         labels = classifier.contract.labels
-        assert [p.label for p in classifier.classify(picture)] == [
+        assert [p.label for p in classifier.classify(content)] == [
             p.label for p in rank(logits, labels, 5)
         ]
-        assert classifier.runtime.logits(classifier.prepare(picture))[0] == pytest.approx(
+        assert classifier.runtime.logits(classifier.prepare(content))[0] == pytest.approx(
             logits, abs=1e-3
         )
 
 
 def test_a_line_of_pixels_is_refused_before_it_is_resized(classifier):
-    with pytest.raises(PhotoError, match="too long and thin"):
+    with pytest.raises(ImageError, match="too long and thin"):
         classifier.classify(encoded("PNG", Image.new("RGB", (50_000, 1))))

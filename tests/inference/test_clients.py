@@ -15,8 +15,8 @@ import pytest
 
 from device_tests.web import packages
 from pipeline.inference.classify import Classifier
-from pipeline.inference.select import choose
-from tests.inference.pictures import encoded, oriented, pixels, png_bomb, scan_bomb
+from pipeline.inference.select import select_artifact
+from tests.inference.images import encoded, oriented, pixels, png_bomb, scan_bomb
 from tests.inference.served import Served
 from tests.waiting import until
 
@@ -34,7 +34,7 @@ def server(released, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def classifier(released):
-    return Classifier(choose(None, "onnx", released / "artifacts").path)
+    return Classifier(select_artifact(None, "onnx", released / "artifacts").path)
 
 
 @pytest.fixture
@@ -48,33 +48,33 @@ def pairs(answer):
     return [(entry["label"], entry["score"]) for entry in answer]
 
 
-def expected(classifier, picture, *arguments):
-    return [(p.label, p.score) for p in classifier.classify(picture, *arguments)]
+def expected(classifier, content, *arguments):
+    return [(p.label, p.score) for p in classifier.classify(content, *arguments)]
 
 
 def test_raw_bytes_and_json_answer_as_predict_does(server, classifier, photo):
-    picture = photo.read_bytes()
+    content = photo.read_bytes()
     for headers in ({}, {"content-type": "image/jpeg"}, {"content-type": "IMAGE/JPEG; q=1"}):
-        answer = server.post(picture, **headers)
+        answer = server.post(content, **headers)
         assert answer.status_code == 200
-        assert pairs(answer.json()) == expected(classifier, picture)
-    text = base64.b64encode(picture).decode()
+        assert pairs(answer.json()) == expected(classifier, content)
+    text = base64.b64encode(content).decode()
     for inputs in (text, f"data:image/jpeg;base64,{text}"):
         body = json.dumps({"inputs": inputs}).encode()
         answer = server.post(body, **{"content-type": "application/json; charset=utf-8"})
-        assert pairs(answer.json()) == expected(classifier, picture)
+        assert pairs(answer.json()) == expected(classifier, content)
 
 
 @pytest.mark.parametrize("transform", ["softmax", "sigmoid", "none"])
 def test_parameters_choose_how_many_classes_and_what_a_score_is(server, classifier, transform):
-    picture = encoded("PNG")
+    content = encoded("PNG")
     body = {
-        "inputs": base64.b64encode(picture).decode(),
+        "inputs": base64.b64encode(content).decode(),
         "parameters": {"top_k": 3, "function_to_apply": transform},
         "options": {"wait_for_model": True},  # older clients send it
     }
     answer = server.post(json.dumps(body).encode(), **{"content-type": JSON})
-    assert pairs(answer.json()) == expected(classifier, picture, 3, transform)
+    assert pairs(answer.json()) == expected(classifier, content, 3, transform)
 
 
 def test_curl_with_data_binary_works_as_with_the_hub(server, classifier, photo):
@@ -89,18 +89,18 @@ def test_curl_with_data_binary_works_as_with_the_hub(server, classifier, photo):
 def test_the_hubs_python_client_works_with_another_address(server, classifier, photo):
     from huggingface_hub import InferenceClient
 
-    picture = photo.read_bytes()
+    content = photo.read_bytes()
     named = f"{server.address}/models/model-0.1.0"
     for client in (
         InferenceClient(model=server.address),
         InferenceClient(base_url=server.address),
         InferenceClient(model=named),
     ):
-        for image in (picture, photo, str(photo)):
+        for image in (content, photo, str(photo)):
             found = client.image_classification(image)
-            assert [(e.label, e.score) for e in found] == expected(classifier, picture)
+            assert [(e.label, e.score) for e in found] == expected(classifier, content)
     found = client.image_classification(photo, top_k=2, function_to_apply="sigmoid")
-    assert [(e.label, e.score) for e in found] == expected(classifier, picture, 2, "sigmoid")
+    assert [(e.label, e.score) for e in found] == expected(classifier, content, 2, "sigmoid")
 
 
 def test_the_hubs_javascript_client_works_with_another_address(server, classifier, photo, tmp_path):
@@ -120,11 +120,11 @@ def post_json(value, **parameters):
     return json.dumps({"inputs": value, "parameters": parameters}).encode(), JSON
 
 
-PICTURE = base64.b64encode(encoded("PNG")).decode()
+IMAGE = base64.b64encode(encoded("PNG")).decode()
 REFUSED = {
     "an empty body": (b"", "image/png", 400, "the body is empty"),
-    "no picture": (b"hello", "image/png", 415, "not a picture in a known format"),
-    "a picture cut short": (encoded("PNG")[:150], "", 400, "damaged or cut short"),
+    "no image": (b"hello", "image/png", 415, "not an image in a known format"),
+    "a cut image": (encoded("PNG")[:150], "", 400, "damaged or cut short"),
     "a bomb of pixels": (png_bomb(), "image/png", 413, "more than 4000000 pixels"),
     "one over the limit": (png_bomb(2500, 2000), "", 413, "2500 x 2000 pixels"),
     "a bomb of scans": (scan_bomb(5000, 500), "image/jpeg", 413, "scans"),
@@ -132,16 +132,16 @@ REFUSED = {
     "far too many bytes": (bytes(9_000_000), "image/png", 413, "larger than 1 MB"),
     "text": (b"hello", "text/plain", 415, "not text/plain"),
     "a form": (b"--x\r\n", "multipart/form-data; boundary=x", 415, "not multipart/form-data"),
-    "wrong JSON": (b'{"inputs": ', JSON, 400, "the body is no JSON"),
+    "wrong JSON": (b'{"inputs": ', JSON, 400, "the body is not JSON"),
     "JSON of another form": (b"[1]", JSON, 422, "the body"),
     "no inputs": (b"{}", JSON, 422, "inputs: Field required"),
-    "no base64": (*post_json("%%%%"), 400, "no base64"),
-    "no ASCII": (*post_json("\u00e9" * 8), 400, "no base64"),
-    "base64 of no picture": (*post_json("aaaa"), 415, "not a picture"),
-    "no classes": (*post_json(PICTURE, top_k=0), 422, "parameters.top_k"),
-    "another function": (*post_json(PICTURE, function_to_apply="max"), 422, "function_to_apply"),
-    "a misspelt parameter": (*post_json(PICTURE, topk=1), 422, "parameters.topk"),
-    "deep JSON": (b"[" * 500_000, JSON, 400, "the body is no JSON"),
+    "no base64": (*post_json("%%%%"), 400, "not base64"),
+    "no ASCII": (*post_json("\u00e9" * 8), 400, "not base64"),
+    "base64 of no image": (*post_json("aaaa"), 415, "not an image"),
+    "no classes": (*post_json(IMAGE, top_k=0), 422, "parameters.top_k"),
+    "another function": (*post_json(IMAGE, function_to_apply="max"), 422, "function_to_apply"),
+    "a misspelt parameter": (*post_json(IMAGE, topk=1), 422, "parameters.topk"),
+    "deep JSON": (b"[" * 500_000, JSON, 400, "the body is not JSON"),
 }
 
 
@@ -172,7 +172,7 @@ def test_health_readiness_and_what_is_served_can_be_asked(server, released):
     assert httpx2.get(f"{server.address}/health").json() == {"status": "ok"}
     assert httpx2.get(f"{server.address}/ready").json() == {"status": "ready"}
     info = httpx2.get(f"{server.address}/info").json()
-    chosen = choose(None, "onnx", released / "artifacts")
+    chosen = select_artifact(None, "onnx", released / "artifacts")
     assert info["sha256"] == chosen.sha256
     assert info["release"] == "model-0.1.0"
     assert info["contract"]["artefact"]["format"] == "onnx"
@@ -209,7 +209,7 @@ def test_while_it_loads_it_lives_but_is_not_ready(released, tmp_path):
         assert server.stop(signal.SIGINT) == 0
 
 
-def test_each_request_is_logged_with_status_and_time_and_nothing_of_the_picture(server):
+def test_each_request_is_logged_with_status_and_time_and_nothing_of_the_image(server):
     def posts() -> list[str]:
         return [line for line in server.words().splitlines() if " POST / 200 " in line]
 

@@ -38,12 +38,12 @@ def run(work: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture(scope="module")
-def picture(healthy: Path) -> Path:
+def image(healthy: Path) -> Path:
     return sorted((healthy / "golden" / "images").iterdir())[0]
 
 
-def test_every_file_has_its_row_with_answer_distance_time_and_size(released, picture):
-    ran = run(released, str(picture), "--runs", "3", "--json")
+def test_every_file_has_its_row_with_answer_distance_time_and_size(released, image):
+    ran = run(released, str(image), "--runs", "3", "--json")
     assert ran.returncode == 0, ran.stderr
     rows = json.loads(ran.stdout)
     assert tuple(rows) == NAMES
@@ -59,11 +59,11 @@ def test_every_file_has_its_row_with_answer_distance_time_and_size(released, pic
     assert rows["lite (.ptl)"]["size_mb"] < rows["float"]["size_mb"] / 3
 
 
-def test_files_that_lack_are_named_and_the_others_compared(healthy, picture, tmp_path):
+def test_files_that_lack_are_named_and_the_others_compared(healthy, image, tmp_path):
     artifacts = tmp_path / "artifacts"
     for name in ("checkpoint", "onnx"):
         shutil.copytree(healthy / name, artifacts / name)
-    ran = run(tmp_path, str(picture), "--runs", "3")
+    ran = run(tmp_path, str(image), "--runs", "3")
     assert ran.returncode == 0
     assert "ONNX float" in ran.stdout
     assert "optimized" not in ran.stdout
@@ -72,15 +72,15 @@ def test_files_that_lack_are_named_and_the_others_compared(healthy, picture, tmp
     assert ran.stderr.count("run `dvc repro`") == 6
 
 
-def test_without_the_float_model_there_is_nothing_to_compare_with(tmp_path, picture):
-    ran = run(tmp_path, str(picture))
+def test_without_the_float_model_there_is_nothing_to_compare_with(tmp_path, image):
+    ran = run(tmp_path, str(image))
     assert ran.returncode == 2
     assert ran.stderr == (
         "edge-vit: artifacts/checkpoint/model.safetensors is missing; run `dvc repro` to make it\n"
     )
 
 
-def test_a_bad_picture_and_too_few_runs_are_one_clear_error(released, tmp_path):
+def test_a_bad_image_and_too_few_runs_are_one_clear_error(released, tmp_path):
     bad = tmp_path / "bad.jpg"
     bad.write_bytes(b"\xff\xd8\xff\xe0 no")
     for arguments, words in (
@@ -103,11 +103,11 @@ def test_a_wrong_answer_stands_out():
     assert [cell.strip() for cell in lines[4].split("|")][4:6] == ["yes", "equal"]
 
 
-def test_files_of_another_checkpoint_are_not_compared(healthy, picture, tmp_path):
+def test_files_of_another_checkpoint_are_not_compared(healthy, image, tmp_path):
     other = Path(shutil.copytree(healthy / "checkpoint", tmp_path / "other"))
     contract = json.loads((other / CONTRACT_FILE).read_text())
     contract["checkpoint"]["sha256"] = "0" * 64
     (other / CONTRACT_FILE).write_text(json.dumps(contract))
     files = find_files(healthy)[0] | {"float": other / "model.safetensors"}
     with pytest.raises(InputError, match="made from another checkpoint"):
-        compare(files, picture.read_bytes(), 3)
+        compare(files, image.read_bytes(), 3)

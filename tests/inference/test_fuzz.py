@@ -17,8 +17,8 @@ from PIL import Image
 
 from pipeline.inference.classify import Classifier
 from pipeline.inference.connections import HEAD_SECONDS
-from pipeline.inference.select import choose
-from tests.inference.pictures import encoded, oriented, pixels, png_bomb, scan_bomb
+from pipeline.inference.select import select_artifact
+from tests.inference.images import encoded, oriented, pixels, png_bomb, scan_bomb
 from tests.inference.served import Served, exchange
 
 pytestmark = pytest.mark.full
@@ -72,7 +72,7 @@ BOMBS = [
 
 
 def mutated(chance: random.Random) -> bytes:
-    """A picture with bytes changed, cut, doubled or joined with another."""
+    """An image with bytes changed, cut, doubled or joined with another."""
     data = bytearray(chance.choice(WHOLE))
     for _ in range(chance.choice((1, 2, 8, 64))):
         place = chance.randrange(len(data))
@@ -130,7 +130,7 @@ def in_chunks(body: bytes, chance: random.Random) -> bytes:
 
 
 def broken_http(chance: random.Random) -> bytes:
-    """What is no whole request: the server may close without a word."""
+    """What is not a whole request: the server may close without a word."""
     good = post(encoded("PNG"))
     chunked = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
     lines = [
@@ -167,7 +167,7 @@ def odd_http(chance: random.Random) -> bytes:
     match chance.randrange(4):
         case 0:
             kind = chance.choice(kinds).encode("ascii", "ignore").decode()
-            return post(b"no picture", kind)
+            return post(b"no image", kind)
         case 1:
             return post(body, path=chance.choice(paths))
         case 2:
@@ -182,8 +182,8 @@ Case = tuple[str, bytes, bool]  # what it is, its bytes, whether the client brea
 def cases(seed: int) -> list[Case]:
     chance = random.Random(seed)
     makers: dict[str, tuple[int, Callable[[], bytes]]] = {
-        "mutated picture": (20, lambda: post(mutated(chance))),
-        "cut picture": (25, lambda: post(cut(chance))),
+        "mutated image": (20, lambda: post(mutated(chance))),
+        "cut image": (25, lambda: post(cut(chance))),
         "noise": (15, lambda: post(noise(chance))),
         "wrong JSON": (12, lambda: post(wrong_json(chance), "application/json")),
         "chunks": (5, lambda: in_chunks(cut(chance), chance)),
@@ -223,7 +223,9 @@ def test_ten_thousand_hostile_requests_are_refused_or_answered(server, released)
         with server.connect(ANSWER_SECONDS) as connection:
             return verdict(case, exchange(connection, case[1], go_away=case[2]))
 
-    right = Classifier(choose(None, "int8", released / "artifacts").path).classify(encoded("PNG"))
+    right = Classifier(select_artifact(None, "int8", released / "artifacts").path).classify(
+        encoded("PNG")
+    )
     before = server.memory()
     slow = [server.connect() for _ in range(SLOW)]
     for number, connection in enumerate(slow):  # some say nothing at all
@@ -236,7 +238,7 @@ def test_ten_thousand_hostile_requests_are_refused_or_answered(server, released)
     wrong = {words: count for words, count in verdicts.items() if " " in words}
     assert not wrong
     assert sum(verdicts.values()) == REQUESTS
-    assert verdicts["200"] > 100  # the mutator leaves some pictures whole
+    assert verdicts["200"] > 100  # the mutator leaves some images whole
     assert min(verdicts["400"], verdicts["413"], verdicts["415"], verdicts["422"]) > 50
 
     for connection in slow:

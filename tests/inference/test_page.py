@@ -9,9 +9,9 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.exceptions import HTTPException
 
-from pipeline.inference.admission import Intake
+from pipeline.inference.admission import Admission
 from pipeline.inference.metrics import Metrics
-from tests.inference.pictures import encoded
+from tests.inference.images import encoded
 from tests.inference.served import Served
 
 BROWSER = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
@@ -56,20 +56,20 @@ def test_browsers_get_a_page_that_loads_nothing_and_others_are_told_to_post(rele
 
 
 def test_gauges_follow_the_queue():
-    intake = Intake(1, 2, max_body_bytes=1000, body_seconds=1)
-    metrics = Metrics(intake, ready=lambda: False)
-    with intake.place(), intake.place(), intake.place():
+    admission = Admission(1, 2, max_body_bytes=1000, body_seconds=1)
+    metrics = Metrics(admission, ready=lambda: False)
+    with admission.slot(), admission.slot(), admission.slot():
         found = samples(metrics.text().decode())
         assert found["edge_vit_queue_depth", ""] == 2
         assert found["edge_vit_queue_capacity", ""] == 2
         assert found["edge_vit_requests_in_flight", ""] == 3
         assert found["edge_vit_ready", ""] == 0
-        with pytest.raises(HTTPException), intake.place():
+        with pytest.raises(HTTPException), admission.slot():
             pass
     assert samples(metrics.text().decode())["edge_vit_queue_depth", ""] == 0
 
 
 def test_a_client_that_went_away_is_counted_apart():
-    metrics = Metrics(Intake(1, 0, max_body_bytes=1, body_seconds=1), ready=lambda: True)
+    metrics = Metrics(Admission(1, 0, max_body_bytes=1, body_seconds=1), ready=lambda: True)
     metrics.record(0, 0.2)
     assert samples(metrics.text().decode())["edge_vit_requests_total", "none"] == 1

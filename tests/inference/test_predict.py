@@ -13,8 +13,8 @@ import pytest
 
 from pipeline.errors import InputError, IntegrityError
 from pipeline.formats import FORMATS
-from pipeline.inference.select import choose
-from tests.inference.pictures import encoded, oriented, pixels, png_bomb
+from pipeline.inference.select import select_artifact
+from tests.inference.images import encoded, oriented, pixels, png_bomb
 
 pytestmark = pytest.mark.full
 
@@ -47,7 +47,7 @@ def test_every_runtime_answers_and_names_the_class_that_is_there(released, runti
     assert scores == sorted(scores, reverse=True)
 
 
-def test_bad_pictures_are_named_and_the_others_answered(released, tmp_path):
+def test_bad_images_are_named_and_the_others_answered(released, tmp_path):
     folder = tmp_path / "in"
     (folder / "deep" / ".hidden").mkdir(parents=True)
     (folder / "b.png").write_bytes(encoded("PNG"))
@@ -55,14 +55,14 @@ def test_bad_pictures_are_named_and_the_others_answered(released, tmp_path):
     (folder / "deep" / ".hidden" / "c.png").write_bytes(encoded("PNG"))
     (folder / "bomb.png").write_bytes(png_bomb())
     (folder / "cut.jpg").write_bytes(encoded("JPEG")[:300])
-    (folder / "notes.txt").write_text("no picture")
+    (folder / "notes.txt").write_text("no image")
     ran = predict(released, str(folder), "missing.png", "-", "--json", stdin=encoded("WEBP"))
     assert ran.returncode == 2
     names = [entry["image"] for entry in json.loads(ran.stdout)]
     assert names == [str(folder / "b.png"), str(folder / "deep" / "a.JPG"), "-"]
     words = ran.stderr.decode()
-    assert "bomb.png: the picture has more than 89478485 pixels" in words
-    assert "cut.jpg: the picture is damaged or cut short" in words
+    assert "bomb.png: the image has more than 89478485 pixels" in words
+    assert "cut.jpg: the image is damaged or cut short" in words
     assert "missing.png: No such file or directory" in words
     assert "Traceback" not in words
     assert "notes.txt" not in words
@@ -93,21 +93,21 @@ def test_an_empty_folder_and_a_device_are_refused(released, tmp_path):
 
 def test_where_there_is_no_release_the_message_says_how_to_get_one(tmp_path):
     with pytest.raises(InputError, match=r"no release below .*release; run `dvc repro`"):
-        choose(None, "lite", tmp_path / "artifacts")
-    with pytest.raises(InputError, match="is no folder"):
-        choose(tmp_path / "nowhere", "lite", tmp_path)
+        select_artifact(None, "lite", tmp_path / "artifacts")
+    with pytest.raises(InputError, match="is not a folder"):
+        select_artifact(tmp_path / "nowhere", "lite", tmp_path)
     with pytest.raises(InputError, match=r"carries no float weights .*--runtime onnx"):
-        choose(None, "float", tmp_path / "artifacts")
+        select_artifact(None, "float", tmp_path / "artifacts")
 
 
 def test_a_release_that_was_changed_does_not_answer(released, tmp_path):
     folder = Path(
         shutil.copytree(released / "artifacts" / "release" / "model-0.1.0", tmp_path / "copy")
     )
-    assert choose(folder, "onnx", tmp_path).path.parent == folder
+    assert select_artifact(folder, "onnx", tmp_path).path.parent == folder
     (folder / "contract.json").write_text("{}")
     with pytest.raises(IntegrityError, match="not what was published"):
-        choose(folder, "onnx", tmp_path)
+        select_artifact(folder, "onnx", tmp_path)
 
 
 def test_float_weights_of_another_model_do_not_stand_for_the_release(released, tmp_path):
@@ -117,7 +117,7 @@ def test_float_weights_of_another_model_do_not_stand_for_the_release(released, t
         file.write(b"\0")
     release = released / "artifacts" / "release" / "model-0.1.0"
     with pytest.raises(InputError, match=r"is not what .* was made from"):
-        choose(release, "float", artifacts)
+        select_artifact(release, "float", artifacts)
 
 
 def test_the_newest_release_of_any_model_answers(released, tmp_path):
@@ -126,4 +126,4 @@ def test_the_newest_release_of_any_model_answers(released, tmp_path):
     for name, when in (("a-9.0.0", 1), ("z-0.1.0", 2), ("b-0.2.0", 3)):
         folder = shutil.copytree(older, artifacts / "release" / name)
         os.utime(folder / "SHA256SUMS", (when, when))
-    assert choose(None, "lite", artifacts).release == "b-0.2.0"
+    assert select_artifact(None, "lite", artifacts).release == "b-0.2.0"

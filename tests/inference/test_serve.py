@@ -17,7 +17,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from tests.inference.pictures import encoded
+from tests.inference.images import encoded
 from tests.inference.served import Served, exchange
 
 pytestmark = pytest.mark.full
@@ -93,10 +93,10 @@ def test_an_address_that_others_reach_comes_with_a_warning(released, tmp_path):
 
 def test_under_overload_every_request_is_answered_or_told_when_to_come_back(released, tmp_path):
     async def load(address: str) -> list[httpx2.Response]:
-        picture = encoded("JPEG")
+        image = encoded("JPEG")
         limits = httpx2.Limits(max_connections=None)
         async with httpx2.AsyncClient(timeout=120, limits=limits) as client:
-            return await asyncio.gather(*(client.post(address, content=picture) for _ in range(80)))
+            return await asyncio.gather(*(client.post(address, content=image) for _ in range(80)))
 
     options = ("--runtime", "int8", "--workers", "1", "--queue", "4")
     with Served(released, tmp_path / "log", *options) as server:
@@ -113,10 +113,10 @@ def test_under_overload_every_request_is_answered_or_told_when_to_come_back(rele
         assert server.stop() == 0
 
 
-def request(picture: bytes, *, keep: bool = False) -> bytes:
+def request(image: bytes, *, keep: bool = False) -> bytes:
     connection = "keep-alive" if keep else "close"
     head = f"POST / HTTP/1.1\r\nHost: x\r\nConnection: {connection}\r\n"
-    return f"{head}Content-Length: {len(picture)}\r\n\r\n".encode() + picture
+    return f"{head}Content-Length: {len(image)}\r\n\r\n".encode() + image
 
 
 class Clients:
@@ -193,10 +193,10 @@ def test_a_worker_that_dies_is_replaced_and_the_others_go_on(released, tmp_path)
     with Served(released, tmp_path / "log", *options) as server:
         before = server.workers()
         assert len(before) == 2
-        picture = encoded("JPEG")
+        image = encoded("JPEG")
         for pid in before:
             os.kill(pid, signal.SIGKILL)
-        assert [server.post(picture).status_code for _ in range(4)] == [200] * 4
+        assert [server.post(image).status_code for _ in range(4)] == [200] * 4
         after = server.workers()
         assert len(after) == 2
         assert not set(after) & set(before)
@@ -221,7 +221,7 @@ def _lives(pid: int) -> bool:
         return False
 
 
-def test_a_picture_that_takes_too_long_costs_its_worker_and_no_more(released, tmp_path):
+def test_an_image_that_takes_too_long_costs_its_worker_and_no_more(released, tmp_path):
     options = ("--runtime", "int8", "--workers", "1", "--timeout", "0.001")
     with Served(released, tmp_path / "log", *options) as server:
         before = server.workers()

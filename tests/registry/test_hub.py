@@ -125,7 +125,7 @@ def test_what_arrived_before_a_cut_is_not_sent_again(hub: Hub, tmp_path: Path) -
 def test_after_a_lasting_cut_the_same_command_goes_on(hub: Hub, tmp_path: Path) -> None:
     made = release(tmp_path)
     hub.cuts = 11  # of two files, each tried six times
-    with pytest.raises(NetworkError, match="run the same command again: it goes on from here"):
+    with pytest.raises(NetworkError, match="run the same command again; it resumes"):
         upload(made, REPO, do=True)
     found = hub.repositories[REPO]
     assert not found.tags

@@ -145,9 +145,9 @@ def edit(path: Path, old: str, new: str) -> None:
     ("path", "old", "new", "words"),
     [
         ("pipeline/code.py", "1", "2", f"code: it was made by commit {'c' * 40}; `git checkout"),
-        ("params.yaml", "smooth: 0.75", "smooth: 0.5", "params.yaml: rewrite.smooth was other"),
+        ("params.yaml", "smooth: 0.75", "smooth: 0.5", "params.yaml: rewrite.smooth was different"),
         ("params.yaml", "version: 1.0.0", "version: 1.0.1", "params.yaml: release.version was"),
-        ("requirements.lock", "", "torch", "requirements.lock: it was made with another one"),
+        ("requirements.lock", "", "torch", "requirements.lock: it was made with a different one"),
     ],
 )
 def test_a_commit_that_did_not_make_the_release_gets_no_tag(

@@ -48,7 +48,7 @@ def test_a_server_killed_in_mid_push_leaves_no_tag_and_the_push_goes_on(
         registry.remote_is(address, password="secret")
         ran = registry.edge_vit("release", "--yes")
     assert ran.status == 2
-    assert "run this again to go on" in ran.text
+    assert "run this again to resume" in ran.text
     assert "Traceback" not in ran.text
     assert registry.tags() == {} == registry.tags(registry.work)
     with serving(tmp_path, port):

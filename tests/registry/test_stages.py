@@ -175,7 +175,7 @@ def test_prod_takes_what_channel_release_lets_out_or_a_reason(registry: Registry
     for reason in ((), ("--accept-undecided", " ")):
         ran = registry.edge_vit("promote", "deit-tiny@v1.1.0", "prod", *reason, "--yes")
         assert ran.status == 1
-        assert "was let out by channel candidate with 5 undecided criteria" in ran.text
+        assert "was published by channel candidate with 5 undecided criteria" in ran.text
         assert '--accept-undecided "REASON"' in ran.text
     assert registry.state() == before
     registry.do("promote", "deit-tiny@v1.1.0", "candidate")
@@ -212,7 +212,7 @@ def test_a_version_that_is_not_there_cannot_be_promoted(released: Registry) -> N
     assert ran.status == 2
     assert "there is no deit-tiny@v3.0.0 (versions: v1.0.0, v1.1.0)" in ran.text
     ran = released.edge_vit("promote", "deit-tiny", "candidate", "--yes")
-    assert "names no version; such as deit-tiny@v1.2.0 is needed" in ran.text
+    assert "names no version; write it as deit-tiny@v1.2.0" in ran.text
 
 
 def test_of_two_clones_that_promote_at_once_one_is_refused(released: Registry) -> None:

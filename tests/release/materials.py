@@ -27,7 +27,7 @@ CODE: dict[str, Any] = {
 
 def build(**code: Any) -> Build:
     """What ``build.json`` holds, with other facts of the code."""
-    surroundings = {
+    environment = {
         "code": CODE | code,
         "packages": {"torch": "2.12.1+cpu", "numpy": "2.4.6", "x": None},
         "python": "3.11.7",
@@ -39,7 +39,7 @@ def build(**code: Any) -> Build:
         {
             "params": PARAMS,
             "inputs": {"checkpoint": checkpoint, "samples": samples},
-            "published_by": surroundings,
+            "published_by": environment,
         }
     )
 

@@ -25,7 +25,7 @@ def test_a_release_records_what_it_was_made_from(published: Path, healthy: Path)
     calibration = sha256_file(healthy / "samples" / "calibration.npy")
     assert recorded["inputs"]["samples"]["calibration_sha256"] == calibration
     assert recorded["published_by"]["packages"]["torch"] == "2.12.1"
-    assert build.differences(build.read(published).published_by, build.surroundings()) == []
+    assert build.differences(build.read(published).published_by, build.environment()) == []
 
 
 def test_the_same_inputs_give_the_same_record_wherever_they_lie(
@@ -54,13 +54,13 @@ def test_what_an_address_has_for_its_server_only_is_not_recorded(
 
 
 def test_each_thing_that_is_other_is_named() -> None:
-    here = build.surroundings()
+    here = build.environment()
     values = here.model_dump()
     values["code"] |= {"sha256": "0" * 64, "commit": "abc", "dirty": False}
     values["packages"] |= {"torch": "2.11.0", "timm": None}
     values["python"] = "3.12.1"
     values["machine"] |= {"system": "Linux aarch64", "flags": ["asimddp"]}
-    said = "\n".join(build.differences(build.Surroundings.model_validate(values), here))
+    said = "\n".join(build.differences(build.Environment.model_validate(values), here))
     for words in (
         "code: it was made by commit abc; `git checkout abc` gives it",
         "torch: it was made with 2.11.0, here is 2.12.1",
@@ -77,7 +77,7 @@ def test_each_thing_that_is_other_is_named() -> None:
     [("abc", True, "commit abc with changes"), (None, None, "other code, of no commit")],
 )
 def test_code_that_no_checkout_gives_back(commit: str, dirty: bool, words: str) -> None:
-    here = build.surroundings()
+    here = build.environment()
     changes = {"sha256": "0" * 64, "commit": commit, "dirty": dirty}
     was = here.model_copy(update={"code": here.code.model_copy(update=changes)})
     (said,) = build.differences(was, here)

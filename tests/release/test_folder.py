@@ -103,7 +103,7 @@ def test_a_file_in_the_way_is_not_replaced(
     tmp_path: Path, published: Path, healthy: Path, recorded: Recorded, params: Params
 ) -> None:
     (tmp_path / published.name).write_text("mine")
-    with pytest.raises(IntegrityError, match="is no folder; move it away"):
+    with pytest.raises(IntegrityError, match="is not a folder; move it away"):
         publish(params, healthy, recorded, tmp_path)
     assert (tmp_path / published.name).read_text() == "mine"
 

@@ -51,7 +51,7 @@ def test_a_release_that_was_changed_is_not_compared_with(tmp_path: Path) -> None
 
 
 def test_no_folder_is_said_to_be_none(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="nothing is no folder; give the folder of a release"):
+    with pytest.raises(InputError, match="nothing is not a folder; give the folder of a release"):
         read_release(tmp_path / "nothing")
 
 

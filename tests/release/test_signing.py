@@ -115,7 +115,7 @@ def test_another_key_is_named(signed: Path, other_keys: Keys) -> None:
 )
 def test_what_is_no_signature_is_named(signed: Path, keys: Keys, content: bytes) -> None:
     put(signed / SIGNATURE_FILE, content)
-    assert verify(signed, keys[1]) == [f"{SIGNATURE_FILE} is no signature by a key pair"]
+    assert verify(signed, keys[1]) == [f"{SIGNATURE_FILE} is not a signature by a key pair"]
     assert signatures.state(signed).startswith("damaged: ")
 
 
@@ -202,8 +202,8 @@ def test_bare_repositories_and_work_trees_count_too(tmp_path: Path, kind: list[s
     ("content", "words"),
     [
         (None, "is missing; make a key pair with `edge-vit keygen"),
-        ("no key", "is no private key of an elliptic curve"),
-        ("public", "is no private key of an elliptic curve"),
+        ("no key", "is not a private key of an elliptic curve"),
+        ("public", "is not a private key of an elliptic curve"),
     ],
 )
 def test_what_is_no_private_key_is_refused(
@@ -256,4 +256,4 @@ def test_what_model_signing_forgets_to_ask_for_is_named_too(tmp_path: Path) -> N
 def test_a_folder_that_is_none_is_bad_input(tmp_path: Path) -> None:
     ran = run("verify", tmp_path / "gone")
     assert ran.returncode == 2
-    assert "is no folder; give the folder of a release" in ran.stderr
+    assert "is not a folder; give the folder of a release" in ran.stderr

@@ -164,7 +164,7 @@ def test_what_is_no_file_is_named_and_not_waited_for(release: Path) -> None:
     os.mkfifo(release / "labels.txt")
     (release / "empty").mkdir()
     problems = verify(release)
-    assert "labels.txt is no plain file" in problems
+    assert "labels.txt is not a regular file" in problems
     assert "empty is an empty folder" in problems
 
 
@@ -184,10 +184,10 @@ def test_a_name_that_no_list_can_carry_is_refused_and_shown_in_one_line(
     ("change", "words"),
     [
         (lambda t: t + t.splitlines()[0] + "\n", "is listed twice"),
-        (lambda t: t.replace("  ", " *", 1), "is no line of 64 hex digits"),
+        (lambda t: t.replace("  ", " *", 1), "is not 64 hex digits"),
         (lambda t: t[:-1], "ends in half a line"),
-        (lambda t: t + "0" * 64 + "  ../outside\n", "is no path below the release"),
-        (lambda t: t + "0" * 64 + "  /etc/passwd\n", "is no path below the release"),
+        (lambda t: t + "0" * 64 + "  ../outside\n", "is not a path below the release"),
+        (lambda t: t + "0" * 64 + "  /etc/passwd\n", "is not a path below the release"),
         (lambda t: t + "0" * 64 + "  SHA256SUMS\n", "cannot be part of a manifest"),
         (lambda t: t + "0" * 64 + "  gone\n", "gone is missing"),
         (lambda t: "", "is in the folder, but not in"),
@@ -231,7 +231,7 @@ def test_weights_beside_an_onnx_file_are_held_to_the_hash_inside_it(release: Pat
     data = path.with_name(f"{path.name}.data")
     data.write_bytes(b"weights")
     sum_up(release)
-    assert f"{data.name} is no part of {path.name}" in verify(release)
+    assert f"{data.name} is not part of {path.name}" in verify(release)
     model = onnx.load(path)
     model.metadata_props.add(key=DATA_KEY, value=sha256_file(data))
     put(path, model.SerializeToString())

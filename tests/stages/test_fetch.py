@@ -153,7 +153,7 @@ def test_params_win_over_the_files_metadata(state: dict[str, torch.Tensor], labe
 
 @pytest.mark.parametrize(
     ("metadata", "words"),
-    [({"crop_pct": "7"}, "crop_pct is 7"), ({"labels": '{"a": 1}'}, "no list of names")],
+    [({"crop_pct": "7"}, "crop_pct is 7"), ({"labels": '{"a": 1}'}, "not a list of names")],
 )
 def test_nonsense_in_metadata_is_refused(
     state: dict[str, torch.Tensor], metadata: dict[str, str], words: str
@@ -449,7 +449,7 @@ def test_nan_in_weights_is_refused_and_the_last_output_stays(
     ("text", "words"),
     [
         ("cat\ndog\n", r"own\.pth has 3 classes, but 2 labels are given"),
-        ("cat\ndog\ncat\n", "'cat' is there twice"),
+        ("cat\ndog\ncat\n", "two classes are called 'cat'"),
         ("cat\n\ndog\n", "a class name is empty"),
         ("", "a class name is empty"),
         (None, r"labels\.txt is missing"),

@@ -103,9 +103,9 @@ def test_what_decoders_read_differently_is_written_anew(
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (None, "is no folder of images"),
+        (None, "is not a folder of images"),
         ({}, "holds no images"),
-        ({"torn.jpg": b"\xff\xd8\xff"}, "torn.jpg is no image"),
+        ({"torn.jpg": b"\xff\xd8\xff"}, "torn.jpg is not an image"),
     ],
 )
 def test_photographs_that_are_none_are_named(

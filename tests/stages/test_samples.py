@@ -17,7 +17,7 @@ from pipeline.images.idx import FASHION_MNIST_CLASSES
 from pipeline.images.imagenet import imagenet_labels
 from pipeline.images.preprocessing import geometry
 from pipeline.images.samples import SampleSet, content_hash, load_pixels
-from pipeline.images.sources import Candidate
+from pipeline.images.sources import ImageSource
 from pipeline.params import Samples
 from pipeline.stages.samples import in_turn, samples
 
@@ -126,7 +126,7 @@ def test_the_order_depends_on_ids_not_on_how_a_folder_is_listed() -> None:
     def nothing() -> Image.Image:
         raise AssertionError("opened")
 
-    listed = [Candidate(str(index), index % 3, nothing) for index in range(20)]
+    listed = [ImageSource(str(index), index % 3, nothing) for index in range(20)]
     assert in_turn(listed, 1) == in_turn(reversed(listed), 1)
 
 

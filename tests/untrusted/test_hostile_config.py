@@ -1,4 +1,4 @@
-"""Hostile files beside weights, and things that are no files: each is refused with one message."""
+"""Hostile files beside weights, and things that are not files: each is refused with one message."""
 
 from __future__ import annotations
 
@@ -140,10 +140,13 @@ ATTACKS: dict[str, tuple[str, Attack]] = {
     "timm: deviation": ("std", timm(std=[0, 0, 0])),
     "timm: endless deviation": ("std", timm(std=[INF, 1, 1])),
     "timm: filter": ("interpolation", timm(interpolation="\x1b[2J\n" * 2000)),
-    "timm: labels": ("labels are no list", timm(label_names={"a": 1})),
+    "timm: labels": ("labels are not a list", timm(label_names={"a": 1})),
     "timm: other labels": ("3 classes, but 2 labels", timm(label_names=["a", "b"])),
     "timm: labels of lines": ("class name", timm(label_names=["a\nb", "c", "d"])),
-    "timm: one label twice": ("is there twice", timm(label_names=["a" * 400, "a" * 400, "d"])),
+    "timm: one label twice": (
+        "two classes are called",
+        timm(label_names=["a" * 400, "a" * 400, "d"]),
+    ),
     "timm: classes": ("3 classes, but", timm(label_names=None, num_classes=10**9)),
     "timm: larger model": ("does not fit", timm(architecture="vit_gigantic_patch14_224")),
     "transformers: kind": ("config.json is of a", theirs(model_type=["vit"] * 9999)),
@@ -151,7 +154,7 @@ ATTACKS: dict[str, tuple[str, Attack]] = {
         "config.json is of a",
         theirs(model_type="\x1b[2J\n" * 9999),
     ),
-    "transformers: class": ("no classifier", theirs(architectures=["\x1b[2J\n" * 9999])),
+    "transformers: class": ("not a classifier", theirs(architectures=["\x1b[2J\n" * 9999])),
     "transformers: activation": ("activation", theirs(hidden_act="\x1b[2J\n" * 9999)),
     "transformers: layers": ("num_hidden_layers is 10000000", theirs(num_hidden_layers=10_000_000)),
     "transformers: no patches": ("patch_size is 0", theirs(patch_size=0)),
@@ -210,7 +213,7 @@ ATTACKS: dict[str, tuple[str, Attack]] = {
         labels(b"".join(b"%d\n" % n for n in range(100_000))),
     ),
     "labels: too few": ("3 classes, but 1 labels", labels(b"cat\n")),
-    "labels: twice": ("is there twice", labels(b"cat\ndog\ncat\n")),
+    "labels: twice": ("two classes are called", labels(b"cat\ndog\ncat\n")),
     "labels: empty lines": ("a class name is empty", labels(b"cat\n\n\ndog\n")),
     "labels: nothing": ("a class name is empty", labels(b"")),
     "labels: control": ("class name", labels(b"cat\n\x1b[2J\ncow\n")),

@@ -19,8 +19,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from pipeline.checkpoints.metadata import facts_of_config, facts_of_metadata
-from pipeline.checkpoints.transformers_format import facts_of, is_transformers
+from pipeline.checkpoints.metadata import info_from_config, info_from_metadata
+from pipeline.checkpoints.transformers_format import checkpoint_info, is_transformers
 from pipeline.errors import EdgeVitError
 from pipeline.files import read_json
 from pipeline.untrusted.npz import open_npz
@@ -56,7 +56,7 @@ def damaged(whole: bytes, seed: int) -> bytes:
 
 def checkpoint(path: Path) -> None:
     state, metadata = open_checkpoint(path)
-    facts_of_metadata(metadata, "it")
+    info_from_metadata(metadata, "it")
     assert all(value.isfinite().ndim >= 0 for value in state.values())  # reads each of them
 
 
@@ -67,9 +67,9 @@ def npz(path: Path) -> None:
 def config(path: Path) -> None:
     values = read_json(path)
     if is_transformers(values):
-        facts_of(values, values, "it")
+        checkpoint_info(values, values, "it")
     else:
-        facts_of_config(values, "it")
+        info_from_config(values, "it")
 
 
 def pth(path: Path) -> None:

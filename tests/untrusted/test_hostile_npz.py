@@ -133,8 +133,8 @@ def zeros(shape: tuple[int, ...]) -> NDArray[np.float32]:
 
 
 DAMAGED = r"it\.npz is damaged"
-NO_MODEL = "no vision transformer of Google's"
-SHAPES = "is no vision transformer|does not fit"
+NO_MODEL = "not a vision transformer of Google's"
+SHAPES = "is not a vision transformer|does not fit"
 HARM = npy(np.array([Call(os.system, f"touch {RAN}")], object), allow_pickle=True)
 
 ATTACKS: dict[str, tuple[str, Attack]] = {
@@ -156,7 +156,7 @@ ATTACKS: dict[str, tuple[str, Attack]] = {
         members({"a.npy": npy(np.zeros(3)), "a.npy+": npy(np.ones(3))}),
     ),
     "one array by two names": (
-        "a, which is no array",
+        "a, which is not an array",
         members({"a.npy": npy(np.zeros(3)), "a": npy(np.ones(3))}),
     ),
     "name out of the folder": (NO_MODEL, members({f"../{RAN}.npy": npy(np.zeros(3))})),
@@ -165,13 +165,13 @@ ATTACKS: dict[str, tuple[str, Attack]] = {
         r"fine\.npy is of \.npy version",
         members({"\x1b[2J\r\nfine.npy": b"\x93NUMPY\x09\x00"}),
     ),
-    "long name": ("is no array", members({"a" * 60_000: b"a"})),
+    "long name": ("is not an array", members({"a" * 60_000: b"a"})),
     "encrypted": ("encrypted", flagged),
     "header of 4 GB": (DAMAGED, array(header("{}", length=0xFFFFFFFF))),
     "header of 60 MB": (DAMAGED, array(header(b" " * 60_000_000))),
     "deep header": (DAMAGED, array(header("(" * 4000))),
     "deep dtype": (DAMAGED, array(described(descr="[('a'," * 300 + "'<f4'" + ")]" * 300))),
-    "header that is no text": (DAMAGED, array(header(b"\xff\xfe\x00" * 30))),
+    "header that is not text": (DAMAGED, array(header(b"\xff\xfe\x00" * 30))),
     "header of Python 2": ("says", array(described(shape="(10L,)"))),
     "long number": ("says 39+", array(described(shape=f"({'9' * 3900},)"))),
     "shape that overflows": ("says", array(described(shape=f"({1 << 62}, {1 << 62})"))),
@@ -184,10 +184,10 @@ ATTACKS: dict[str, tuple[str, Attack]] = {
     "shape of a list": (DAMAGED, array(described(shape="[3]"))),
     "wide shape of nothing": (DAMAGED, array(described(shape=f"(0, {10**30})", content=b""))),
     "shape of many": (DAMAGED, array(described(shape="(" + "1," * 100 + ")", content=bytes(4)))),
-    "structured": ("no numbers", array(npy(np.zeros(2, [("a", "f4"), ("b", "O")][:1])))),
+    "structured": ("no type for", array(npy(np.zeros(2, [("a", "f4"), ("b", "O")][:1])))),
     "structured with objects": ("could run code", array(described(descr="[('a', '|O')]"))),
-    "text": ("no numbers", array(npy(np.array(["text"])))),
-    "dates": ("no numbers", array(npy(np.zeros(2, "M8[s]")))),
+    "text": ("no type for", array(npy(np.array(["text"])))),
+    "dates": ("no type for", array(npy(np.zeros(2, "M8[s]")))),
     "no archive": (DAMAGED, bytes_(npy(np.zeros(3)))),
     "pickle for an archive": (DAMAGED, bytes_(b"\x80\x02cos\nsystem\n(U\x03x\ntR.")),
     "empty archive": (NO_MODEL, members({})),
@@ -225,7 +225,7 @@ ATTACKS: dict[str, tuple[str, Attack]] = {
         changed(lambda it: it.update({NORM: np.full(192, 1e300)})),
     ),
     "numbers that PyTorch has not": (
-        "does not fit|no numbers",
+        "does not fit|no type for",
         changed(lambda it: it.update({NORM: np.ones(192, np.longdouble)})),
     ),
 }

@@ -157,7 +157,7 @@ CODE = r"more than tensors \((posix|nt)\.system\), which could run code"
 OTHER = r"torch\.save did not write"
 LIES = "bytes and claims tensors of"
 UNFOLDS = "a tuple that unfolds"
-PLAIN = "no plain tensor"
+PLAIN = "not a dense tensor"
 FIT = "does not fit the model"
 NAN, INF = float("nan"), float("inf")
 
@@ -229,9 +229,9 @@ ATTACKS: dict[str, tuple[str, Attack]] = {
     "meta": ("_rebuild_meta", saved({"a": torch.empty(1 << 40, device="meta")})),
     "complex": (PLAIN, saved({"a": torch.zeros(3, dtype=torch.complex64)})),
     "expanded": (PLAIN, saved({"head.weight": torch.zeros(1).expand(1 << 40, 64)})),
-    "values that are no tensors": ("epoch is no plain tensor", saved({"epoch": 3, "lr": 0.1})),
+    "values that are not tensors": ("epoch is not a dense tensor", saved({"epoch": 3, "lr": 0.1})),
     "text": ("holds a str", saved("weights")),
-    "keys that are no text": (PLAIN, saved({1: torch.ones(3), (2, 3): torch.ones(3)})),
+    "keys that are not text": (PLAIN, saved({1: torch.ones(3), (2, 3): torch.ones(3)})),
     "integers": (r"head\.weight is int8", with_({"head.weight": torch.ones(3, 64).char()})),
     "float8": (
         r"head\.weight is float8",

@@ -2,8 +2,8 @@
 import { readFile } from "node:fs/promises";
 import { InferenceClient } from "@huggingface/inference";
 
-const [address, picture] = process.argv.slice(2);
-const data = new Blob([await readFile(picture)]);
+const [address, image] = process.argv.slice(2);
+const data = new Blob([await readFile(image)]);
 const client = new InferenceClient();
 const given = await client.imageClassification({ endpointUrl: address, data });
 const bound = await client.endpoint(address).imageClassification({ inputs: data });

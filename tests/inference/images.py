@@ -1,4 +1,4 @@
-"""Pictures for tests: whole ones in each format, and hostile ones."""
+"""Images for tests: whole ones in each format, and hostile ones."""
 
 from __future__ import annotations
 

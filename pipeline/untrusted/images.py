@@ -1,4 +1,4 @@
-"""Decode pictures that may come from anybody, in bounded memory and time."""
+"""Decode images from untrusted sources, in bounded memory and time."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ if TYPE_CHECKING:
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
 MAX_PIXELS = 89_478_485  # where Pillow starts to warn of decompression bombs
-MAX_SCANS = 100  # usual progressive JPEGs have about ten; each passes over the whole picture
+MAX_SCANS = 100  # usual progressive JPEGs have about ten; each passes over the whole image
 MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # of a JPEG; the others belong to a scan
 START_OF_SCAN, END_OF_IMAGE = 0xDA, 0xD9
 
 Fault = Literal["format", "size", "damaged"]
 
 
-class PhotoError(InputError):
-    """Bytes that cannot be used as a picture, and what is wrong with them."""
+class ImageError(InputError):
+    """Bytes that cannot be used as an image, and what is wrong with them."""
 
     def __init__(self, fault: Fault, message: str) -> None:
         super().__init__(message)
@@ -33,7 +33,7 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Decode the first frame, upright (EXIF orientation applied), as RGB.
 
     Raises:
-        PhotoError: no picture of ``FORMATS``, one of more than ``max_pixels``, or a damaged one.
+        ImageError: no image of ``FORMATS``, one of more than ``max_pixels``, or a damaged one.
     """
     from PIL import Image, UnidentifiedImageError
 
@@ -45,43 +45,43 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
             image.load()
             _turn_upright(image)
             return image if image.mode == "RGB" else image.convert("RGB")
-    except PhotoError:
+    except ImageError:
         raise
     except UnidentifiedImageError:
-        known = ", ".join(FORMATS)
-        raise PhotoError("format", f"not a picture in a known format ({known})") from None
+        formats = ", ".join(FORMATS)
+        raise ImageError("format", f"not an image in a known format ({formats})") from None
     except Image.DecompressionBombError:
-        raise PhotoError("size", f"the picture has more than {max_pixels} pixels") from None
+        raise ImageError("size", f"the image has more than {max_pixels} pixels") from None
     except MemoryError:
-        raise PhotoError("size", "the picture takes more memory than there is") from None
+        raise ImageError("size", "the image takes more memory than there is") from None
     except Exception as error:
         # Damaged bytes make Pillow's decoders fail in any way there is.
         reason = str(error)[:100] or type(error).__name__
-        raise PhotoError("damaged", f"the picture is damaged or cut short: {reason}") from None
+        raise ImageError("damaged", f"the image is damaged or cut short: {reason}") from None
 
 
 def _check_size(size: tuple[int, int], max_pixels: int) -> None:
     width, height = size
     if width * height > max_pixels:
-        raise PhotoError(
-            "size", f"the picture has {width} x {height} pixels, more than {max_pixels} in all"
+        raise ImageError(
+            "size", f"the image has {width} x {height} pixels, more than {max_pixels} in all"
         )
 
 
 def _check_scans(data: bytes, image_format: str | None) -> None:
-    """Refuse the bomb of time: a few bytes a scan make libjpeg walk over all pixels again."""
+    """Refuse a JPEG of many scans: each takes a few bytes and a pass over all pixels."""
     if image_format not in ("JPEG", "MPO"):
         return
     scans, position = 0, 2
-    while found := MARKER.search(data, position):
-        marker = found[0][1]
+    while match := MARKER.search(data, position):
+        marker = match[0][1]
         if marker == END_OF_IMAGE:
             return
         scans += marker == START_OF_SCAN
         if scans > MAX_SCANS:
-            raise PhotoError("size", f"the JPEG has more than {MAX_SCANS} scans")
-        length = int.from_bytes(data[found.end() : found.end() + 2], "big")
-        position = found.end() + max(length, 2)
+            raise ImageError("size", f"the JPEG has more than {MAX_SCANS} scans")
+        length = int.from_bytes(data[match.end() : match.end() + 2], "big")
+        position = match.end() + max(length, 2)
 
 
 def _turn_upright(image: Image.Image) -> None:

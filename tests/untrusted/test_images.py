@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from pipeline.untrusted.pictures import FORMATS, MAX_SCANS, PhotoError, decode
-from tests.inference.pictures import encoded, oriented, pixels, png_bomb, scan_bomb
+from pipeline.untrusted.images import FORMATS, MAX_SCANS, ImageError, decode
+from tests.inference.images import encoded, oriented, pixels, png_bomb, scan_bomb
 
 
 def near(image: Image.Image, other: Image.Image) -> bool:
@@ -39,7 +39,7 @@ def test_a_photo_is_seen_upright_as_a_person_sees_it(orientation):
     assert near(decode(oriented(orientation)), TURNS[orientation](pixels()))
 
 
-def test_broken_exif_data_leave_the_picture_as_stored():
+def test_broken_exif_data_leave_the_image_as_stored():
     data = oriented(6).replace(b"Exif\0\0MM\0*", b"Exif\0\0XX\0*")
     assert near(decode(data), pixels())
 
@@ -51,37 +51,37 @@ def test_the_first_frame_of_an_animation_counts():
 
 
 @pytest.mark.parametrize("image_format", ["JPEG", "PNG", "WEBP", "BMP", "GIF"])
-def test_a_picture_cut_short_is_damaged_and_not_half_answered(image_format):
+def test_an_image_cut_short_is_damaged_and_not_half_answered(image_format):
     data = encoded(image_format)
-    with pytest.raises(PhotoError) as caught:
+    with pytest.raises(ImageError) as caught:
         decode(data[: len(data) // 2])
     assert caught.value.fault == "damaged"
 
 
-@pytest.mark.parametrize("data", [b"", b"no picture", b"\xff\xd8\xff", b"%PDF-1.7", b"\0" * 999])
-def test_what_is_no_picture_is_refused(data):
-    with pytest.raises(PhotoError, match="not a picture in a known format") as caught:
+@pytest.mark.parametrize("data", [b"", b"no image", b"\xff\xd8\xff", b"%PDF-1.7", b"\0" * 999])
+def test_what_is_no_image_is_refused(data):
+    with pytest.raises(ImageError, match="not an image in a known format") as caught:
         decode(data)
     assert caught.value.fault == "format"
 
 
 def test_formats_that_are_not_promised_are_not_opened():
-    with pytest.raises(PhotoError, match="known format"):
+    with pytest.raises(ImageError, match="known format"):
         decode(encoded("TIFF"))
 
 
 def test_too_many_pixels_are_refused_before_any_is_decoded():
     for width, words in ((60_000, "more than 89478485"), (12_000, "12000 x 12000 pixels")):
-        with pytest.raises(PhotoError, match=words) as caught:
+        with pytest.raises(ImageError, match=words) as caught:
             decode(png_bomb(width, width))
         assert caught.value.fault == "size"
     assert decode(encoded("PNG"), max_pixels=96 * 64).size == (96, 64)
-    with pytest.raises(PhotoError, match="more than 6143 in all"):
+    with pytest.raises(ImageError, match="more than 6143 in all"):
         decode(encoded("PNG"), max_pixels=96 * 64 - 1)
 
 
 def test_a_jpeg_of_endless_scans_is_refused_and_a_progressive_one_is_not():
-    with pytest.raises(PhotoError, match=f"more than {MAX_SCANS} scans"):
+    with pytest.raises(ImageError, match=f"more than {MAX_SCANS} scans"):
         decode(scan_bomb())
     assert near(decode(encoded("JPEG", progressive=True, quality=95)), pixels())
 
@@ -90,5 +90,5 @@ def test_scans_hidden_behind_a_false_end_in_the_header_are_counted():
     data = scan_bomb()
     comment = b"\xff\xda\xff\xd9"
     hidden = data[:2] + b"\xff\xfe" + (len(comment) + 2).to_bytes(2, "big") + comment + data[2:]
-    with pytest.raises(PhotoError, match="scans"):
+    with pytest.raises(ImageError, match="scans"):
         decode(hidden)
