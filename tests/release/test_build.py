@@ -74,7 +74,7 @@ def test_each_thing_that_is_other_is_named() -> None:
 
 @pytest.mark.parametrize(
     ("commit", "dirty", "words"),
-    [("abc", True, "commit abc with changes"), (None, None, "other code, of no commit")],
+    [("abc", True, "commit abc with changes"), (None, None, "different code, of no commit")],
 )
 def test_code_that_no_checkout_gives_back(commit: str, dirty: bool, words: str) -> None:
     here = build.environment()

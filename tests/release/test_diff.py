@@ -120,7 +120,7 @@ def test_without_a_picture_in_common_nothing_is_said(published: Path, second: Pa
         lambda c: [image.update(sha256="0" * 64) for image in c["images"]],
     )
     listed(second)
-    assert diff(published, second).agreement["ptl"] == "not measured on the same pictures"
+    assert diff(published, second).agreement["ptl"] == "not measured on the same images"
 
 
 def test_classes_in_another_order_are_matched_by_name(published: Path, second: Path) -> None:

@@ -175,7 +175,7 @@ def test_wordnet_ids_name_imagenet_classes(tmp_path: Path, out: Path) -> None:
 
 def test_a_word_that_is_two_imagenet_classes_is_refused(tmp_path: Path, out: Path) -> None:
     root = folder_of(tmp_path / "val", {"crane": 1})
-    with pytest.raises(InputError, match=r"or as two: crane\..*WordNet"):
+    with pytest.raises(InputError, match=r"do not name one class of .*: crane\..*WordNet"):
         take(root, out, imagenet_labels(), limit=2)
 
 
