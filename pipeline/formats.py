@@ -47,7 +47,7 @@ class Format:
     used_by: str  # who loads it, for people
     tag: str  # its library's tag on Hugging Face's hub
     option: str  # of `--runtime`
-    exporter: str  # writes the file with its contract; see pipeline.export.Exporter
+    stages: tuple[str, ...]  # that make it from checkpoint and samples, in this order
     runtime: str  # loads a path for a number of threads; see pipeline.runtimes.Runtime
     contract: str  # reads the bytes of a file's contract, without the runtime
     schemes: tuple[str, ...] = ()  # of int8, that `tune` tries on a vision transformer; none: float
@@ -126,7 +126,7 @@ register(
         used_by="Android and iOS with PyTorch Lite",
         tag="pytorch",
         option="lite",
-        exporter="pipeline.export.ptl:export",
+        stages=("rewrite", "quantize", "script", "optimize", "lite"),
         runtime="pipeline.runtimes.ptl:LiteRuntime",
         contract="pipeline.contract.files:in_archive",
         schemes=("per_channel", "per_tensor", "static_symmetric"),
@@ -154,7 +154,7 @@ register(
         used_by="ONNX Runtime, browsers, in float",
         tag="onnx",
         option="onnx",
-        exporter="pipeline.export.onnx:export",
+        stages=("rewrite", "export_onnx"),
         runtime="pipeline.runtimes.onnx:OnnxRuntime",
         contract="pipeline.contract.files:in_metadata",
     )
@@ -168,7 +168,7 @@ register(
         used_by="ONNX Runtime, browsers",
         tag="onnx",
         option="int8",
-        exporter="pipeline.export.int8_onnx:export",
+        stages=("rewrite", "export_onnx"),
         runtime="pipeline.runtimes.onnx:OnnxRuntime",
         contract="pipeline.contract.files:in_metadata",
         schemes=("per_channel", "per_tensor", "static"),
@@ -190,7 +190,7 @@ register(
         used_by="ExecuTorch with XNNPACK",
         tag="executorch",
         option="executorch",
-        exporter="pipeline.export.pte:export",
+        stages=("rewrite", "export_executorch"),
         runtime="pipeline.runtimes.pte:ExecuTorchRuntime",
         contract="pipeline.contract.files:beside",
         schemes=("per_channel", "static"),

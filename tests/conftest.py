@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import inspect
-import multiprocessing
 import os
 import shutil
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from pipeline.params import Params, load_params
-from pipeline.process import end_with_parent
+from pipeline.stages.chain import run as run_stages
 from tests.prepared import key_of, modules_of, prepared, state_of
 
 ROOT = Path(__file__).parent.parent
@@ -39,66 +37,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The files with the longest tests first."""
     first = {ROOT / "tests" / name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: first.get(item.path, len(first)))
-
-
-def alone(function: Callable[..., object], *arguments: object) -> None:
-    """Call a function in a process of its own, as DVC does; what it raises is raised here."""
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=spawn, initializer=end_with_parent) as process:
-        process.submit(function, *arguments).result()
-
-
-def run_stages(params: Params, artifacts: Path, *stages: str) -> None:
-    """Run stages in this process, in the order given, on the folder ``artifacts``.
-
-    But for ``script``: TorchScript gives a class another name where the process knows one of that
-    name already, and each test's file would depend on which tests ran before.
-    """
-    from pipeline.contract.files import load_contract
-    from pipeline.stages.export_executorch import export_executorch
-    from pipeline.stages.export_onnx import export_onnx
-    from pipeline.stages.fetch import fetch
-    from pipeline.stages.golden import golden
-    from pipeline.stages.latency import latency
-    from pipeline.stages.lite import lite
-    from pipeline.stages.optimize import optimize
-    from pipeline.stages.parity import parity
-    from pipeline.stages.quantize import quantize
-    from pipeline.stages.reference import reference
-    from pipeline.stages.rewrite import rewrite
-    from pipeline.stages.samples import samples
-    from pipeline.stages.script import script
-
-    a = artifacts
-    checkpoint, rewritten = a / "checkpoint", a / "rewritten"
-    run: dict[str, Callable[[], object]] = {
-        "fetch": lambda: fetch(params, checkpoint),
-        "samples": lambda: samples(params.samples, load_contract(checkpoint), a / "samples"),
-        "reference": lambda: reference(
-            params.reference, checkpoint, a / "samples", a / "reference"
-        ),
-        "rewrite": lambda: rewrite(params.rewrite, checkpoint, a / "samples", rewritten),
-        "quantize": lambda: quantize(params.quantize, rewritten, a / "samples", a / "quantized"),
-        "script": lambda: alone(script, a / "quantized", a / "scripted"),
-        "optimize": lambda: optimize(a / "scripted", a / "optimized"),
-        "lite": lambda: lite(params.quantize, a / "optimized", a / "lite"),
-        "export_onnx": lambda: export_onnx(
-            params.quantize,
-            rewritten,
-            a / "samples",
-            a / "onnx",
-            a / "onnx_int8",
-            params.export_onnx,
-        ),
-        "export_executorch": lambda: export_executorch(
-            params.quantize, rewritten, a / "samples", a / "executorch"
-        ),
-        "golden": lambda: golden(params, a, a / "golden"),
-        "parity": lambda: parity(params.parity, a, a / "parity"),
-        "latency": lambda: latency(params.latency, a, a / "latency"),
-    }
-    for stage in stages:
-        run[stage]()
 
 
 @pytest.fixture(scope="session")

@@ -43,7 +43,9 @@ def modules_of(names: Iterable[str]) -> list[Path]:
 
 
 def _named_in(text: str) -> list[str]:
-    """Modules that are loaded by name: of ``pipeline.runtimes.`` in an f-string, all of them."""
+    """Modules that are loaded by name, as ``module`` or ``module:object``: of
+    ``pipeline.runtimes.`` in an f-string, all of them."""
+    text = text.partition(":")[0]
     if not re.fullmatch(r"pipeline(\.\w+)+\.?", text):
         return []
     if not text.endswith("."):

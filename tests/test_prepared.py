@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import alone
+from pipeline.stages.chain import alone
 from tests.prepared import IN_USE_SECONDS, KEPT, ROOT, key_of, modules_of, prepared
 from tests.waiting import until
 
@@ -34,7 +34,7 @@ def python(code: str) -> subprocess.Popen[str]:
 
 def test_a_process_of_its_own_ends_when_the_tests_are_killed(tmp_path: Path) -> None:
     note = tmp_path / "pid"
-    code = "import pathlib; from tests.conftest import alone; from tests.test_prepared import *; "
+    code = "import pathlib; from tests.test_prepared import *; "
     parent = python(f"{code}alone(note_and_wait, pathlib.Path({str(note)!r}))")
     until(lambda: note.exists() and note.read_text() != "")
     child = int(note.read_text())
@@ -87,7 +87,7 @@ def test_old_entries_are_removed_and_those_in_use_are_kept(tmp_path: Path) -> No
 def test_the_key_follows_each_module_that_the_run_needs(tmp_path: Path) -> None:
     names = {str(path.relative_to(ROOT)) for path in modules_of(["pipeline.stages.parity"])}
     assert {"pipeline/stages/parity.py", "pipeline/__init__.py", "pipeline/params.py"} <= names
-    assert {f"pipeline/runtimes/{name}.py" for name in ("lite", "onnx", "executorch")} <= names
+    assert {f"pipeline/runtimes/{name}.py" for name in ("ptl", "onnx", "pte")} <= names
     assert not [name for name in names if name.startswith(("pipeline/report/", "tests/"))]
     path = tmp_path / "module.py"
     path.write_text("a = 1")

@@ -19,7 +19,8 @@ from benchmarks.checkpoints.sources import (
 from pipeline.files import read_json
 from pipeline.metrics.timing import median
 from pipeline.params import Params, load_params
-from tests.conftest import alone, run_stages
+from pipeline.stages.chain import alone
+from pipeline.stages.chain import run as run_stages
 
 SAMPLES, MANY = 48, 200
 WHOLE, SMALL, FAIR, MEDIUM, LARGE = 10_000, 256, 96, 24, 12  # images at hand

@@ -35,27 +35,13 @@ def rebuild(params: Params, inputs: build.Inputs, into: Path) -> dict[str, Path]
         InputError: checkpoint or samples are not at hand.
         IntegrityError: they are not those that the release was made from.
     """
-    from pipeline.stages.export_executorch import export_executorch
-    from pipeline.stages.export_onnx import export_onnx
-    from pipeline.stages.lite import lite
-    from pipeline.stages.optimize import optimize
-    from pipeline.stages.quantize import quantize
-    from pipeline.stages.rewrite import rewrite
-    from pipeline.stages.script import script
+    from pipeline.stages import chain
 
     checkpoint, samples = into / paths.CHECKPOINT.name, into / paths.SAMPLES.name
     contract = _checkpoint(params, inputs.checkpoint, checkpoint)
     if params.calibrated:
         _samples(params, inputs.samples, contract, samples)
-    rewritten = into / paths.REWRITTEN.name
-    rewrite(params.rewrite, checkpoint, samples, rewritten)
-    quantize(params.quantize, rewritten, samples, into / paths.QUANTIZED.name)
-    script(into / paths.QUANTIZED.name, into / paths.SCRIPTED.name)
-    optimize(into / paths.SCRIPTED.name, into / paths.OPTIMIZED.name)
-    lite(params.quantize, into / paths.OPTIMIZED.name, into / paths.LITE.name)
-    onnx = (into / paths.ONNX.name, into / paths.ONNX_INT8.name)
-    export_onnx(params.quantize, rewritten, samples, *onnx, params.export_onnx)
-    export_executorch(params.quantize, rewritten, samples, into / paths.EXECUTORCH.name)
+    chain.run(params, into, *chain.stages_of())
     write_text(into / LABELS_FILE, labels_text(contract))
     made = [into / LABELS_FILE, checkpoint / CONTRACT_FILE]
     for path in paths.delivered_files(into).values():

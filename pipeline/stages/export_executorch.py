@@ -115,7 +115,7 @@ def _quantize(
     operators = LAYER_OPERATORS if params.static else {LINEAR}
 
     def wanted(node: torch.fx.Node) -> bool:
-        return not _module_paths(node) & kept and _in_layer(node, operators)
+        return not _module_paths(node) & kept and _in_layer(node, operators) and not _constant(node)
 
     quantizer = XNNPACKQuantizer().set_global(config)
     quantizer.set_filter_function(wanted)
@@ -127,6 +127,24 @@ def _quantize(
         prepared(batches[0])
         converted: torch.nn.Module = convert_pt2e(prepared)
     return converted
+
+
+def _constant(node: torch.fx.Node) -> bool:
+    """Whether a layer's input does not depend on the image.
+
+    Quantized, such a layer would be folded at export, but for operators that no runtime has.
+    """
+    pending = node.all_input_nodes[:1]
+    seen: set[torch.fx.Node] = set()
+    while pending:
+        source = pending.pop()
+        if source in seen:
+            continue
+        seen.add(source)
+        if source.op == "placeholder":
+            return False
+        pending += source.all_input_nodes
+    return bool(seen)
 
 
 def _in_layer(node: torch.fx.Node, operators: Container[str]) -> bool:

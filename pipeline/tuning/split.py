@@ -32,6 +32,7 @@ FOLDER = "tuning"  # below artifacts
 ABOUT_FILE = "tuning.json"
 CALIBRATED = 128  # images of calibration that a search makes its files with (docs/adr/0032)
 REWRITTEN, QUANTIZED = paths.REWRITTEN.name, paths.QUANTIZED.name
+SHARED = {"rewrite": REWRITTEN, "quantize": QUANTIZED}  # stages that formats share
 
 
 @dataclass(frozen=True)
@@ -155,29 +156,18 @@ def make(
     Folder ``samples`` has the calibration images. A rewritten or quantized model that is there is
     taken as it is: of formats with one recipe the second is spared what they share.
     """
-    rewritten = into / REWRITTEN
-    if not rewritten.exists():
-        from pipeline.stages.rewrite import rewrite
+    from pipeline.stages import chain
 
-        rewrite(recipe.rewrite, checkpoint, samples, rewritten)
-    if key == "ptl":
-        from pipeline.stages.lite import lite
-        from pipeline.stages.optimize import optimize
-        from pipeline.stages.quantize import quantize
-        from pipeline.stages.script import script
-
-        if not (into / QUANTIZED).exists():
-            quantize(recipe.quantize, rewritten, samples, into / QUANTIZED)
-        script(into / QUANTIZED, into / "scripted")
-        optimize(into / "scripted", into / "optimized")
-        lite(recipe.quantize, into / "optimized", into / paths.LITE.name)
-    elif key == "pte":
-        from pipeline.stages.export_executorch import export_executorch
-
-        export_executorch(recipe.quantize, rewritten, samples, into / paths.EXECUTORCH.name)
-    else:
-        from pipeline.stages.export_onnx import export_onnx
-
-        onnx = (into / paths.ONNX.name, into / paths.ONNX_INT8.name)
-        export_onnx(recipe.quantize, rewritten, samples, *onnx, params.export_onnx)
+    into.mkdir(parents=True, exist_ok=True)
+    for name, source in (("checkpoint", checkpoint), ("samples", samples)):
+        if not (into / name).exists():
+            (into / name).symlink_to(source.absolute())
+    ready = {stage for stage, name in SHARED.items() if (into / name).exists()}
+    changed = {"rewrite": recipe.rewrite, "quantize": recipe.quantize}
+    chain.run(
+        params.model_copy(update=changed),
+        into,
+        *(stage for stage in chain.stages_of([key]) if stage not in ready),
+        script_apart=False,
+    )
     return paths.delivered_file(into, key)

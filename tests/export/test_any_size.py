@@ -15,7 +15,7 @@ from pipeline.images.preprocessing import normalize
 from pipeline.images.samples import SampleSet
 from pipeline.params import Params
 from pipeline.runtimes import load
-from tests.conftest import run_stages
+from pipeline.stages.chain import run as run_stages
 
 pytestmark = pytest.mark.full
 

@@ -22,9 +22,10 @@ from pipeline.quantization.load import float_weights, load_model, load_restored
 from pipeline.quantization.static import load_fused
 from pipeline.quantization.storage import ranges_from_json, read_metadata
 from pipeline.runtimes import load
+from pipeline.stages.chain import run as run_stages
 from pipeline.stages.quantize import quantize
 from pipeline.tuning.diagnose import diagnose
-from tests.conftest import ROOT, run_stages
+from tests.conftest import ROOT
 from tests.stages.test_faults import change_quantized
 
 pytestmark = pytest.mark.full

@@ -23,8 +23,9 @@ from pipeline.quantization.ranges import Range
 from pipeline.quantization.symmetric_calibration import calibrate
 from pipeline.quantization.symmetric_layers import LayerArrays
 from pipeline.runtimes import load
+from pipeline.stages.chain import run as run_stages
 from pipeline.stages.quantize import quantize
-from tests.conftest import ROOT, run_stages
+from tests.conftest import ROOT
 
 MODEL = "model.safetensors"
 STAGES = ("quantize", "script", "optimize", "lite")

@@ -14,11 +14,11 @@ from pipeline.errors import GateError, IntegrityError
 from pipeline.evidence.seal import seal
 from pipeline.params import Params
 from pipeline.paths import Recorded, delivered_files
+from pipeline.stages.chain import run as run_stages
 from pipeline.stages.gate import gate
 from pipeline.stages.publish import publish
 from pipeline.verdict.criterion import FAIL
 from pipeline.verdict.decide import Verdict
-from tests.conftest import run_stages
 
 RECORDED = Recorded(Path("none"), Path("none"))
 AFTER_QUANTIZE = ("script", "optimize", "lite", "golden", "parity", "latency")

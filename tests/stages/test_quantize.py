@@ -11,8 +11,8 @@ from pipeline.errors import ParamsError
 from pipeline.metrics.measures import weight_error_steps
 from pipeline.params import Quantize
 from pipeline.runtimes import load
+from pipeline.stages.chain import run as run_stages
 from pipeline.stages.quantize import quantize
-from tests.conftest import run_stages
 
 LAYERS = 12 * 4 + 1
 
@@ -97,3 +97,21 @@ def test_keep_float_leaves_the_named_layers_of_the_pte_in_float(healthy):
         return sum("dequantize_per_channel" in str(node.target) for node in graph.nodes)
 
     assert int8_weights(()) - int8_weights(("head", "blocks.0.*")) == 1 + 4
+
+
+def test_a_linear_layer_over_constants_stays_in_float_in_the_pte() -> None:
+    """Relative positions by an MLP: quantized, it would be folded into operators that no runtime
+    has ("Missing out variants"), and the export would end."""
+    import timm
+
+    from pipeline.process import quiet
+    from pipeline.stages.export_executorch import _quantize
+
+    torch.manual_seed(0)
+    model = timm.create_model("test_vit_relpos", num_classes=10).eval()
+    example = (torch.zeros(1, *model.default_cfg["input_size"]),)
+    with quiet():
+        graph = _quantize(model, list(example), Quantize()).graph
+    int8 = sum("dequantize_per_channel" in str(node.target) for node in graph.nodes)
+    linears = [name for name, m in model.named_modules() if isinstance(m, torch.nn.Linear)]
+    assert int8 == sum("rel_pos" not in name for name in linears) < len(linears)

@@ -10,8 +10,9 @@ from pipeline.errors import ParamsError
 from pipeline.files import read_json
 from pipeline.params import Params, Rewrite
 from pipeline.runtimes import load
+from pipeline.stages.chain import run as run_stages
 from pipeline.stages.rewrite import rewrite
-from tests.conftest import ROOT, run_stages
+from tests.conftest import ROOT
 
 pytestmark = pytest.mark.full
 

@@ -22,10 +22,10 @@ from pipeline.errors import InputError
 from pipeline.files import read_json
 from pipeline.images.samples import CALIBRATION_FILE, content_hash, load_pixels
 from pipeline.params import Params, Quantize, Recipe, Rewrite
+from pipeline.stages.chain import run as run_stages
 from pipeline.tuning.search import Tuner, _last, _study, step, tune
 from pipeline.tuning.space import Space
 from pipeline.tuning.split import splitted
-from tests.conftest import run_stages
 from tests.test_cli import run
 from tests.tuning.test_space import result
 
