@@ -19,8 +19,7 @@ from device_tests.target import Bundle, Missing
 from device_tests.targets import NAMES, target
 from pipeline import paths
 from pipeline.errors import EdgeVitError, InputError, exit_on_error
-from pipeline.evidence.devices import read_devices
-from pipeline.evidence.types import Devices
+from pipeline.evidence.devices import Devices, read_devices
 from pipeline.files import sha256_file
 from pipeline.params import Gate, load_params
 from pipeline.report import device_matrix
@@ -71,7 +70,7 @@ def _judge(
     """Say what the gate will say of these files."""
     found = Devices(files.golden.content, read_devices(into))
     hashes = {key: sha256_file(path) for key, path in files.files.items()}
-    checkpoint = files.golden.content["artefacts"]["float"]["sha256"]
+    checkpoint = files.golden.content.artefacts["float"].sha256
     judged = devices.criteria(
         gate, Files(artefacts=hashes, checkpoint=checkpoint, samples=""), found
     )

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.errors import InputError, exit_on_error
+from pipeline.evidence.devices import Cell
 from pipeline.evidence.golden import Golden
 from pipeline.files import read_json
 from pipeline.formats import FORMATS
@@ -33,7 +34,9 @@ def compare(golden: Golden, file_format: str, answer: Path, gate: Gate) -> tuple
     if not logits:
         error = found.get("error") if isinstance(found, dict) else None
         raise InputError(f"{answer} holds no logits" + (f": {error}" if error else ""))
-    cell = {"format": file_format, "loads": True, "runs": True, "logits": logits, "error": None}
+    cell = Cell(
+        format=file_format, sha256="", runtime="", machine="", loads=True, runs=True, logits=logits
+    )
     try:
         near = devices.agreement(golden.content, cell)
     except (TypeError, ValueError):
@@ -43,7 +46,7 @@ def compare(golden: Golden, file_format: str, answer: Path, gate: Gate) -> tuple
         raise InputError(
             f"{answer}: logits must be {devices.IMAGES_MIN} to {images} lists of {classes} numbers"
         )
-    agrees = devices.agrees(gate, golden.content, cell | {"runtime": "", "machine": ""})
+    agrees = devices.agrees(gate, golden.content, cell)
     limit = gate.budgets[file_format].device_sqnr_min_db if file_format in gate.budgets else None
     return agrees, (
         f"{'agrees' if agrees else 'DOES NOT AGREE'}: {near.sqnr_db:.1f} dB from the golden "

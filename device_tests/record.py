@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 from device_tests.target import Bundle, Findings
 from pipeline.contract.files import read_contract
 from pipeline.errors import IntegrityError
-from pipeline.evidence.devices import KIND, read_devices
+from pipeline.evidence.devices import (
+    DeviceEvidence,
+    OldestRuntime,
+    PreviousCounts,
+    read_devices,
+)
 from pipeline.evidence.machine import fingerprint
-from pipeline.evidence.seal import SCHEMA, seal
+from pipeline.evidence.model import Machine, sealed_json
 from pipeline.files import sha256_file, write_json
 from pipeline.release.read import Release
 
@@ -21,24 +25,23 @@ def record(
 ) -> Path:
     """Write the evidence of target ``name`` into folder ``into``; return its path."""
     path = into / f"{name}.json"
-    content = {
-        "kind": KIND,
-        "schema": SCHEMA,
-        "target": name,
-        "golden": bundle.golden.seal,
-        "formats": list(formats),
-        **findings.to_dict(),
-        "claims": _claims(bundle, formats),
-        "previous": bundle.previous and _previous(name, bundle.previous),
-        "machine": fingerprint(),
-    }
-    write_json(path, seal(content))
+    evidence = DeviceEvidence(
+        target=name,
+        golden=bundle.golden.seal,
+        formats=formats,
+        cells=tuple(findings.cells),
+        checks=tuple(findings.checks),
+        claims=_claims(bundle, formats),
+        previous=_previous(name, bundle.previous) if bundle.previous else None,
+        machine=Machine(**fingerprint()),
+    )
+    write_json(path, sealed_json(evidence))
     return path
 
 
-def _claims(bundle: Bundle, formats: tuple[str, ...]) -> dict[str, dict[str, str]]:
-    """What the contracts in the files say of the oldest runtime; nothing where none is read."""
-    found = {}
+def _claims(bundle: Bundle, formats: tuple[str, ...]) -> dict[str, OldestRuntime]:
+    """What the contracts in the files say of the oldest runtime; empty where none is read."""
+    claims = {}
     for key in formats:
         try:
             contract = read_contract(bundle.files[key])
@@ -46,16 +49,18 @@ def _claims(bundle: Bundle, formats: tuple[str, ...]) -> dict[str, dict[str, str
             continue  # the cell says that the file is damaged
         if contract.artefact is not None:
             oldest = contract.artefact.oldest_runtime
-            found[key] = {"sha256": sha256_file(bundle.files[key]), "oldest_runtime": oldest}
-    return found
+            claims[key] = OldestRuntime(
+                sha256=sha256_file(bundle.files[key]), oldest_runtime=oldest
+            )
+    return claims
 
 
-def _previous(name: str, release: Release) -> dict[str, Any]:
+def _previous(name: str, release: Release) -> PreviousCounts:
     """The instructions that the same target counted for the files of the last release."""
     before = read_devices(release.folder / "evidence" / "devices").get(name)
     counted = {
-        cell["format"]: median(cell["cost"]["instructions"])
-        for cell in (before["cells"] if before else ())
-        if cell["cost"]["instructions"] and cell["sha256"] == release.sha256.get(cell["format"])
+        cell.format: median(cell.cost.instructions)
+        for cell in (before.cells if before else ())
+        if cell.cost.instructions and cell.sha256 == release.sha256.get(cell.format)
     }
-    return {"release": release.folder.name, "instructions": counted}
+    return PreviousCounts(release=release.folder.name, instructions=counted)

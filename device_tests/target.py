@@ -8,12 +8,15 @@ preprocessing is under test, too, and answers in JSON with the keys of :class:`C
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
+from pipeline.evidence.devices import Cell, Check, Cost
 from pipeline.evidence.golden import Golden
 from pipeline.release.read import Release
+
+__all__ = ["Bundle", "Cell", "Check", "Cost", "Findings", "Missing", "Target"]
 
 
 @dataclass(frozen=True)
@@ -23,44 +26,6 @@ class Bundle:
     files: dict[str, Path]  # by format: "ptl", "onnx", "int8_onnx", "pte"
     golden: Golden
     previous: Release | None = None  # the last release, where there is one
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cost:
-    """What running took; None where the target cannot tell."""
-
-    load_ms: float | None = None
-    first_ms: float | None = None  # the first inference, which repacks weights
-    runs_ms: tuple[float, ...] = ()  # later inferences, one image each
-    peak_memory_mb: float | None = None  # of the whole process, 10^6 bytes
-    instructions: tuple[int, ...] = ()  # retired in each of some inferences of the same image
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cell:
-    """One file on one runtime."""
-
-    format: str
-    sha256: str  # of the file that was run
-    runtime: str  # name and version, e.g. "PyTorch Lite 1.13.1"; as contracts name them
-    machine: str  # what it ran on, e.g. "x86_64", "aarch64 (qemu, Cortex-A76)"
-    loads: bool
-    runs: bool
-    error: str | None = None  # the runtime's own words, where it does not load or run
-    own_preprocessing: bool = False  # from the image files, not from the golden inputs
-    logits: list[list[float | None]] | None = None  # for each golden image, in their order
-    cost: Cost = field(default_factory=Cost)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Check:
-    """Something else that a target looks at: operators, a control, pixels."""
-
-    name: str
-    subject: str  # the format it is about
-    sha256: str  # of that file
-    passed: bool
-    detail: str  # what was seen
 
 
 @dataclass(frozen=True)
@@ -73,14 +38,10 @@ class Missing:
 
 @dataclass(frozen=True)
 class Findings:
+    """What a target found."""
+
     cells: Sequence[Cell]
     checks: Sequence[Check] = ()
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "cells": [asdict(cell) for cell in self.cells],
-            "checks": [asdict(check) for check in self.checks],
-        }
 
 
 class Target(Protocol):

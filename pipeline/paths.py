@@ -10,6 +10,7 @@ from pipeline.formats import FORMATS
 
 ARTIFACTS = Path("artifacts")
 BASELINES = Path("baselines")  # recorded elsewhere, and committed
+BASELINE_RECORD, BASELINE_LOGITS = "record.json", "logits.npy"  # in the folder of each
 DEVICES = Path("device_tests/evidence")  # recorded by `make device-test`
 
 CHECKPOINT = ARTIFACTS / "checkpoint"

@@ -16,7 +16,10 @@ from benchmarks.checkpoints.sources import (
     timm_state,
     transformers_folder,
 )
-from pipeline.files import read_json
+from pipeline.evidence.latency import LatencyEvidence
+from pipeline.evidence.model import read_sealed
+from pipeline.evidence.parity import ParityEvidence
+from pipeline.evidence.read import EVIDENCE_FILE
 from pipeline.metrics.timing import median
 from pipeline.params import Params, load_params
 from pipeline.stages.chain import alone
@@ -193,18 +196,18 @@ def _params(row: Row, model: dict[str, Any], source: Path) -> Params:
 
 
 def _result(artifacts: Path, refused: tuple[str, ...]) -> Result:
-    parity, latency = (
-        read_json(artifacts / kind / "evidence.json") for kind in ("parity", "latency")
-    )
-    size, count = parity["float_size_bytes"], parity["samples"]["count"]
-    times = {key: median(entry["runs_ms"]) for key, entry in latency["artefacts"].items()}
+    parity = read_sealed(artifacts / "parity" / EVIDENCE_FILE, ParityEvidence)
+    latency = read_sealed(artifacts / "latency" / EVIDENCE_FILE, LatencyEvidence)
+    size, count = parity.float_size_bytes, parity.samples.count
+    times = {key: median(timed.runs_ms) for key, timed in latency.artefacts.items()}
     files = {
         key: Measured(
-            size_ratio=entry["size_bytes"] / size,
-            agreement=entry["top1_equal"] / count,
-            sqnr_db=entry["sqnr_db"],
+            size_ratio=file.size_bytes / size,
+            agreement=file.top1_equal / count,
+            sqnr_db=file.sqnr_db,
             time_ratio=times[key] / times["float"],
         )
-        for key, entry in parity["artefacts"].items()
+        for key in parity.artefacts
+        if (file := parity.measured(key))
     }
     return Result(refused, size / 1e6, files)

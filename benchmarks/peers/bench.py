@@ -19,11 +19,12 @@ from device_tests import cache
 from pipeline.contract.files import MODEL_FILE
 from pipeline.errors import EdgeVitError, InputError, IntegrityError
 from pipeline.evidence.machine import fingerprint
+from pipeline.evidence.reference import read_reference
 from pipeline.evidence.seal import SCHEMA
-from pipeline.files import read_json, sha256_file
+from pipeline.files import sha256_file
 from pipeline.images.samples import SampleSet
 from pipeline.metrics.logits import logits_sha256
-from pipeline.metrics.measures import against_float
+from pipeline.metrics.measures import FloatComparison, against_float
 from pipeline.paths import delivered_file
 from pipeline.process import cores
 from pipeline.progress import progress
@@ -38,7 +39,7 @@ class Entry:
     contender: Contender
     path: Path | None = None
     size_bytes: int | None = None
-    measured: dict[str, Any] | None = None
+    measured: FloatComparison | None = None
     logits_sha256: str | None = None
     instructions: list[int] = field(default_factory=list)
     runs_ms: list[float] = field(default_factory=list)
@@ -55,7 +56,7 @@ class Entry:
             "file": self.path and self.path.name,
             "sha256": self.path and sha256_file(self.path),
             "size_bytes": self.size_bytes,
-            "measured": self.measured,
+            "measured": self.measured and self.measured.model_dump(),
             "logits_sha256": self.logits_sha256,
             "instructions": self.instructions,
             "runs_ms": self.runs_ms,
@@ -124,8 +125,8 @@ def bench(peers: Sequence[Peer], artifacts: Path, rounds: int) -> dict[str, Any]
 
 def _given(artifacts: Path) -> Given:
     samples = SampleSet.load(artifacts / "samples")
-    about = read_json(artifacts / "reference" / "reference.json")
-    belongs = (about["samples_sha256"], about["checkpoint_sha256"])
+    description = read_reference(artifacts / "reference")
+    belongs = (description.samples_sha256, description.checkpoint_sha256)
     if belongs != (samples.sha256, sha256_file(artifacts / "checkpoint" / MODEL_FILE)):
         raise IntegrityError(
             f"{artifacts / 'reference'} was taken on other samples or another checkpoint; "
@@ -137,7 +138,7 @@ def _given(artifacts: Path) -> Given:
         inputs=given.inputs(artifacts, folder / "inputs"),
         samples=samples,
         logits=np.load(artifacts / "reference" / "logits.npy"),
-        noise_floor=about["noise_floor"]["max_abs"],
+        noise_floor=description.noise_floor.max_abs,
     )
 
 
@@ -178,7 +179,7 @@ def _answers(entry: Entry, about: Given) -> None:
         raise InputError(f"answers are {logits.shape}, float's are {about.logits.shape}")
     entry.logits_sha256 = logits_sha256(logits)
     measured = against_float(about.logits, logits, about.samples.labels, about.noise_floor)
-    if not measured["finite"]:
+    if not isinstance(measured, FloatComparison):
         raise InputError("answers hold NaN or infinity")
     entry.measured = measured
 

@@ -10,6 +10,7 @@ from tabulate import tabulate
 
 from pipeline.formats import FORMATS
 from pipeline.metrics import timing
+from pipeline.metrics.measures import FloatComparison
 from pipeline.metrics.summary import summary_of
 from pipeline.report.text import accuracy_cells
 
@@ -39,7 +40,9 @@ def _row(
     entry: Mapping[str, Any], evidence: Mapping[str, Any], confidence: float
 ) -> tuple[str, ...]:
     size = entry["size_bytes"]
-    summary = None if entry["error"] else summary_of(entry["measured"], confidence)
+    summary = None
+    if not entry["error"]:
+        summary = summary_of(FloatComparison.model_validate(entry["measured"]), confidence)
     if summary:
         accuracy, drop, agreement, sqnr = accuracy_cells(summary)
     return (

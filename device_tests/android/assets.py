@@ -28,7 +28,7 @@ def assets(model: Path, golden: Golden, out: Path = SOURCES) -> None:
         IntegrityError: the golden answers are of another file.
     """
     sha256 = sha256_file(model)
-    if golden.content["artefacts"]["ptl"]["sha256"] != sha256:
+    if golden.content.artefacts["ptl"].sha256 != sha256:
         raise IntegrityError(f"{golden.folder / GOLDEN_FILE} has no answers of {model}")
     with atomic(out / "main" / "assets" / "release") as new:
         new.mkdir()

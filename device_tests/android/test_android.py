@@ -23,7 +23,8 @@ from device_tests.target import Bundle
 from pipeline.contract.contract import Contract, Preprocessing
 from pipeline.contract.files import read_contract
 from pipeline.errors import IntegrityError
-from pipeline.files import read_json, sha256_file
+from pipeline.evidence.golden import read_golden
+from pipeline.files import sha256_file
 from pipeline.images.preprocessing import geometry, normalize
 from pipeline.metrics.distances import sqnr_db
 from pipeline.params import load_params
@@ -259,12 +260,12 @@ def test_assets_are_the_model_its_hash_and_the_golden_images(
     model = bundle.files["ptl"]
     assets(model, bundle.golden, tmp_path)
     release = tmp_path / "main" / "assets" / "release"
-    sha256 = bundle.golden.content["artefacts"]["ptl"]["sha256"]
+    sha256 = bundle.golden.content.artefacts["ptl"].sha256
     assert (release / "SHA256SUMS").read_text() == f"{sha256}  {model.name}\n"
     assert (release / model.name).read_bytes() == model.read_bytes()
     golden = tmp_path / "androidTest" / "assets" / "golden"
-    assert read_json(golden / "golden.json") == bundle.golden.content
-    assert (golden / bundle.golden.content["images"][0]["file"]).is_file()
+    assert read_golden(golden) == bundle.golden.content
+    assert (golden / bundle.golden.content.images[0].file).is_file()
 
 
 def test_assets_of_another_model_are_refused(bundle: Bundle, tmp_path: Path) -> None:

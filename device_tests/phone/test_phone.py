@@ -60,7 +60,7 @@ def results(bundle: Bundle) -> dict[str, Any]:
     return {
         "loads": True,
         "runs": True,
-        "sha256": bundle.golden.content["artefacts"]["ptl"]["sha256"],
+        "sha256": bundle.golden.content.artefacts["ptl"].sha256,
         "load_ms": 51.5,
         "first_ms": 90.25,
         "runs_ms": [30.5, 31.0],

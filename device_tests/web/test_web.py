@@ -409,8 +409,8 @@ def test_an_image_of_no_class_is_called_so_by_the_recorded_logits(
 ) -> None:
     """The least evidence of the labelled samples is the limit; it comes from golden.json."""
     energy = np.logaddexp.reduce(golden.logits("int8_onnx").astype(np.float64), axis=1)
-    images = golden.content["images"]
-    labelled = np.array([image["label"] is not None for image in images])
+    images = golden.content.images
+    labelled = np.array([image.label is not None for image in images])
     least = energy[labelled].min()
     outside = int(np.flatnonzero(~labelled)[energy[~labelled].argmin()])
     assert energy[outside] < least - 0.1, "no golden image of another kind: nothing is tested"

@@ -20,12 +20,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline import paths
 from pipeline.contract.contract import Contract
 from pipeline.contract.files import MODEL_FILE, load_contract
 from pipeline.errors import InputError, exit_on_error
-from pipeline.evidence.baselines import KIND, LOGITS_FILE, RECORD_FILE, Logits
 from pipeline.evidence.machine import fingerprint
 from pipeline.evidence.seal import SCHEMA, seal
 from pipeline.files import atomic, sha256_file, write_json
@@ -42,6 +42,8 @@ PROBE = 64  # samples on which equally correct runs are compared
 WARMUP = 20
 THROUGHPUT_RUNS = 30
 LOGITS_BYTES_MAX = 1 << 20  # a record goes into git
+
+Logits = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ def baseline(options: Options) -> Path:
     stored = logits[:rows]
     record = seal(
         {
-            "kind": KIND,
+            "kind": "baseline",
             "schema": SCHEMA,
             "device": about,
             "checkpoint_sha256": sha256_file(options.checkpoint / MODEL_FILE),
@@ -100,8 +102,8 @@ def baseline(options: Options) -> Path:
     )
     with atomic(out) as new:
         new.mkdir()
-        np.save(new / LOGITS_FILE, stored)
-        write_json(new / RECORD_FILE, record)
+        np.save(new / paths.BASELINE_LOGITS, stored)
+        write_json(new / paths.BASELINE_RECORD, record)
     return out
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from pipeline import paths
 from pipeline.contract.files import load_contract
 from pipeline.errors import exit_on_error
-from pipeline.evidence.types import Evidence
+from pipeline.evidence.read import Evidence
 from pipeline.files import read_json
 from pipeline.params import Params, load_params
 from pipeline.paths import Recorded

@@ -1,15 +1,15 @@
-"""The logits that parity evidence rests on, held to the hashes in it."""
+"""The logits that parity evidence rests on, checked against the hashes in it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import InputError, IntegrityError, shown
+from pipeline.evidence.parity import ParityEvidence
 from pipeline.metrics.logits import logits_sha256
 from pipeline.untrusted.npz import open_npz
 
@@ -20,7 +20,7 @@ Logits = NDArray[np.float32]
 
 
 def load_logits(
-    path: Path, parity: Mapping[str, Any], keys: Iterable[str] | None = None
+    path: Path, parity: ParityEvidence, keys: Iterable[str] | None = None
 ) -> dict[str, Logits]:
     """Read logits [n, classes] by key: ``reference``, a format or a step (default: all measured).
 
@@ -28,20 +28,20 @@ def load_logits(
         InputError: they are missing or damaged.
         IntegrityError: they are not those that were measured.
     """
-    hashes: Mapping[str, str] = parity["logits_sha256"]
+    hashes = parity.logits_sha256
     hint = "run `dvc repro --force parity`"
     wanted = list(hashes if keys is None else keys)
     try:
-        found = open_npz(path, str(path), wanted, MAX_BYTES)
+        arrays = open_npz(path, str(path), wanted, MAX_BYTES)
     except InputError as error:
         if not path.exists():
             raise
         reason = str(error).split("; ")[0]
         raise InputError(f"{path} does not hold what was measured ({reason}); {hint}") from None
-    if lost := [key for key in wanted if key not in found]:
-        lacks = f"no {shown(lost[0])}"
+    if missing := [key for key in wanted if key not in arrays]:
+        lacks = f"no {shown(missing[0])}"
         raise InputError(f"{path} does not hold what was measured ({lacks}); {hint}")
     for key in wanted:
-        if found[key].dtype != np.float32 or logits_sha256(found[key]) != hashes.get(key):
+        if arrays[key].dtype != np.float32 or logits_sha256(arrays[key]) != hashes.get(key):
             raise IntegrityError(f"the logits of {key} are not the measured ones; {hint}")
-    return found
+    return arrays

@@ -1,16 +1,17 @@
 """Distances between the logits of two models on the same samples, both float32 [n, classes].
 
 Sums are taken in float64. Logits of different shapes, none at all, NaN and infinity are refused
-with ValueError: nothing to compare is never a likeness. Nothing here knows
-what is near enough: that is the gate's.
+with ValueError: nothing to compare is never an agreement. Limits are the gate's.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from pipeline.schema import Section
 
 Logits = NDArray[np.float32]
 PerSample = NDArray[np.float64]
@@ -24,8 +25,7 @@ class Agreement:
     top5: int
 
 
-@dataclass(frozen=True)
-class Flips:
+class Flips(Section):
     """Samples whose top-1 changed, by direction.
 
     Without labels no direction is known and all of them are ``unlabelled``. A flip
@@ -38,9 +38,6 @@ class Flips:
     wrong_to_wrong: int
     unlabelled: int
     within_noise: int
-
-    def to_dict(self) -> dict[str, int]:
-        return asdict(self)
 
 
 def agreement_counts(reference: Logits, candidate: Logits) -> Agreement:
@@ -122,7 +119,13 @@ def flips(
     # Each of two logits may be off by the floor, so a lead below twice that is no lead.
     within = changed & (top1_margin(reference) <= 2 * noise_floor)
     if labels is None:
-        return Flips(0, 0, 0, int(changed.sum()), int(within.sum()))
+        return Flips(
+            right_to_wrong=0,
+            wrong_to_right=0,
+            wrong_to_wrong=0,
+            unlabelled=int(changed.sum()),
+            within_noise=int(within.sum()),
+        )
     was, now = before == labels, after == labels
     return Flips(
         right_to_wrong=int((changed & was).sum()),

@@ -183,7 +183,7 @@ def samples_to_decide_proportion(
     return _needed(_z(0.5 + confidence / 2), limit * (1 - limit), p * (1 - p), p - limit)
 
 
-def luck_of_the_best(variants: int, deviation: float) -> float:
+def expected_max_of_noise(variants: int, deviation: float) -> float:
     """By how much the best of equally good variants looks better than it is, on average.
 
     The expected largest of so many independent normal errors of standard deviation ``deviation``,

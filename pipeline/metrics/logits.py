@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,6 @@ def json_logits(logits: Floats) -> list[list[float | None]]:
     return [[float(str(value)) if np.isfinite(value) else None for value in row] for row in logits]
 
 
-def logits_array(logits: list[list[float | None]]) -> Floats:
+def logits_array(logits: Sequence[Sequence[float | None]]) -> Floats:
     """The logits that :func:`json_logits` wrote, float32 [n, classes]; NaN for null."""
     return np.array(logits, np.float32)

@@ -6,15 +6,82 @@ what float32 can resolve. Logits that hold NaN or infinity are measured no furth
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from pipeline.metrics import distances
+from pipeline.metrics.distances import Flips
+from pipeline.schema import Count, Section
 
 DIGITS = 9  # significant; equal logits must give equal evidence on every platform
 SQNR_LIMIT_DB = 300.0
+
+Amount = Annotated[int, Field(ge=0)]  # of samples
+NotNegative = Annotated[float, Field(ge=0)]
+
+
+class PairedCounts(Section):
+    """Samples by whether the float model and the file answer as their label says."""
+
+    both: Amount
+    only_float: Amount
+    only_edge: Amount
+    neither: Amount
+
+    @property
+    def count(self) -> int:
+        """All samples."""
+        return self.both + self.only_float + self.only_edge + self.neither
+
+    @property
+    def right(self) -> int:
+        """Samples that the file answers rightly."""
+        return self.both + self.only_edge
+
+    @property
+    def changed(self) -> int:
+        """Samples that only one of both answers rightly."""
+        return self.only_float + self.only_edge
+
+
+class NonFinite(Section):
+    """Logits of ``count`` samples that hold NaN or infinity: nothing is measured."""
+
+    count: Count
+    finite: Literal[False] = False
+
+
+class FloatComparison(Section):
+    """A file's logits against the float reference's on the same ``count`` samples."""
+
+    count: Count
+    finite: Literal[True] = True
+    top1_equal: Amount  # samples with the same best class
+    top5_equal: Amount  # samples with the same set of five best classes
+    accuracy: PairedCounts | None  # None without labels
+    flips: Flips
+    sqnr_db: float
+    kl_mean: float  # nats
+    kl_p99: float
+    cosine_mean: float
+    max_abs: NotNegative  # logits
+    p999_abs: NotNegative
+
+
+class StepComparison(Section):
+    """A step's logits against those of the step before on the same ``count`` samples."""
+
+    count: Count
+    finite: Literal[True] = True
+    max_abs: NotNegative  # logits
+    rms: NotNegative
+    top1_changed: Amount  # samples
+
+
+Compared = Annotated[StepComparison | NonFinite, Field(discriminator="finite")]
 
 
 def against_float(
@@ -22,42 +89,45 @@ def against_float(
     candidate: NDArray[np.float32],
     labels: NDArray[np.int64] | None,
     noise_floor: float,
-) -> dict[str, Any]:
-    """Hold a file's logits [n, classes] against the float reference's, and labels [n] if any."""
+) -> FloatComparison | NonFinite:
+    """Compare a file's logits [n, classes] with the float reference's, and labels [n] if any.
+
+    ``noise_floor`` is in logits. Raises ValueError where logits cannot be compared.
+    """
     if not np.isfinite(candidate).all():
-        return {"count": len(reference), "finite": False}
+        return NonFinite(count=len(reference))
     kl = distances.kl_divergence(reference, candidate)
     difference = np.abs(reference.astype(np.float64) - candidate)
     counts = distances.agreement_counts(reference, candidate)
-    return {
-        "count": len(reference),
-        "finite": True,
-        "top1_equal": counts.top1,
-        "top5_equal": counts.top5,
-        "accuracy": None if labels is None else _accuracy(reference, candidate, labels),
-        "flips": distances.flips(reference, candidate, labels, noise_floor).to_dict(),
-        "sqnr_db": _number(
+    return FloatComparison(
+        count=len(reference),
+        top1_equal=counts.top1,
+        top5_equal=counts.top5,
+        accuracy=None if labels is None else _accuracy(reference, candidate, labels),
+        flips=distances.flips(reference, candidate, labels, noise_floor),
+        sqnr_db=_number(
             np.clip(distances.sqnr_db(reference, candidate), -SQNR_LIMIT_DB, SQNR_LIMIT_DB)
         ),
-        "kl_mean": _number(kl.mean()),
-        "kl_p99": _number(np.percentile(kl, 99)),
-        "cosine_mean": _number(distances.cosine(reference, candidate).mean()),
-        "max_abs": _number(difference.max()),
-        "p999_abs": _number(np.percentile(difference, 99.9)),
-    }
+        kl_mean=_number(kl.mean()),
+        kl_p99=_number(np.percentile(kl, 99)),
+        cosine_mean=_number(distances.cosine(reference, candidate).mean()),
+        max_abs=_number(difference.max()),
+        p999_abs=_number(np.percentile(difference, 99.9)),
+    )
 
 
-def between_steps(before: NDArray[np.float32], after: NDArray[np.float32]) -> dict[str, Any]:
-    """Hold a step's logits [n, classes] against the step before, which it should not change."""
+def between_steps(
+    before: NDArray[np.float32], after: NDArray[np.float32]
+) -> StepComparison | NonFinite:
+    """Compare a step's logits [n, classes] with the step before, which it should not change."""
     if not (np.isfinite(before).all() and np.isfinite(after).all()):
-        return {"count": len(before), "finite": False}
-    return {
-        "count": len(before),
-        "finite": True,
-        "max_abs": _number(np.abs(before.astype(np.float64) - after).max()),
-        "rms": _number(np.sqrt(np.mean((before.astype(np.float64) - after) ** 2))),
-        "top1_changed": int((before.argmax(1) != after.argmax(1)).sum()),
-    }
+        return NonFinite(count=len(before))
+    return StepComparison(
+        count=len(before),
+        max_abs=_number(np.abs(before.astype(np.float64) - after).max()),
+        rms=_number(np.sqrt(np.mean((before.astype(np.float64) - after) ** 2))),
+        top1_changed=int((before.argmax(1) != after.argmax(1)).sum()),
+    )
 
 
 def weight_error_steps(
@@ -74,15 +144,15 @@ def weight_error_steps(
 
 def _accuracy(
     reference: NDArray[np.float32], candidate: NDArray[np.float32], labels: NDArray[np.int64]
-) -> dict[str, int]:
+) -> PairedCounts:
     right_float = reference.argmax(1) == labels
     right_edge = candidate.argmax(1) == labels
-    return {
-        "both": int((right_float & right_edge).sum()),
-        "only_float": int((right_float & ~right_edge).sum()),
-        "only_edge": int((~right_float & right_edge).sum()),
-        "neither": int((~right_float & ~right_edge).sum()),
-    }
+    return PairedCounts(
+        both=int((right_float & right_edge).sum()),
+        only_float=int((right_float & ~right_edge).sum()),
+        only_edge=int((~right_float & right_edge).sum()),
+        neither=int((~right_float & ~right_edge).sum()),
+    )
 
 
 def _number(value: float | np.floating[Any]) -> float:

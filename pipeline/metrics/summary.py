@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from pipeline.metrics.intervals import Interval, PairedDrop, paired_drop, wilson
+from pipeline.metrics.measures import FloatComparison, NonFinite
 
 
 @dataclass(frozen=True)
@@ -39,24 +38,23 @@ def proportion(successes: int, count: int, confidence: float = 0.95) -> Proporti
 
 
 def summary_of(
-    measured: Mapping[str, Any] | None, confidence: float = 0.95
+    measured: FloatComparison | NonFinite | None, confidence: float = 0.95
 ) -> AccuracySummary | None:
     """Summarize what :func:`pipeline.metrics.measures.against_float` measured of a file.
 
-    None where nothing can be said: it was not measured, on no sample, or its logits held NaN or
-    infinity.
+    None where nothing can be said: it was not measured, or its logits held NaN or infinity.
     """
-    if not measured or not measured["count"] or not measured["finite"]:
+    if not isinstance(measured, FloatComparison):
         return None
-    count, pairs = measured["count"], measured["accuracy"]
+    count, pairs = measured.count, measured.accuracy
     accuracy = drop = None
     if pairs:
-        accuracy = proportion(pairs["both"] + pairs["only_edge"], count, confidence)
-        drop = paired_drop(**pairs, confidence=confidence)
+        accuracy = proportion(pairs.right, count, confidence)
+        drop = paired_drop(**pairs.model_dump(), confidence=confidence)
     return AccuracySummary(
         accuracy=accuracy,
         drop=drop,
-        top1_agreement=proportion(measured["top1_equal"], count, confidence),
-        top5_agreement=proportion(measured["top5_equal"], count, confidence),
-        sqnr_db=measured["sqnr_db"],
+        top1_agreement=proportion(measured.top1_equal, count, confidence),
+        top5_agreement=proportion(measured.top5_equal, count, confidence),
+        sqnr_db=measured.sqnr_db,
     )

@@ -6,11 +6,10 @@ it is said why.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +20,7 @@ from pipeline.contract.contract import Artefact, Contract
 from pipeline.contract.files import load_contract, read_contract
 from pipeline.errors import IntegrityError
 from pipeline.evidence.logits import load_logits
-from pipeline.evidence.read import Places, read_evidence
-from pipeline.evidence.types import Evidence
+from pipeline.evidence.read import Evidence, EvidencePaths, read_evidence
 from pipeline.files import read_json
 from pipeline.formats import FORMATS
 from pipeline.metrics import timing
@@ -58,19 +56,19 @@ class Opened:
             InputError: something is missing or damaged.
             IntegrityError: it is not what was published.
         """
-        release, places = read_release(folder), Places.of_release(folder)
+        release, evidence_paths = read_release(folder), EvidencePaths.of_release(folder)
         artefacts = {}
         for key, path in release.files.items():
             artefact = read_contract(path).artefact
             if artefact is None:
                 raise IntegrityError(f"{path} does not say what it needs; fetch it again")
             artefacts[key] = artefact
-        labels = read_json(places.samples)["labels"]
+        labels = read_json(evidence_paths.samples)["labels"]
         return cls(
             release,
             load_contract(folder),
             artefacts,
-            read_evidence(places),
+            read_evidence(evidence_paths),
             None if None in labels else np.array(labels, np.int64),
         )
 
@@ -84,9 +82,10 @@ class Opened:
         """Answers to the samples, [n, classes]."""
         name = "reference" if key == FLOAT else key
         parity = self.evidence.parity
-        if name not in parity["logits_sha256"]:
+        if name not in parity.logits_sha256:
             return None
-        return load_logits(Places.of_release(self.release.folder).logits, parity, [name])[name]
+        logits = EvidencePaths.of_release(self.release.folder).logits
+        return load_logits(logits, parity, [name])[name]
 
 
 @dataclass(frozen=True)
@@ -134,9 +133,9 @@ def accuracy(before: Opened, after: Opened, key: str) -> Accuracy:
 def _right(of: Opened, key: str) -> Proportion | None:
     parity = of.evidence.parity
     if key == FLOAT:
-        right = parity["reference_accuracy"]
-        return right and proportion(right["right"], right["count"])
-    summary = summary_of(parity["artefacts"].get(key))
+        right = parity.reference_accuracy
+        return proportion(right.right, right.count) if right else None
+    summary = summary_of(parity.artefacts.get(key))
     return summary.accuracy if summary else None
 
 
@@ -175,10 +174,10 @@ def _golden(before: Opened, after: Opened, key: str) -> tuple[Logits | None, Log
     sides = []
     for of in (before, after):
         golden = of.evidence.devices.golden
-        if golden is None or key not in golden["artefacts"]:
+        if golden is None or key not in golden.artefacts:
             return None, None
-        rows = golden["artefacts"][key]["logits"]
-        hashes = [image["sha256"] for image in golden["images"]]
+        rows = golden.artefacts[key].logits
+        hashes = [image.sha256 for image in golden.images]
         sides.append(dict(zip(hashes, rows, strict=True)))
     shared = [sha256 for sha256 in sides[0] if sha256 in sides[1]]
     one, other = (logits_array([side[sha256] for sha256 in shared]) for side in sides)
@@ -207,26 +206,27 @@ def _time(before: Opened, after: Opened, key: str) -> tuple[float | None, Interv
     if (pair := _turns(after, before, key)) is not None:
         ratio = timing.bootstrap_ratio(pair[1], pair[0])
         return ratio.median, ratio.interval, "took turns"
-    sides = [of.evidence.latency for of in (before, after)]
-    times = [side["artefacts"].get(key) for side in sides]
-    if not all(times):
+    was, now = before.evidence.latency, after.evidence.latency
+    earlier, later = was.artefacts.get(key), now.artefacts.get(key)
+    if earlier is None or later is None:
         return None, None, "not timed"
-    machines = [[side["machine"][name] for name in MACHINE] for side in sides]
-    if machines[0] != machines[1] or sides[0]["threads"] != sides[1]["threads"]:
+    same_machine = all(getattr(was.machine, f) == getattr(now.machine, f) for f in MACHINE)
+    if not same_machine or was.threads != now.threads:
         return None, None, "timed on other machines"
-    earlier, later = (timing.median(entry["runs_ms"]) for entry in times)
-    return later / earlier, None, "timed apart"
+    return timing.median(later.runs_ms) / timing.median(earlier.runs_ms), None, "timed apart"
 
 
-def _turns(before: Opened, after: Opened, key: str) -> tuple[list[float], list[float]] | None:
+def _turns(
+    before: Opened, after: Opened, key: str
+) -> tuple[Sequence[float], Sequence[float]] | None:
     """Times of ``after`` and of ``before`` in one process, which the later release measured."""
     latency = after.evidence.latency
-    previous = (latency["previous"] or {"artefacts": {}})["artefacts"].get(key)
-    if previous is None or key not in latency["artefacts"]:
+    previous = latency.previous_files.get(key)
+    if previous is None or key not in latency.artefacts:
         return None
-    if previous["sha256"] != before.release.sha256.get(key):
+    if previous.sha256 != before.release.sha256.get(key):
         return None
-    return latency["artefacts"][key]["runs_ms"], previous["runs_ms"]
+    return latency.artefacts[key].runs_ms, previous.runs_ms
 
 
 def _size(of: Opened, key: str) -> int | None:
@@ -236,17 +236,17 @@ def _size(of: Opened, key: str) -> int | None:
 
 def _instructions(of: Opened, key: str) -> float | None:
     """Millions that one inference retires on ARM64, of these very bytes."""
-    record: Mapping[str, Any] = of.evidence.devices.targets.get(COUNTED_ON, {"cells": []})
-    for cell in record["cells"]:
-        same = cell["format"] == key and cell["sha256"] == of.release.sha256.get(key)
-        if same and cell["cost"]["instructions"]:
-            return float(median(cell["cost"]["instructions"])) / 1e6
+    evidence = of.evidence.devices.targets.get(COUNTED_ON)
+    for cell in evidence.cells if evidence else ():
+        same = cell.format == key and cell.sha256 == of.release.sha256.get(key)
+        if same and cell.cost.instructions:
+            return float(median(cell.cost.instructions)) / 1e6
     return None
 
 
 def _same_samples(before: Opened, after: Opened) -> bool:
-    one, other = (of.evidence.parity["samples"]["sha256"] for of in (before, after))
-    return bool(one == other)
+    one, other = (of.evidence.parity.samples.sha256 for of in (before, after))
+    return one == other
 
 
 def _finite(*logits: Logits) -> bool:

@@ -14,10 +14,8 @@ from pipeline import paths
 from pipeline.contract.contract import Contract
 from pipeline.contract.files import CONTRACT_FILE
 from pipeline.errors import IntegrityError
-from pipeline.evidence import baselines
 from pipeline.evidence.golden import Golden
-from pipeline.evidence.read import Places
-from pipeline.evidence.types import Evidence
+from pipeline.evidence.read import Evidence, EvidencePaths
 from pipeline.files import open_up, read_json, write_json, write_text
 from pipeline.params import Params
 from pipeline.release import build
@@ -35,7 +33,7 @@ PARAMS_FILE = "params.json"  # what the gate judged by
 
 def fill(
     folder: Path,
-    run: Places,
+    run: EvidencePaths,
     artifacts: Path,
     contract: Contract,
     verdict: Verdict,
@@ -51,7 +49,7 @@ def fill(
     shutil.copytree(Golden.load(run.golden).folder, folder / "golden")
     write_text(folder / CONTRACT_FILE, dataclasses.replace(contract, artefact=None).to_json())
     write_text(folder / LABELS_FILE, labels_text(contract))
-    _fill_evidence(Places.of_release(folder), run, evidence)
+    _fill_evidence(EvidencePaths.of_release(folder), run, evidence)
     write_json(folder / PARAMS_FILE, _judged_by(params))
     write_json(folder / VERDICT_FILE, verdict.to_dict())
     write_text(folder / TEXT_FILE, text.markdown(verdict, evidence, params.gate))
@@ -65,18 +63,20 @@ def labels_text(contract: Contract) -> str:
     return "".join(f"{label}\n" for label in contract.labels)
 
 
-def _fill_evidence(to: Places, run: Places, evidence: Evidence) -> None:
+def _fill_evidence(to: EvidencePaths, run: EvidencePaths, evidence: Evidence) -> None:
     """Keep what deciding again needs: evidence, logits, labels, records of other machines."""
     to.parity.parent.mkdir()
     for name in ("parity", "latency", "logits"):
         shutil.copyfile(getattr(run, name), getattr(to, name))
     samples = read_json(run.samples)
     write_json(to.samples, {key: samples[key] for key in ("sha256", "labels")})
-    for target, record in evidence.devices.targets.items():
-        write_json(to.recorded.devices / f"{target}.json", record)
+    for target in evidence.devices.targets:
+        name = f"{target}.json"
+        to.recorded.devices.mkdir(exist_ok=True)
+        shutil.copyfile(run.recorded.devices / name, to.recorded.devices / name)
     for path in {b.path for b in evidence.baselines}:
         (to.recorded.baselines / path).mkdir(parents=True)
-        for name in (baselines.RECORD_FILE, baselines.LOGITS_FILE):
+        for name in (paths.BASELINE_RECORD, paths.BASELINE_LOGITS):
             shutil.copyfile(
                 run.recorded.baselines / path / name, to.recorded.baselines / path / name
             )

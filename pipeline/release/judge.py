@@ -6,8 +6,7 @@ from pathlib import Path
 
 from pipeline import paths
 from pipeline.errors import GateError
-from pipeline.evidence.read import Places, read_evidence
-from pipeline.evidence.types import Evidence
+from pipeline.evidence.read import Evidence, EvidencePaths, read_evidence
 from pipeline.files import read_json, sha256_file
 from pipeline.params import Params
 from pipeline.paths import Recorded
@@ -23,7 +22,7 @@ def load_evidence(artifacts: Path, recorded: Recorded) -> Evidence:
         InputError: a file is missing or not JSON.
         IntegrityError: evidence or a record was changed after it was measured.
     """
-    return read_evidence(Places.of_run(artifacts, recorded))
+    return read_evidence(EvidencePaths.of_run(artifacts, recorded))
 
 
 def judge(params: Params, artifacts: Path, evidence: Evidence) -> Verdict:

@@ -21,9 +21,10 @@ from pipeline.contract.files import CONTRACT_FILE, load_contract, read_contract
 from pipeline.contract.onnx_metadata import metadata
 from pipeline.errors import EdgeVitError, InputError, IntegrityError, shown
 from pipeline.evidence.golden import GOLDEN_FILE, Golden
-from pipeline.evidence.read import Places, measure_again, read_evidence
-from pipeline.evidence.seal import check_seal
-from pipeline.evidence.types import Evidence
+from pipeline.evidence.latency import LatencyEvidence
+from pipeline.evidence.model import SealedEvidence, read_sealed
+from pipeline.evidence.parity import ParityEvidence
+from pipeline.evidence.read import Evidence, EvidencePaths, measure_again, read_evidence
 from pipeline.files import read_bytes, read_json, sha256_file
 from pipeline.formats import FORMATS
 from pipeline.params import Baseline, Gate
@@ -190,16 +191,18 @@ def _golden(folder: Path) -> Iterator[str]:
 
 
 def _evidence(folder: Path) -> Iterator[str]:
-    places = Places.of_release(folder)
-    sealed = {places.parity: "parity", places.latency: "latency"}
-    for path, kind in sealed.items():
-        yield from _guarded(str(path), _seal(path, kind), folder)
-    parity = check_seal(read_json(places.parity), "parity", str(places.parity))
-    yield from measure_again(places, parity)
+    evidence_paths = EvidencePaths.of_release(folder)
+    sealed: dict[Path, type[SealedEvidence]] = {
+        evidence_paths.parity: ParityEvidence,
+        evidence_paths.latency: LatencyEvidence,
+    }
+    for path, model in sealed.items():
+        yield from _guarded(str(path), _sealed(path, model), folder)
+    yield from measure_again(evidence_paths, read_sealed(evidence_paths.parity, ParityEvidence))
 
 
-def _seal(path: Path, kind: str) -> Iterator[str]:
-    check_seal(read_json(path), kind, str(path))
+def _sealed(path: Path, model: type[SealedEvidence]) -> Iterator[str]:
+    read_sealed(path, model)
     yield from ()
 
 
@@ -221,7 +224,7 @@ def _verdict(folder: Path, sha256: Mapping[str, str]) -> Iterator[str]:
 
 def _decide_again(folder: Path, sha256: Mapping[str, str]) -> tuple[Evidence, JudgedBy, Verdict]:
     """Judge the evidence of the release for the bytes that are there."""
-    places = Places.of_release(folder)
+    evidence_paths = EvidencePaths.of_release(folder)
     path = folder / PARAMS_FILE
     try:
         judged_by = JudgedBy.model_validate_json(read_bytes(path), strict=True)
@@ -230,20 +233,20 @@ def _decide_again(folder: Path, sha256: Mapping[str, str]) -> tuple[Evidence, Ju
     delivered = Files(
         artefacts={k: sha256.get(f[0].name, "") for k, f in model_files(folder).items()},
         checkpoint=load_contract(folder).checkpoint.sha256,
-        samples=read_json(places.samples)["sha256"],
+        samples=read_json(evidence_paths.samples)["sha256"],
     )
-    evidence = read_evidence(places)
-    _require_few_rounds(evidence, places)
+    evidence = read_evidence(evidence_paths)
+    _require_few_rounds(evidence, evidence_paths)
     verdict = decide(judged_by.gate, judged_by.baseline.device, delivered, evidence)
     return evidence, judged_by, verdict
 
 
-def _require_few_rounds(evidence: Evidence, places: Places) -> None:
-    before = evidence.latency.get("previous") or {"artefacts": {}}
-    timed = [*evidence.latency["artefacts"].values(), *before["artefacts"].values()]
-    rounds = max((len(times["runs_ms"]) for times in timed), default=0)
+def _require_few_rounds(evidence: Evidence, evidence_paths: EvidencePaths) -> None:
+    rounds = evidence.latency.rounds
     if rounds > MAX_ROUNDS:
-        raise IntegrityError(f"{places.latency} has {rounds} rounds, more than {MAX_ROUNDS}")
+        raise IntegrityError(
+            f"{evidence_paths.latency} has {rounds} rounds, more than {MAX_ROUNDS}"
+        )
 
 
 def _differences(recorded: Any, verdict: Verdict) -> Iterator[str]:

@@ -6,17 +6,18 @@ which is what the gate judges.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from tabulate import tabulate
 
+from pipeline.evidence.latency import FLOAT, LatencyEvidence
+from pipeline.evidence.parity import ParityEvidence
 from pipeline.formats import FORMATS
 from pipeline.metrics import timing
 from pipeline.metrics.summary import Proportion, proportion, summary_of
 
-FLOAT, FLOAT_NAME = "float", "float (PyTorch)"
+FLOAT_NAME = "float (PyTorch)"
 NONE = "-"
 AT_LEAST, AT_MOST = "at least", "at most"
 QUANTILE_CONFIDENCE = 0.99  # of each side of a percentile's bounds
@@ -66,9 +67,9 @@ class Row:
 TOO_FEW = Cell(NONE, "too few runs")
 
 
-def keys(parity: Mapping[str, Any], latency: Mapping[str, Any]) -> tuple[str, ...]:
+def keys(parity: ParityEvidence, latency: LatencyEvidence) -> tuple[str, ...]:
     """Whose numbers the cells of a row are: float's, then those of each measured file."""
-    measured = {*parity["artefacts"], *latency["artefacts"]}
+    measured = {*parity.artefacts, *latency.artefacts}
     return (FLOAT, *(key for key in FORMATS if key in measured))
 
 
@@ -77,7 +78,7 @@ def name(key: str) -> str:
     return FORMATS[key].suffix if key in FORMATS else FLOAT_NAME
 
 
-def rows(parity: Mapping[str, Any], latency: Mapping[str, Any], confidence: float) -> list[Row]:
+def rows(parity: ParityEvidence, latency: LatencyEvidence, confidence: float) -> list[Row]:
     """Every quantity of parity's and latency's evidence that at least one file has."""
     cells = {key: _cells(key, parity, latency, confidence) for key in keys(parity, latency)}
     titles = {
@@ -93,8 +94,8 @@ def rows(parity: Mapping[str, Any], latency: Mapping[str, Any], confidence: floa
 
 
 def files_table(
-    parity: Mapping[str, Any],
-    latency: Mapping[str, Any],
+    parity: ParityEvidence,
+    latency: LatencyEvidence,
     confidence: float,
     style: str = "simple",
 ) -> str:
@@ -113,24 +114,22 @@ def files_table(
     return tabulate(lines, header, tablefmt=style, disable_numparse=True, colalign=alignment)
 
 
-def headline(parity: Mapping[str, Any], latency: Mapping[str, Any]) -> str:
+def headline(parity: ParityEvidence, latency: LatencyEvidence) -> str:
     """The fastest file beside float in one sentence; empty where no file has all numbers."""
-    timed, size = latency["artefacts"], parity["float_size_bytes"]
+    timed, size = latency.artefacts, parity.float_size_bytes
     measured = {
-        key: measured
-        for key in FORMATS
-        if key in timed and summary_of(measured := parity["artefacts"].get(key)) is not None
+        key: file for key in FORMATS if key in timed and (file := parity.measured(key)) is not None
     }
-    if not measured or not size:
+    if not measured:
         return ""
-    times = {key: timing.median(timed[key]["runs_ms"]) for key in measured}
+    times = {key: timing.median(timed[key].runs_ms) for key in measured}
     fastest = min(times, key=lambda key: times[key])
     file = measured[fastest]
-    smaller = _times(size / file["size_bytes"], "smaller", "larger", "as large")
-    of_float = timing.median(timed[FLOAT]["runs_ms"]) / times[fastest]
+    smaller = _times(size / file.size_bytes, "smaller", "larger", "as large")
+    of_float = timing.median(latency.float_runs_ms) / times[fastest]
     faster = _times(of_float, "faster", "slower", "as fast")
     # Rounded down: 99.95% is not all.
-    share = 1000 * file["top1_equal"] // file["count"] / 10
+    share = 1000 * file.top1_equal // file.count / 10
     return f"{smaller}, {faster}, {share:g}% of the answers: {name(fastest)} compared with float"
 
 
@@ -141,7 +140,7 @@ def _times(ratio: float, more: str, less: str, same: str) -> str:
 
 
 def _cells(
-    key: str, parity: Mapping[str, Any], latency: Mapping[str, Any], confidence: float
+    key: str, parity: ParityEvidence, latency: LatencyEvidence, confidence: float
 ) -> dict[str, Cell]:
     """All cells of one file, by title."""
     answers = _of_float(parity, confidence) if key == FLOAT else _answers(key, parity, confidence)
@@ -149,24 +148,23 @@ def _cells(
     return dict(answers) | dict(times)
 
 
-def _of_float(parity: Mapping[str, Any], confidence: float) -> Iterator[tuple[str, Cell]]:
-    yield SIZE, Cell(_megabytes(parity["float_size_bytes"]))
-    right = parity["reference_accuracy"]
+def _of_float(parity: ParityEvidence, confidence: float) -> Iterator[tuple[str, Cell]]:
+    yield SIZE, Cell(_megabytes(parity.float_size_bytes))
+    right = parity.reference_accuracy
     if right:
-        yield ACCURACY, _share(proportion(right["right"], right["count"], confidence))
+        yield ACCURACY, _share(proportion(right.right, right.count, confidence))
 
 
-def _answers(key: str, parity: Mapping[str, Any], confidence: float) -> Iterator[tuple[str, Cell]]:
-    measured, of_float = parity["artefacts"].get(key), parity["float_size_bytes"]
+def _answers(key: str, parity: ParityEvidence, confidence: float) -> Iterator[tuple[str, Cell]]:
+    measured, of_float = parity.artefacts.get(key), parity.float_size_bytes
     if not measured:
         yield SIZE, Cell("not measured")
         return
-    yield SIZE, Cell(_megabytes(measured["size_bytes"]))
-    if of_float:
-        yield SIZE_SHARE, Cell(f"{100 * measured['size_bytes'] / of_float:.1f}")
+    yield SIZE, Cell(_megabytes(measured.size_bytes))
+    yield SIZE_SHARE, Cell(f"{100 * measured.size_bytes / of_float:.1f}")
     summary = summary_of(measured, confidence)
     if summary is None:
-        yield AGREEMENT, Cell(NONE, "NaN or infinity" if measured["count"] else "no image")
+        yield AGREEMENT, Cell(NONE, "NaN or infinity")
         return
     if summary.accuracy and summary.drop:
         yield ACCURACY, _share(summary.accuracy)
@@ -176,33 +174,31 @@ def _answers(key: str, parity: Mapping[str, Any], confidence: float) -> Iterator
     yield SQNR, Cell(f"{summary.sqnr_db:.1f}")
 
 
-def _times_of(
-    key: str, latency: Mapping[str, Any], confidence: float
-) -> Iterator[tuple[str, Cell]]:
-    timed = latency["artefacts"]
-    if key not in timed:
+def _times_of(key: str, latency: LatencyEvidence, confidence: float) -> Iterator[tuple[str, Cell]]:
+    timed = latency.artefacts.get(key)
+    if timed is None:
         yield P50, Cell("not timed")
         return
-    runs, of_float = timed[key]["runs_ms"], timed[FLOAT]["runs_ms"]
+    runs, of_float = timed.runs_ms, latency.float_runs_ms
     for title, quantile in ((P50, 0.5), (P90, 0.9), (P99, 0.99)):
         yield title, _quantile(runs, quantile)
     if key != FLOAT:
         ratio = timing.bootstrap_ratio(runs, of_float, confidence)
         high = f"{AT_MOST} {100 * ratio.interval.high:.1f}"
         yield TIME_SHARE, Cell(f"{100 * ratio.median:.1f}", high)
-    optional = {LOAD: "load_ms", FIRST: "first_ms", MEMORY: "own_memory_mb", PEAK: "peak_memory_mb"}
-    for title, field in optional.items():
-        if timed[key].get(field) is not None:
-            yield title, Cell(f"{timed[key][field]:.0f}")
-    memory, most = (timed[k].get("own_memory_mb") for k in (key, FLOAT))
-    if key != FLOAT and memory and most:
-        yield MEMORY_SHARE, Cell(f"{100 * memory / most:.1f}")
-    previous = (latency.get("previous") or {}).get("artefacts", {}).get(key)
-    if previous:
-        yield PREVIOUS, Cell(f"{timing.median(previous['runs_ms']):.1f}")
+    yield LOAD, Cell(f"{timed.load_ms:.0f}")
+    yield FIRST, Cell(f"{timed.first_ms:.0f}")
+    yield PEAK, Cell(f"{timed.peak_memory_mb:.0f}")
+    memory, of_float_mb = timed.own_memory_mb, latency.artefacts[FLOAT].own_memory_mb
+    if memory is not None:
+        yield MEMORY, Cell(f"{memory:.0f}")
+    if key != FLOAT and memory and of_float_mb:
+        yield MEMORY_SHARE, Cell(f"{100 * memory / of_float_mb:.1f}")
+    if previous := latency.previous_files.get(key):
+        yield PREVIOUS, Cell(f"{timing.median(previous.runs_ms):.1f}")
 
 
-def _quantile(runs: list[float], quantile: float) -> Cell:
+def _quantile(runs: Sequence[float], quantile: float) -> Cell:
     """A percentile only where the number of runs bounds it from above."""
     bounds = timing.quantile_bounds(runs, quantile, QUANTILE_CONFIDENCE)
     if bounds.high is None:

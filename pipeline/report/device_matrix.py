@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from statistics import median
-from typing import Any
 
 from tabulate import tabulate
 
-from pipeline.evidence.types import Devices
+from pipeline.evidence.devices import Cell, Devices
+from pipeline.evidence.golden import GoldenEvidence
 from pipeline.formats import FORMATS
 from pipeline.metrics.measures import SQNR_LIMIT_DB
 from pipeline.params import Gate
@@ -32,8 +31,8 @@ def rows(devices: Devices, gate: Gate) -> list[tuple[str, ...]]:
     return [
         _row(cell, golden, gate)
         for found in devices.targets.values()
-        if found["golden"] == golden["seal"]
-        for cell in found["cells"]
+        if found.golden == golden.seal
+        for cell in found.cells
     ]
 
 
@@ -45,9 +44,9 @@ def lines(devices: Devices, gate: Gate, style: str = "simple") -> list[str]:
     return [*tabulate(found, HEADER, tablefmt=style, disable_numparse=True).splitlines(), ""]
 
 
-def _row(cell: Mapping[str, Any], golden: Mapping[str, Any], gate: Gate) -> tuple[str, ...]:
+def _row(cell: Cell, golden: GoldenEvidence, gate: Gate) -> tuple[str, ...]:
     near = agreement(golden, cell)
-    cost = cell["cost"]
+    cost = cell.cost
     answers = [NONE] * 3
     if near is not None:
         answers = [
@@ -56,15 +55,16 @@ def _row(cell: Mapping[str, Any], golden: Mapping[str, Any], gate: Gate) -> tupl
             _decibels(near.float_sqnr_db),
         ]
     return (
-        FORMATS[cell["format"]].suffix,
-        cell["runtime"],
-        cell["machine"],
-        *(_word(cell[key]) for key in ("loads", "runs")),
+        FORMATS[cell.format].suffix,
+        cell.runtime,
+        cell.machine,
+        _word(cell.loads),
+        _word(cell.runs),
         _word(agrees(gate, golden, cell)),
         *answers,
-        f"{median(cost['runs_ms']):.1f}" if cost["runs_ms"] else NONE,
-        f"{cost['peak_memory_mb']:.0f}" if cost["peak_memory_mb"] else NONE,
-        f"{median(cost['instructions']) / 1e6:.1f}" if cost["instructions"] else NONE,
+        f"{median(cost.runs_ms):.1f}" if cost.runs_ms else NONE,
+        f"{cost.peak_memory_mb:.0f}" if cost.peak_memory_mb else NONE,
+        f"{median(cost.instructions) / 1e6:.1f}" if cost.instructions else NONE,
     )
 
 

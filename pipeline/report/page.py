@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import TYPE_CHECKING, Any
@@ -12,10 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.contract.contract import Contract
-from pipeline.evidence.types import Evidence
+from pipeline.evidence.latency import LatencyEvidence
+from pipeline.evidence.parity import ParityEvidence
+from pipeline.evidence.read import Evidence
 from pipeline.formats import FORMATS
 from pipeline.images.samples import SampleSet
-from pipeline.metrics import intervals
+from pipeline.metrics.summary import proportion
 from pipeline.params import Params
 from pipeline.report import charts, comparison, device_matrix, flips, tables
 from pipeline.report import text as report
@@ -68,12 +70,10 @@ def _context(findings: Findings) -> dict[str, Any]:
     params, verdict, evidence = findings.params, findings.verdict, findings.evidence
     parity, latency, confidence = evidence.parity, evidence.latency, params.gate.confidence
     finite: dict[str, flips.Logits] = {
-        key: findings.logits[key]
-        for key in FORMATS
-        if (measured := parity["artefacts"].get(key)) and measured["count"] and measured["finite"]
+        key: findings.logits[key] for key in FORMATS if parity.measured(key)
     }
-    timed = latency["artefacts"]
-    runs = {key: timed[key]["runs_ms"] for key in charts.SERIES if key in timed}
+    timed = latency.artefacts
+    runs = {key: timed[key].runs_ms for key in charts.SERIES if key in timed}
     samples, reference = findings.samples, findings.logits["reference"]
     labels = None if samples is None else samples.labels
     rows = []
@@ -95,7 +95,7 @@ def _context(findings: Findings) -> dict[str, Any]:
         "files": tables.files(parity, latency, confidence, verdict),
         "columns": {key: comparison.name(key) for key in comparison.keys(parity, latency)},
         "quantile_confidence": comparison.QUANTILE_CONFIDENCE,
-        "previous_release": (latency.get("previous") or {}).get("release"),
+        "previous_release": latency.previous.release if latency.previous else None,
         "gauge_limit": LIMIT,
         "gauge_best": BEST,
         "matrix": device_matrix.rows(evidence.devices, params.gate),
@@ -117,7 +117,7 @@ def _context(findings: Findings) -> dict[str, Any]:
         "latency_charts": [charts.distributions(runs), charts.rounds(runs)],
         "pareto_charts": _pareto(parity, runs, confidence),
         "galleries": [
-            flips.gallery(key, reference, logits, samples, parity["noise_floor"]["max_abs"])
+            flips.gallery(key, reference, logits, samples, parity.noise_floor.max_abs)
             for key, logits in finite.items()
         ]
         if samples is not None
@@ -133,35 +133,27 @@ def _context(findings: Findings) -> dict[str, Any]:
 
 
 def _pareto(
-    parity: Mapping[str, Any], runs: Mapping[str, list[float]], confidence: float
+    parity: ParityEvidence, runs: Mapping[str, Sequence[float]], confidence: float
 ) -> list[charts.Chart]:
-    agreement = {
-        key: (measured["top1_equal"], measured["count"])
-        for key in FORMATS
-        if (measured := parity["artefacts"].get(key)) and measured["count"] and measured["finite"]
-    }
-    sizes: dict[str, float] = {
-        key: parity["artefacts"][key]["size_bytes"] / 1e6 for key in agreement
-    }
+    measured = {key: file for key in FORMATS if (file := parity.measured(key))}
+    sizes: dict[str, float] = {key: file.size_bytes / 1e6 for key, file in measured.items()}
     medians = {key: float(np.median(values)) for key, values in runs.items()}
 
     def places(costs: Mapping[str, float], of_float: float) -> dict[str, charts.Place]:
         found = {charts.FLOAT: charts.Place(of_float, 1.0, None)}
-        for key, (equal, count) in agreement.items():
+        for key, file in measured.items():
             if key in costs:
-                interval = intervals.wilson(equal, count, confidence)
-                found[key] = charts.Place(costs[key], equal / count, interval)
+                agreement = proportion(file.top1_equal, file.count, confidence)
+                found[key] = charts.Place(costs[key], agreement.value, agreement.interval)
         return found
 
     return [
-        charts.pareto(places(sizes, parity["float_size_bytes"] / 1e6), "MB", "size"),
+        charts.pareto(places(sizes, parity.float_size_bytes / 1e6), "MB", "size"),
         charts.pareto(places(medians, medians[charts.FLOAT]), "ms", "median time"),
     ]
 
 
-def _machines(
-    parity: Mapping[str, Any], latency: Mapping[str, Any]
-) -> dict[str, list[tuple[str, str]]]:
+def _machines(parity: ParityEvidence, latency: LatencyEvidence) -> dict[str, list[tuple[str, str]]]:
     """Both evidences' machines, told apart only where they differ."""
     answers, times = tables.machine(parity), tables.machine(latency)
     if answers == times:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from pipeline.evidence.latency import LatencyEvidence
+from pipeline.evidence.parity import ParityEvidence
 from pipeline.formats import FORMATS
 from pipeline.metrics import intervals
 from pipeline.params import Gate
@@ -77,7 +79,7 @@ class FileRow:
 
 
 def files(
-    parity: Mapping[str, Any], latency: Mapping[str, Any], confidence: float, verdict: Verdict
+    parity: ParityEvidence, latency: LatencyEvidence, confidence: float, verdict: Verdict
 ) -> list[FileRow]:
     """What was measured of each file, with the criteria that judge it."""
     judges = {
@@ -140,17 +142,15 @@ def title(name: str) -> str:
     return TITLES.get(name, name)
 
 
-def resolution(parity: Mapping[str, Any], gate: Gate) -> list[str]:
+def resolution(parity: ParityEvidence, gate: Gate) -> list[str]:
     """The smallest difference that this number of images can show, whatever the answers were."""
-    n = parity["samples"]["count"]
-    if not n:
-        return ["There are no images, so nothing was shown."]
+    n = parity.samples.count
     least = intervals.wilson(n, n, gate.confidence).low
     lines = [
         f"If all {n} answers were float's, that would show that at least {100 * least:.2f}% of "
         f"all answers are; changes rarer than {100 * (1 - least):.2f}% cannot be seen."
     ]
-    if not parity["samples"]["labelled"]:
+    if not parity.samples.labelled:
         lines.append(
             "The samples have no labels: a changed answer is seen, but not whether it became "
             "better or worse, and no drop in accuracy."
@@ -158,31 +158,31 @@ def resolution(parity: Mapping[str, Any], gate: Gate) -> list[str]:
     return lines
 
 
-def provenance(parity: Mapping[str, Any], latency: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+def provenance(parity: ParityEvidence, latency: LatencyEvidence) -> list[tuple[str, str, str]]:
     """What everything rests on, as (what, name, hash)."""
     files = [
-        (FORMATS[key].suffix, measured["file"], measured["sha256"])
+        (FORMATS[key].suffix, measured.file, measured.sha256)
         for key in FORMATS
-        if (measured := parity["artefacts"].get(key))
+        if (measured := parity.artefacts.get(key))
     ]
     return [
-        ("checkpoint", "float32, as it was fetched and converted", parity["checkpoint_sha256"]),
-        ("samples", f"{parity['samples']['count']} images", parity["samples"]["sha256"]),
+        ("checkpoint", "float32, as it was fetched and converted", parity.checkpoint_sha256),
+        ("samples", f"{parity.samples.count} images", parity.samples.sha256),
         *files,
         *(
-            ("evidence", kind, evidence["seal"])
-            for kind, evidence in (("parity", parity), ("latency", latency))
-            if "seal" in evidence
+            ("evidence", evidence.kind, evidence.seal)
+            for evidence in (parity, latency)
+            if evidence.seal
         ),
     ]
 
 
-def machine(evidence: Mapping[str, Any]) -> list[tuple[str, str]]:
+def machine(evidence: ParityEvidence | LatencyEvidence) -> list[tuple[str, str]]:
     """The machine that evidence was taken on, as (what, value)."""
     return [
         (key, _listing(value))
-        for key, value in sorted(evidence["machine"].items())
-        if value not in (None, [], {})
+        for key, value in sorted(evidence.machine.model_dump().items())
+        if value not in (None, (), {})
     ]
 
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 from xml.etree import ElementTree
 
 from tabulate import tabulate
 
-from pipeline.evidence.types import Evidence
+from pipeline.evidence.parity import ParityEvidence
+from pipeline.evidence.read import Evidence
 from pipeline.formats import FORMATS
 from pipeline.metrics import intervals, timing
+from pipeline.metrics.measures import PairedCounts, StepComparison
 from pipeline.metrics.summary import AccuracySummary, Proportion
 from pipeline.params import Gate
 from pipeline.report import comparison, device_matrix
@@ -76,9 +77,9 @@ def markdown(verdict: Verdict, evidence: Evidence, gate: Gate, judged: int | Non
         *_open_criteria(verdict),
         files_table(parity, latency, gate.confidence, "github"),
         "",
-        f"{parity['samples']['count']} images; bounds at {gate.confidence:.0%} (Wilson; Tango for "
+        f"{parity.samples.count} images; bounds at {gate.confidence:.0%} (Wilson; Tango for "
         "the accuracy lost; a block bootstrap for the share of float's time); times on "
-        f"{latency['machine']['processor']}, {latency['threads']} thread(s).",
+        f"{latency.machine.processor}, {latency.threads} thread(s).",
         "",
         *[f"- {line}" for line in (*power_statement(parity, gate), *baselines(evidence))],
         *[f"- **{line}**" for line in selection_bias_warning(parity, gate, judged or 0)],
@@ -104,15 +105,15 @@ def _passed_criteria(verdict: Verdict) -> list[str]:
     return [summary, "", criteria_table(verdict, "github", (PASS,)), "", "</details>", ""]
 
 
-def power_statement(parity: Mapping[str, Any], gate: Gate) -> list[str]:
+def power_statement(parity: ParityEvidence, gate: Gate) -> list[str]:
     """What the test of accuracy can and cannot show with this number of images.
 
     Files of which it can show the same share a sentence.
     """
-    n, luck = parity["samples"]["count"], 1 - gate.confidence
+    n, luck = parity.samples.count, 1 - gate.confidence
     groups: dict[str, list[tuple[str, int | None]]] = {}
     for key, pairs, margin in _judged_accuracy(parity, gate):
-        lost, won = pairs["only_float"], pairs["only_edge"]
+        lost, won = pairs.only_float, pairs.only_edge
         drop = intervals.smallest_drop_seen(lost, won, n, margin, gate.confidence)
         if drop is None:
             text = (
@@ -139,13 +140,13 @@ def _power_sentence(text: str, files: list[tuple[str, int | None]]) -> str:
     return f"{names}: {text}. To decide what was seen here, {max(enough)} images are enough"
 
 
-def selection_bias_warning(parity: Mapping[str, Any], gate: Gate, judged: int) -> list[str]:
+def selection_bias_warning(parity: ParityEvidence, gate: Gate, judged: int) -> list[str]:
     """Warn where choosing among variants on one set of samples may have made up the result."""
     lines = []
     for key, pairs, margin in _judged_accuracy(parity, gate):
-        n, changed = parity["samples"]["count"], pairs["only_float"] + pairs["only_edge"]
+        n, changed = parity.samples.count, pairs.changed
         deviation = 100 * math.sqrt(max(1, changed)) / n
-        luck = intervals.luck_of_the_best(judged, deviation)
+        luck = intervals.expected_max_of_noise(judged, deviation)
         if luck > SELECTION_BIAS_MAX * margin:
             lines.append(
                 f"{FORMATS[key].suffix}: {judged} variants were judged on these samples; by luck "
@@ -162,22 +163,22 @@ def baselines(evidence: Evidence) -> list[str]:
         text = f"baseline of {baseline.device} ({baseline.kind}), {baseline.recorded}: "
         if baseline.refusal:
             text += f"not used, {baseline.refusal}"
-        elif baseline.difference is not None:
+        elif isinstance(baseline.difference, StepComparison):
             text += f"float takes {timing.median(baseline.runs_ms):.2f} ms there, "
-            text += f"logits differ by at most {baseline.difference['max_abs']:.2g}"
+            text += f"logits differ by at most {baseline.difference.max_abs:.2g}"
         lines.append(text)
     return lines
 
 
 def _judged_accuracy(
-    parity: Mapping[str, Any], gate: Gate
-) -> Iterator[tuple[str, Mapping[str, int], float]]:
+    parity: ParityEvidence, gate: Gate
+) -> Iterator[tuple[str, PairedCounts, float]]:
     for key in FORMATS:
-        budget, measured = gate.budgets.get(key), parity["artefacts"].get(key)
-        if not budget or not measured or not measured["finite"] or not measured["count"]:
+        budget, measured = gate.budgets.get(key), parity.measured(key)
+        if not budget or not measured or not measured.accuracy:
             continue
-        if budget.accuracy_drop_max_pp is not None and measured["accuracy"]:
-            yield key, measured["accuracy"], budget.accuracy_drop_max_pp
+        if budget.accuracy_drop_max_pp is not None:
+            yield key, measured.accuracy, budget.accuracy_drop_max_pp
 
 
 def junit(verdict: Verdict) -> str:

@@ -20,9 +20,18 @@ from pipeline import paths
 from pipeline.contract.contract import Contract
 from pipeline.contract.files import MODEL_FILE, load_contract
 from pipeline.errors import InputError, exit_on_error
-from pipeline.evidence.golden import FLOAT, GOLDEN_FILE, IMAGES, INPUTS_FILE
+from pipeline.evidence.golden import (
+    FLOAT,
+    GOLDEN_FILE,
+    IMAGES,
+    INPUTS_FILE,
+    GoldenAnswers,
+    GoldenEvidence,
+    GoldenImage,
+    GoldenInputs,
+)
 from pipeline.evidence.machine import fingerprint
-from pipeline.evidence.seal import SCHEMA, seal
+from pipeline.evidence.model import Machine, sealed_json
 from pipeline.files import atomic, read_json, sha256_file, write_json
 from pipeline.images.preprocessing import Pixels, geometry, normalize
 from pipeline.images.sources import ImageSource, find_images, image_files
@@ -51,29 +60,27 @@ def golden(params: Params, artifacts: Path, out: Path) -> None:
         (new / IMAGES).mkdir(parents=True)
         images, pixels = [], []
         for number, candidate in enumerate(chosen):
-            about, seen = _keep(candidate, new, number, apply)
-            images.append(about)
-            pixels.append(seen)
+            image, prepared = _keep(candidate, new, number, apply)
+            images.append(image)
+            pixels.append(prepared)
         inputs = normalize(np.stack(pixels), contract.preprocessing)
         inputs.astype("<f4", copy=False).tofile(new / INPUTS_FILE)
         files = {
             FLOAT: artifacts / "checkpoint" / MODEL_FILE,
             **paths.delivered_files(artifacts),
         }
-        content = {
-            "kind": "golden",
-            "schema": SCHEMA,
-            "inputs": {
-                "file": INPUTS_FILE,
-                "sha256": sha256_file(new / INPUTS_FILE),
-                "dtype": "little-endian float32",
-                "shape": list(inputs.shape),
-            },
-            "images": images,
-            "artefacts": {key: _answers(path, inputs) for key, path in files.items()},
-            "machine": fingerprint(),
-        }
-        write_json(new / GOLDEN_FILE, seal(content))
+        evidence = GoldenEvidence(
+            inputs=GoldenInputs(
+                file=INPUTS_FILE,
+                sha256=sha256_file(new / INPUTS_FILE),
+                dtype="little-endian float32",
+                shape=inputs.shape,
+            ),
+            images=tuple(images),
+            artefacts={key: _answers(path, inputs) for key, path in files.items()},
+            machine=Machine(**fingerprint()),
+        )
+        write_json(new / GOLDEN_FILE, sealed_json(evidence))
     print(f"golden: {len(images)} images, answers of {len(files)} files", file=sys.stderr)
 
 
@@ -88,7 +95,7 @@ def _first_samples(params: Params, artifacts: Path, contract: Contract) -> list[
 
 def _keep(
     candidate: ImageSource, folder: Path, number: int, apply: Callable[[Image.Image], Pixels]
-) -> tuple[dict[str, object], Pixels]:
+) -> tuple[GoldenImage, Pixels]:
     """Put an image into ``folder``; return what is to be known of it, and its geometry's pixels."""
     try:
         image = candidate.open()
@@ -101,15 +108,15 @@ def _keep(
         shutil.copyfile(candidate.path, path)
     else:
         image.save(path)
-    about: dict[str, object] = {
-        "id": candidate.id,
-        "file": f"{IMAGES}/{path.name}",
-        "sha256": sha256_file(path),
-        "width": image.width,
-        "height": image.height,
-        "label": candidate.label,
-    }
-    return about, apply(image)
+    kept = GoldenImage(
+        id=candidate.id,
+        file=f"{IMAGES}/{path.name}",
+        sha256=sha256_file(path),
+        width=image.width,
+        height=image.height,
+        label=candidate.label,
+    )
+    return kept, apply(image)
 
 
 def _plain_suffix(path: Path) -> str | None:
@@ -121,15 +128,15 @@ def _plain_suffix(path: Path) -> str | None:
         return PLAIN_FORMATS.get(image.format or "")
 
 
-def _answers(path: Path, inputs: FloatArray) -> dict[str, object]:
+def _answers(path: Path, inputs: FloatArray) -> GoldenAnswers:
     """Run one image at a time, as an app does: dynamic quantization sees a whole batch's range."""
     runtime = load(path, threads=1)
     rows = [runtime.logits(inputs[i : i + 1]) for i in range(len(inputs))]
-    return {
-        "file": path.name,
-        "sha256": sha256_file(path),
-        "logits": json_logits(np.concatenate(rows)),
-    }
+    return GoldenAnswers(
+        file=path.name,
+        sha256=sha256_file(path),
+        logits=tuple(map(tuple, json_logits(np.concatenate(rows)))),
+    )
 
 
 def main() -> None:

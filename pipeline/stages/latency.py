@@ -16,8 +16,9 @@ from typing import Any
 from pipeline import paths
 from pipeline.contract.files import load_contract
 from pipeline.errors import IntegrityError, exit_on_error
+from pipeline.evidence.latency import FLOAT, LatencyEvidence, Previous, TimedFile, Timing
 from pipeline.evidence.machine import fingerprint
-from pipeline.evidence.seal import SCHEMA, seal
+from pipeline.evidence.model import Machine, sealed_json
 from pipeline.files import atomic, sha256_file, write_json, write_text
 from pipeline.images.preprocessing import normalize
 from pipeline.images.samples import SampleSet
@@ -30,7 +31,6 @@ from pipeline.runtimes.interleave import interleave, time_ms
 EVIDENCE_FILE = "evidence.json"
 METRICS_FILE = "metrics.json"
 PLOT_FILE = "latency.csv"
-FLOAT = "float"
 PREVIOUS = "previous "  # before the format, where a file of the last release is meant
 CONFIDENCE = 0.99  # of each side of a percentile's bounds
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
@@ -60,21 +60,20 @@ def latency(params: Latency, artifacts: Path, out: Path) -> None:
     measured, runs = _time_all(params, files | older, samples)
     if {key: sha256_file(path) for key, path in files.items()} != hashes:
         raise IntegrityError("a file was replaced while it was timed; run `dvc repro latency`")
-    evidence = {
-        "kind": "latency",
-        "schema": SCHEMA,
-        "samples_sha256": samples.sha256,
-        "threads": params.threads,
-        "warmup": params.warmup,
-        "artefacts": {
-            key: {"sha256": hashes[key]} | measured[key] | asdict(memory[key]) for key in files
+    evidence = LatencyEvidence(
+        samples_sha256=samples.sha256,
+        threads=params.threads,
+        warmup=params.warmup,
+        artefacts={
+            key: TimedFile(sha256=hashes[key], **measured[key], **asdict(memory[key]))
+            for key in files
         },
-        "previous": _previous(before, older, measured),
-        "machine": fingerprint(),
-    }
+        previous=_previous(before, older, measured),
+        machine=Machine(**fingerprint()),
+    )
     with atomic(out) as new:
         new.mkdir()
-        write_json(new / EVIDENCE_FILE, seal(evidence))
+        write_json(new / EVIDENCE_FILE, sealed_json(evidence))
         write_json(new / METRICS_FILE, {key: _quantiles(runs[key]) for key in files})
         columns = [runs[key] for key in files]
         lines = [
@@ -94,15 +93,15 @@ def _changed(before: Release | None, hashes: dict[str, str]) -> dict[str, Path]:
 
 def _previous(
     before: Release | None, older: dict[str, Path], measured: Measured
-) -> dict[str, Any] | None:
+) -> Previous | None:
     if before is None:
         return None
     artefacts = {
-        key: {"sha256": before.sha256[key]} | measured[PREVIOUS + key]
+        key: Timing(sha256=before.sha256[key], **measured[PREVIOUS + key])
         for key in before.files
         if PREVIOUS + key in older
     }
-    return {"release": before.folder.name, "artefacts": artefacts}
+    return Previous(release=before.folder.name, artefacts=artefacts)
 
 
 def _time_all(

@@ -13,16 +13,34 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import paths
-from pipeline.checkpoints.zoo import load_zoo
+from pipeline.checkpoints.zoo import Published, load_zoo
 from pipeline.contract.files import load_contract
 from pipeline.errors import IntegrityError, exit_on_error
 from pipeline.evidence.logits import LOGITS_FILE, Logits
 from pipeline.evidence.machine import fingerprint
-from pipeline.evidence.seal import SCHEMA, seal
-from pipeline.files import atomic, read_json, sha256_file, write_json, write_text
+from pipeline.evidence.model import Machine, sealed_json
+from pipeline.evidence.parity import (
+    MeasuredFile,
+    MeasuredStep,
+    NonFiniteFile,
+    NonFiniteStep,
+    ParityEvidence,
+    RightAnswers,
+    Samples,
+    Weights,
+)
+from pipeline.evidence.reference import Reference, read_reference
+from pipeline.files import atomic, sha256_file, write_json, write_text
 from pipeline.images.samples import SampleSet
 from pipeline.metrics.logits import logits_sha256
-from pipeline.metrics.measures import against_float, between_steps, weight_error_steps
+from pipeline.metrics.measures import (
+    FloatComparison,
+    NonFinite,
+    StepComparison,
+    against_float,
+    between_steps,
+    weight_error_steps,
+)
 from pipeline.params import Parity, load_params
 from pipeline.runtimes.parallel import Run, run_all
 
@@ -38,7 +56,7 @@ def parity(params: Parity, artifacts: Path, out: Path) -> None:
         IntegrityError: reference and samples, or reference and checkpoint, do not belong together.
     """
     samples = SampleSet.load(artifacts / "samples")
-    reference, about = _load_reference(artifacts, samples)
+    reference, description = _load_reference(artifacts, samples)
     steps = min(params.step_samples, len(samples))
     whole = paths.delivered_files(artifacts)
     partial = {
@@ -56,94 +74,102 @@ def parity(params: Parity, artifacts: Path, out: Path) -> None:
         if sha256_file(path) != hashes[key]:
             raise IntegrityError(f"{path} was replaced while it was measured; run `dvc repro`")
 
-    floor = about["noise_floor"]["max_abs"]
+    floor = description.noise_floor.max_abs
     everything = {"reference": reference} | logits
-    evidence = {
-        "kind": "parity",
-        "schema": SCHEMA,
-        "checkpoint_sha256": about["checkpoint_sha256"],
-        "samples": {
-            "sha256": samples.sha256,
-            "count": len(samples),
-            "labelled": samples.labels is not None,
-            "classes": len(samples.classes),
-        },
-        "noise_floor": about["noise_floor"],
-        "published": _published(artifacts),
-        "reference_accuracy": _right(reference, samples.labels),
-        "artefacts": {
-            key: {
-                "file": path.name,
-                "sha256": hashes[key],
-                "size_bytes": paths.size_bytes(path),
-                **against_float(reference, logits[key], samples.labels, floor),
-            }
+    evidence = ParityEvidence(
+        checkpoint_sha256=description.checkpoint_sha256,
+        samples=Samples(
+            sha256=samples.sha256,
+            count=len(samples),
+            labelled=samples.labels is not None,
+            classes=len(samples.classes),
+        ),
+        noise_floor=description.noise_floor,
+        published=_published(artifacts),
+        reference_accuracy=_right(reference, samples.labels),
+        artefacts={
+            key: _file(
+                path, hashes[key], against_float(reference, logits[key], samples.labels, floor)
+            )
             for key, path in whole.items()
         },
-        "float_size_bytes": (artifacts / "checkpoint" / "model.safetensors").stat().st_size,
-        "steps": _steps(logits, reference, hashes, steps),
-        "weights": _weights(artifacts),
-        "logits_sha256": {key: logits_sha256(rows) for key, rows in everything.items()},
-        "machine": fingerprint(),
-    }
+        float_size_bytes=(artifacts / "checkpoint" / "model.safetensors").stat().st_size,
+        steps=_steps(logits, reference, hashes, steps),
+        weights=_weights(artifacts),
+        logits_sha256={key: logits_sha256(rows) for key, rows in everything.items()},
+        machine=Machine(**fingerprint()),
+    )
     with atomic(out) as new:
         new.mkdir()
         np.savez_compressed(new / LOGITS_FILE, allow_pickle=False, **everything)
-        write_json(new / EVIDENCE_FILE, seal(evidence))
+        write_json(new / EVIDENCE_FILE, sealed_json(evidence))
         write_json(new / METRICS_FILE, _metrics(evidence))
         write_text(new / PLOT_FILE, _confusion(logits["ptl"], samples))
 
 
-def _load_reference(artifacts: Path, samples: SampleSet) -> tuple[Logits, dict[str, Any]]:
-    about = read_json(artifacts / "reference" / "reference.json")
+def _load_reference(artifacts: Path, samples: SampleSet) -> tuple[Logits, Reference]:
+    description = read_reference(artifacts / "reference")
     logits: Logits = np.load(artifacts / "reference" / "logits.npy")
-    if about["samples_sha256"] != samples.sha256:
+    if description.samples_sha256 != samples.sha256:
         raise IntegrityError("the reference was taken on other samples; run `dvc repro reference`")
     checkpoint = sha256_file(artifacts / "checkpoint" / "model.safetensors")
-    if about["checkpoint_sha256"] != checkpoint:
+    if description.checkpoint_sha256 != checkpoint:
         raise IntegrityError(
-            f"the reference belongs to checkpoint {about['checkpoint_sha256']}, there is "
+            f"the reference belongs to checkpoint {description.checkpoint_sha256}, there is "
             f"{checkpoint}; run `dvc repro reference`"
         )
-    return logits, about
+    return logits, description
+
+
+def _file(
+    path: Path, sha256: str, measured: FloatComparison | NonFinite
+) -> MeasuredFile | NonFiniteFile:
+    model = MeasuredFile if isinstance(measured, FloatComparison) else NonFiniteFile
+    size = paths.size_bytes(path)
+    return model(file=path.name, sha256=sha256, size_bytes=size, **dict(measured))
+
+
+def _step(measured: StepComparison | NonFinite, **names: Any) -> MeasuredStep | NonFiniteStep:
+    model = MeasuredStep if isinstance(measured, StepComparison) else NonFiniteStep
+    return model(**names, **dict(measured))
 
 
 def _steps(
     logits: dict[str, Logits], reference: Logits, hashes: dict[str, str], count: int
-) -> dict[str, Any]:
+) -> dict[str, MeasuredStep | NonFiniteStep]:
     """Each step against the step before, and the noise floor that it may not leave."""
     quantized = logits["quantized"]
     nudged = between_steps(quantized, logits["quantized_nudged"])
     chain = {"script": "scripted", "optimize": "optimized", "lite": "ptl"}
     befores = {"script": "quantized", "optimize": "scripted", "lite": "optimized"}
     steps = {
-        step: {
-            "before": befores[step],
-            "after": after,
-            "before_sha256": hashes[befores[step]],
-            "after_sha256": hashes[after],
-            "noise": nudged,
-            **between_steps(logits[befores[step]], logits[after][:count]),
-        }
+        step: _step(
+            between_steps(logits[befores[step]], logits[after][:count]),
+            before=befores[step],
+            after=after,
+            before_sha256=hashes[befores[step]],
+            after_sha256=hashes[after],
+            noise=nudged,
+        )
         for step, after in chain.items()
     }
     return steps | {
-        "rewrite": {
-            "before": "reference",
-            "after": "rewritten",
-            "after_sha256": hashes["rewritten"],
-            **between_steps(reference[:count], logits["rewritten"]),
-        },
-        "export_onnx": {
-            "before": "reference",
-            "after": "onnx",
-            "after_sha256": hashes["onnx"],
-            **between_steps(reference, logits["onnx"]),
-        },
+        "rewrite": _step(
+            between_steps(reference[:count], logits["rewritten"]),
+            before="reference",
+            after="rewritten",
+            after_sha256=hashes["rewritten"],
+        ),
+        "export_onnx": _step(
+            between_steps(reference, logits["onnx"]),
+            before="reference",
+            after="onnx",
+            after_sha256=hashes["onnx"],
+        ),
     }
 
 
-def _weights(artifacts: Path) -> dict[str, Any]:
+def _weights(artifacts: Path) -> Weights:
     """The int8 weights against the float ones: the worst layer, in quantization steps."""
     from safetensors.numpy import load_file
 
@@ -171,12 +197,12 @@ def _weights(artifacts: Path) -> dict[str, Any]:
         and not (key in arrays and np.array_equal(floats[key], arrays[key]))
     ]
     worst = max(errors, key=lambda name: errors[name], default=None)
-    return {
-        "layers": len(errors),
-        "worst_layer": worst,
-        "worst_error_steps": round(errors[worst], 6) if worst else 0.0,
-        "changed_floats": changed,
-    }
+    return Weights(
+        layers=len(errors),
+        worst_layer=worst,
+        worst_error_steps=round(errors[worst], 6) if worst else 0.0,
+        changed_floats=tuple(changed),
+    )
 
 
 def _times_columns(
@@ -186,13 +212,13 @@ def _times_columns(
     return weight if columns is None else weight * columns.reshape(weight.shape[1:])
 
 
-def _right(logits: Logits, labels: NDArray[np.int64] | None) -> dict[str, int] | None:
+def _right(logits: Logits, labels: NDArray[np.int64] | None) -> RightAnswers | None:
     if labels is None:
         return None
-    return {"right": int((logits.argmax(1) == labels).sum()), "count": len(labels)}
+    return RightAnswers(right=int((logits.argmax(1) == labels).sum()), count=len(labels))
 
 
-def _published(artifacts: Path) -> dict[str, Any] | None:
+def _published(artifacts: Path) -> Published | None:
     """The accuracy that was published of this checkpoint; None if none was, or at another size."""
     from pipeline.models.build import pretrained_cfg
 
@@ -202,25 +228,21 @@ def _published(artifacts: Path) -> dict[str, Any] | None:
         return None
     usual = entry.input_size or pretrained_cfg(entry.architecture)["input_size"]
     same_size = tuple(usual[1:]) == contract.preprocessing.size
-    return entry.published.model_dump() if same_size else None
+    return entry.published if same_size else None
 
 
-def _metrics(evidence: dict[str, Any]) -> dict[str, Any]:
+def _metrics(evidence: ParityEvidence) -> dict[str, Any]:
     """The few numbers that `dvc metrics show` and `dvc exp show` put into columns."""
-    count = evidence["samples"]["count"]
+    count = evidence.samples.count
     shown: dict[str, Any] = {}
-    for key, measured in evidence["artefacts"].items():
-        shown[key] = {"size_mb": round(measured["size_bytes"] / 1e6, 3)}
-        if measured["finite"]:
-            shown[key] |= {
-                "top1_agreement": measured["top1_equal"] / count,
-                "sqnr_db": measured["sqnr_db"],
-            }
-            if measured["accuracy"]:
-                right = measured["accuracy"]["both"] + measured["accuracy"]["only_edge"]
-                shown[key]["top1_accuracy"] = right / count
-    if evidence["reference_accuracy"]:
-        shown["float"] = {"top1_accuracy": evidence["reference_accuracy"]["right"] / count}
+    for key, file in evidence.artefacts.items():
+        shown[key] = {"size_mb": round(file.size_bytes / 1e6, 3)}
+        if isinstance(file, MeasuredFile):
+            shown[key] |= {"top1_agreement": file.top1_equal / count, "sqnr_db": file.sqnr_db}
+            if file.accuracy:
+                shown[key]["top1_accuracy"] = file.accuracy.right / count
+    if evidence.reference_accuracy:
+        shown["float"] = {"top1_accuracy": evidence.reference_accuracy.right / count}
     return shown
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from pipeline import paths
 from pipeline.contract.files import load_contract
 from pipeline.errors import IntegrityError, exit_on_error
-from pipeline.evidence.read import Places, read_evidence, require_measured
+from pipeline.evidence.read import EvidencePaths, read_evidence, require_measured
 from pipeline.files import beside
 from pipeline.params import Params, load_params
 from pipeline.paths import Recorded
@@ -29,7 +29,7 @@ def publish(params: Params, artifacts: Path, recorded: Recorded, out: Path) -> P
             another version; or this version was published before with other bytes.
         GateError: the channel's rule is not met.
     """
-    run = Places.of_run(artifacts, recorded)
+    run = EvidencePaths.of_run(artifacts, recorded)
     evidence = without_refused(read_evidence(run))
     require_measured(run, evidence.parity)
     verdict = judge(params, artifacts, evidence)

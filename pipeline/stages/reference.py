@@ -15,17 +15,17 @@ import numpy as np
 from pipeline import paths
 from pipeline.errors import exit_on_error
 from pipeline.evidence.machine import fingerprint
+from pipeline.evidence.model import Machine, NoiseFloor
+from pipeline.evidence.reference import LOGITS_FILE, REFERENCE_FILE, Reference
 from pipeline.files import atomic, sha256_file, write_json
 from pipeline.images.samples import SampleSet
 from pipeline.metrics.logits import logits_sha256
-from pipeline.params import Reference, load_params
+from pipeline.params import Reference as Settings
+from pipeline.params import load_params
 from pipeline.runtimes.parallel import Run, run_all
 
-LOGITS_FILE = "logits.npy"
-REFERENCE_FILE = "reference.json"
 
-
-def reference(params: Reference, checkpoint: Path, samples: Path, out: Path) -> None:
+def reference(params: Settings, checkpoint: Path, samples: Path, out: Path) -> None:
     """Write folder ``out``: ``logits.npy`` float32 [n, classes] and ``reference.json``."""
     weights = checkpoint / "model.safetensors"
     images = SampleSet.load(samples)
@@ -44,21 +44,16 @@ def reference(params: Reference, checkpoint: Path, samples: Path, out: Path) -> 
     with atomic(out) as new:
         new.mkdir()
         np.save(new / LOGITS_FILE, expected)
-        write_json(
-            new / REFERENCE_FILE,
-            {
-                "schema": 1,
-                "checkpoint_sha256": sha256_file(weights),
-                "samples_sha256": images.sha256,
-                "logits_sha256": logits_sha256(expected),
-                "noise_floor": {
-                    "max_abs": max(differences.values()),
-                    "count": probe,
-                    "runs": differences,
-                },
-                "machine": fingerprint(),
-            },
+        description = Reference(
+            checkpoint_sha256=sha256_file(weights),
+            samples_sha256=images.sha256,
+            logits_sha256=logits_sha256(expected),
+            noise_floor=NoiseFloor(
+                max_abs=max(differences.values()), count=probe, runs=differences
+            ),
+            machine=Machine(**fingerprint()),
         )
+        write_json(new / REFERENCE_FILE, description.model_dump(by_alias=True))
 
 
 def main() -> None:

@@ -34,8 +34,8 @@ def report(params: Params, artifacts: Path, recorded: Recorded, out: Path) -> Pa
     """
     evidence = load_evidence(artifacts, recorded)
     samples = SampleSet.load(artifacts / "samples")
-    measured = evidence.parity["samples"]["sha256"]
-    files = [key for key in FORMATS if key in evidence.parity["artefacts"]]
+    measured = evidence.parity.samples.sha256
+    files = [key for key in FORMATS if key in evidence.parity.artefacts]
     findings = Findings(
         params=params,
         contract=load_contract(artifacts / "checkpoint"),

@@ -22,8 +22,9 @@ from pipeline.contract.files import MODEL_FILE, load_contract
 from pipeline.errors import InputError, IntegrityError, exit_on_error
 from pipeline.evidence.logits import Logits
 from pipeline.evidence.machine import fingerprint
+from pipeline.evidence.reference import read_reference
 from pipeline.evidence.seal import SCHEMA, seal
-from pipeline.files import atomic, read_json, sha256_file, write_json, write_text
+from pipeline.files import atomic, sha256_file, write_json, write_text
 from pipeline.images.preprocessing import normalize
 from pipeline.images.samples import SampleSet
 from pipeline.metrics import distances
@@ -108,12 +109,12 @@ def diagnose(artifacts: Path, out: Path, count: int = 64, pattern: str = "*") ->
 
 
 def _reference(artifacts: Path, samples: SampleSet) -> Logits:
-    about = read_json(artifacts / "reference" / "reference.json")
+    description = read_reference(artifacts / "reference")
     checkpoint = sha256_file(artifacts / "checkpoint" / MODEL_FILE)
     quantized = load_contract(artifacts / "quantized").checkpoint.sha256
     for what, recorded, actual in (
-        ("the reference", about["checkpoint_sha256"], checkpoint),
-        ("the reference", about["samples_sha256"], samples.sha256),
+        ("the reference", description.checkpoint_sha256, checkpoint),
+        ("the reference", description.samples_sha256, samples.sha256),
         ("the quantized model", quantized, checkpoint),
     ):
         if recorded != actual:

@@ -37,6 +37,7 @@ from pipeline.errors import EdgeVitError, InputError, exit_on_error
 from pipeline.files import atomic, sha256_file
 from pipeline.formats import FORMATS, quantized
 from pipeline.images.samples import CALIBRATION_FILE
+from pipeline.metrics.measures import FloatComparison
 from pipeline.params import Params, Quantize, Recipe, Rewrite, load_params
 from pipeline.progress import progress
 from pipeline.tuning import split as trials
@@ -107,7 +108,8 @@ class Tuner:
                 return tuple(earlier.values)
         try:
             measured, criteria = self._of(Recipe.of(lines), f"trial {trial.number}")
-            if not measured["finite"]:
+            answers = measured.answers
+            if not isinstance(answers, FloatComparison):
                 raise InputError("answers with NaN or infinity")
         except EdgeVitError as error:
             trial.set_user_attr("reason", str(error))
@@ -117,10 +119,10 @@ class Tuner:
         beyond = violation(criteria) + over_budget(self.params.gate, self.space.key, cost)
         trial.set_constraint(LIMITS, beyond)
         trial.set_user_attr("violation", beyond)
-        trial.set_user_attr("agreement", measured["top1_equal"] / measured["count"])
+        trial.set_user_attr("agreement", answers.top1_equal / answers.count)
         trial.set_user_attr("criteria", "; ".join(map(words, criteria)))
-        trial.set_user_attr("images", measured["count"])
-        return cost, measured["size_bytes"] / self.split.float_bytes, measured["sqnr_db"]
+        trial.set_user_attr("images", answers.count)
+        return cost, measured.size_bytes / self.split.float_bytes, answers.sqnr_db
 
     @property
     def own(self) -> Recipe:
@@ -131,7 +133,7 @@ class Tuner:
         key, quantize = self.space.key, recipe.quantize
         return instructions_m(key, quantize, self.layers[from_efficient(key, quantize)])
 
-    def _of(self, recipe: Recipe, name: str) -> tuple[dict[str, Any], list[Criterion]]:
+    def _of(self, recipe: Recipe, name: str) -> tuple[trials.MeasuredFile, list[Criterion]]:
         params, key = self.params, self.space.key
         with tempfile.TemporaryDirectory() as folder:
             path = trials.make(
@@ -160,7 +162,8 @@ class Tuner:
                     said.append(f"{key}: {error}")
                     continue
                 total += violation(criteria)
-                nearness.append(measured["sqnr_db"] if measured["finite"] else 0.0)
+                answers = measured.answers
+                nearness.append(answers.sqnr_db if isinstance(answers, FloatComparison) else 0.0)
                 said.append("; ".join(map(words, criteria)))
         return total, sum(nearness) / len(quantized()), said
 

@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeVar
 
 from pipeline import schemes
 from pipeline.formats import FORMATS
+from pipeline.metrics.measures import FloatComparison, NonFinite
 from pipeline.params import Gate, Quantize, Recipe, Rewrite
 from pipeline.verdict.criteria import quality
 from pipeline.verdict.criterion import FAIL, PASS, Criterion
@@ -164,16 +165,15 @@ class Result:
     recipe: Recipe
 
 
-def judged(gate: Gate, key: str, measured: Mapping[str, Any], float_bytes: int) -> list[Criterion]:
+def judged(
+    gate: Gate,
+    key: str,
+    measured: FloatComparison | NonFinite,
+    size_bytes: int,
+    float_bytes: int,
+) -> list[Criterion]:
     """The gate's criteria of quality and size for one file, from what `parity` measures of it."""
-    parity = {
-        "published": None,
-        "reference_accuracy": None,
-        "samples": {"count": measured["count"]},
-        "artefacts": {key: measured},
-        "float_size_bytes": float_bytes,
-    }
-    return [c for c in quality.criteria(gate, parity) if c.subject == FORMATS[key].suffix]
+    return list(quality.of_file(gate, key, measured, size_bytes, float_bytes))
 
 
 def violation(criteria: Iterable[Criterion]) -> float:

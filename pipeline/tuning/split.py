@@ -19,9 +19,10 @@ import numpy as np
 from pipeline import paths
 from pipeline.contract.files import MODEL_FILE, load_contract
 from pipeline.errors import InputError
+from pipeline.evidence.reference import read_reference
 from pipeline.files import atomic, read_json, sha256_file, write_json
 from pipeline.images.samples import CALIBRATION_FILE, SAMPLES_FILE, SampleSet, load_pixels
-from pipeline.metrics.measures import against_float
+from pipeline.metrics.measures import FloatComparison, NonFinite, against_float
 from pipeline.params import Params, Recipe
 from pipeline.runtimes import FloatArray
 from pipeline.runtimes.parallel import Run, run_all
@@ -33,6 +34,14 @@ ABOUT_FILE = "tuning.json"
 CALIBRATED = 128  # images of calibration that a search makes its files with (docs/adr/0032)
 REWRITTEN, QUANTIZED = paths.REWRITTEN.name, paths.QUANTIZED.name
 SHARED = {"rewrite": REWRITTEN, "quantize": QUANTIZED}  # stages that formats share
+
+
+@dataclass(frozen=True)
+class MeasuredFile:
+    """What `parity` measures of one file, on images of the split."""
+
+    size_bytes: int
+    answers: FloatComparison | NonFinite
 
 
 @dataclass(frozen=True)
@@ -48,7 +57,7 @@ class Split:
 
     def judged(
         self, params: Params, key: str, path: Path, words: str, count: int | None = None
-    ) -> tuple[dict[str, Any], list[Criterion]]:
+    ) -> tuple[MeasuredFile, list[Criterion]]:
         """What `parity` measures of a file on the first ``count`` images (all if None), and what
         the gate says of it."""
         run = Run("file", path, count or len(self.samples))
@@ -56,13 +65,13 @@ class Split:
 
     def judged_run(
         self, params: Params, key: str, run: Run, size_bytes: int, words: str
-    ) -> tuple[dict[str, Any], list[Criterion]]:
+    ) -> tuple[MeasuredFile, list[Criterion]]:
         logits = run_all([run], self.folder / "samples", words)[run.key]
         count = len(logits)
         labels = None if self.samples.labels is None else self.samples.labels[:count]
-        found = against_float(self.reference[:count], logits, labels, self.noise_floor)
-        measured = {"size_bytes": size_bytes, **found}
-        return measured, judged(params.gate, key, measured, self.float_bytes)
+        answers = against_float(self.reference[:count], logits, labels, self.noise_floor)
+        criteria = judged(params.gate, key, answers, size_bytes, self.float_bytes)
+        return MeasuredFile(size_bytes, answers), criteria
 
     @property
     def checkpoint(self) -> Path:
@@ -110,7 +119,7 @@ def splitted(params: Params, artifacts: Path, count: int) -> Iterator[Split]:
                 folder,
                 SampleSet.load(folder / "samples"),
                 np.load(folder / "reference" / "logits.npy"),
-                read_json(folder / "reference" / "reference.json")["noise_floor"]["max_abs"],
+                read_reference(folder / "reference").noise_floor.max_abs,
                 (artifacts / "checkpoint" / MODEL_FILE).stat().st_size,
             )
     except Timeout:

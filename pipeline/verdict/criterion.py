@@ -25,10 +25,12 @@ class Criterion:
 
 
 def compare(passes: bool, fails: bool) -> str:
+    """The outcome of a comparison of an interval with a limit; undecided where neither is shown."""
     return PASS if passes else FAIL if fails else UNDECIDED
 
 
 def plain(name: str, subject: str, outcome: str, note: str, *, required: bool = False) -> Criterion:
+    """A criterion without a number."""
     return Criterion(
         name=name,
         subject=subject,

@@ -16,6 +16,7 @@ from pipeline.commands.baseline import Options
 from pipeline.contract.contract import Checkpoint, Contract, Preprocessing
 from pipeline.errors import InputError, IntegrityError
 from pipeline.evidence.baselines import Record, belongs, read_records
+from pipeline.evidence.parity import RightAnswers
 from pipeline.files import read_json, write_json
 from pipeline.images.samples import content_hash, samples_sha256
 from pipeline.models.build import create
@@ -99,8 +100,8 @@ def reasons(record: Record, run: Path, **changes: object) -> str | None:
 
     preprocessing = load_contract(run / "checkpoint").preprocessing
     given = {
-        "checkpoint_sha256": record.content["checkpoint_sha256"],
-        "samples_sha256": record.content["samples_sha256"],
+        "checkpoint_sha256": record.content.checkpoint_sha256,
+        "samples_sha256": record.content.samples_sha256,
         "preprocessing": preprocessing,
     } | changes
     return belongs(record, **given)  # type: ignore[arg-type]
@@ -109,16 +110,16 @@ def reasons(record: Record, run: Path, **changes: object) -> str | None:
 def test_a_record_says_what_was_measured(recorded: Path, run: Path) -> None:
     record = only(recorded)
     content = record.content
-    assert content["device"]["kind"] == "cpu"
-    assert content["device"]["name"] == content["machine"]["processor"]
-    assert (content["tf32"], content["threads"]) == (False, 1)
-    assert len(content["latency"]["runs_ms"]) == 10
-    assert [row["batch"] for row in content["throughput"]] == [1, 4]
+    assert content.device.kind == "cpu"
+    assert content.device.name == content.machine.processor
+    assert (content.tf32, content.threads) == (False, 1)
+    assert len(content.latency.runs_ms) == 10
+    assert [row.batch for row in content.throughput] == [1, 4]
     assert record.logits.shape == (COUNT, 3)
     labels = np.arange(COUNT) % 3
     right = int((record.logits.argmax(1) == labels).sum())
-    assert content["accuracy"] == {"right": right, "count": COUNT}
-    assert 0 < content["noise_floor"]["max_abs"] < 1e-4
+    assert content.accuracy == RightAnswers(right=right, count=COUNT)
+    assert 0 < content.noise_floor.max_abs < 1e-4
     assert reasons(record, run) is None
     assert not torch.backends.cuda.matmul.allow_tf32
 
@@ -147,12 +148,12 @@ def test_a_record_of_something_else_does_not_belong(recorded: Path, run: Path) -
 
 
 def test_a_record_is_replaced_only_if_asked(run: Path, records: Path) -> None:
-    before = only(records).content["recorded"]
+    before = only(records).content.recorded
     with pytest.raises(InputError, match="exists; give --replace"):
         baseline.baseline(options(run, records))
-    assert only(records).content["recorded"] == before
+    assert only(records).content.recorded == before
     baseline.baseline(options(run, records, replace=True, runs=11))
-    assert len(only(records).content["latency"]["runs_ms"]) == 11
+    assert len(only(records).content.latency.runs_ms) == 11
 
 
 def spoil(records: Path, **changes: object) -> None:
@@ -166,13 +167,19 @@ def spoil(records: Path, **changes: object) -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"tf32": True}, "TF32 was on"),
-        ({"latency": {"runs_ms": [1.0, 0.0]}}, "a time is not positive"),
-        ({"latency": {}}, "runs_ms"),
+        ({"tf32": True}, "tf32: expected False, found true"),
+        (
+            {"latency": {"runs_ms": [1.0, 0.0]}},
+            "latency.runs_ms.1: expected greater than 0, found 0.0",
+        ),
+        ({"latency": {}}, "latency.runs_ms is missing"),
         ({"logits_count": 3}, "3 logits of 40 samples"),
-        ({"noise_floor": {"max_abs": -1.0}}, "noise floor is -1"),
-        ({"device": {"kind": "tpu", "name": "x"}}, "neither cuda nor cpu"),
-        ({"preprocessing": None}, "preprocessing is missing"),
+        (
+            {"noise_floor": {"max_abs": -1.0, "count": 1, "runs": {}}},
+            "noise_floor.max_abs: expected greater than or equal to 0, found -1.0",
+        ),
+        ({"device": {"kind": "tpu", "name": "x"}}, "device.kind: expected 'cuda' or 'cpu'"),
+        ({"preprocessing": None}, "preprocessing: expected an object"),
         ({"schema": 99}, "schema 99"),
     ],
 )
@@ -250,4 +257,4 @@ pipeline.commands.baseline.main(sys.argv[1:])
     command = [sys.executable, "-c", refuse, *given]
     ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
-    assert only(tmp_path / "out").content["logits_count"] == COUNT
+    assert only(tmp_path / "out").content.logits_count == COUNT

@@ -20,7 +20,7 @@ def test_answers_of_a_device_are_compared(
     healthy: Path, tmp_path: Path, changed: bool, status: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     golden = Golden.load(healthy / "golden")
-    logits = golden.content["artefacts"]["ptl"]["logits"]
+    logits = golden.content.artefacts["ptl"].logits
     answer = written(tmp_path, {"logits": logits[::-1] if changed else logits})
     with pytest.raises(SystemExit) as stopped:
         compare.main([str(golden.folder), "ptl", str(answer)])

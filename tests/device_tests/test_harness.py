@@ -49,7 +49,7 @@ class Fake:
             machine="a test",
             loads=True,
             runs=True,
-            logits=bundle.golden.content["artefacts"]["ptl"]["logits"],
+            logits=[list(row) for row in bundle.golden.content.artefacts["ptl"].logits],
             cost=Cost(instructions=(100, 100)),
         )
         return Findings([self.change(cell)], self.checks)

@@ -47,8 +47,8 @@ def classifier(healthy):
 
 def test_answers_of_image_files_are_the_golden_ones(healthy, classifier):
     golden = Golden.load(healthy / "golden")
-    for image, logits in zip(golden.content["images"], golden.logits("onnx"), strict=True):
-        content = (golden.folder / image["file"]).read_bytes()
+    for image, logits in zip(golden.content.images, golden.logits("onnx"), strict=True):
+        content = (golden.folder / image.file).read_bytes()
         labels = classifier.contract.labels
         assert [p.label for p in classifier.classify(content)] == [
             p.label for p in rank(logits, labels, 5)

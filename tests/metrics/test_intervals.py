@@ -17,7 +17,7 @@ from statsmodels.stats.proportion import proportion_confint
 from pipeline.metrics.intervals import (
     POWER,
     clopper_pearson,
-    luck_of_the_best,
+    expected_max_of_noise,
     mcnemar_exact,
     mean_interval,
     paired_drop,
@@ -267,9 +267,9 @@ def _pass_rate(n: int, drop: float, discordance: float, margin_pp: float) -> flo
 def test_the_best_of_equals_looks_better_by_the_expected_largest_error() -> None:
     # Harter 1961, expected values of normal order statistics: n = 2, 10, 100.
     for variants, expected in ((2, 0.56419), (10, 1.53875), (100, 2.50759)):
-        assert luck_of_the_best(variants, 1.0) == pytest.approx(expected, rel=0.05)
-    assert luck_of_the_best(1, 1.0) == 0.0
-    assert luck_of_the_best(10, 0.2) == pytest.approx(0.2 * luck_of_the_best(10, 1.0))
+        assert expected_max_of_noise(variants, 1.0) == pytest.approx(expected, rel=0.05)
+    assert expected_max_of_noise(1, 1.0) == 0.0
+    assert expected_max_of_noise(10, 0.2) == pytest.approx(0.2 * expected_max_of_noise(10, 1.0))
 
 
 @pytest.mark.parametrize(("lost", "won", "n"), [(10, 8, 2000), (40, 40, 5000), (3, 2, 1000)])

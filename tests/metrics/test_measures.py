@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.special import rel_entr, softmax
 
-from pipeline.metrics.measures import against_float, between_steps, weight_error_steps
+from pipeline.metrics.measures import NonFinite, against_float, between_steps, weight_error_steps
 
 RNG = np.random.default_rng(0)
 REFERENCE = RNG.normal(scale=3, size=(500, 10)).astype(np.float32)
@@ -16,52 +16,52 @@ LABELS = RNG.integers(0, 10, 500)
 
 def test_equal_logits_have_no_distance_and_finite_numbers() -> None:
     measured = against_float(REFERENCE, REFERENCE.copy(), LABELS, 1e-5)
-    assert measured["top1_equal"] == measured["top5_equal"] == measured["count"] == 500
-    assert measured["sqnr_db"] == 300
-    assert measured["kl_mean"] == measured["max_abs"] == 0
-    assert measured["cosine_mean"] == 1
-    assert set(measured["flips"].values()) == {0}
-    json.dumps(measured, allow_nan=False)
+    assert measured.top1_equal == measured.top5_equal == measured.count == 500
+    assert measured.sqnr_db == 300
+    assert measured.kl_mean == measured.max_abs == 0
+    assert measured.cosine_mean == 1
+    assert set(measured.flips.model_dump().values()) == {0}
+    json.dumps(measured.model_dump(), allow_nan=False)
 
 
 def test_distances_are_scipys_and_numpys() -> None:
     measured = against_float(REFERENCE, NEAR, LABELS, 1e-5)
     a, b = REFERENCE.astype(np.float64), NEAR.astype(np.float64)
     kl = rel_entr(softmax(a, 1), softmax(b, 1)).sum(1)
-    assert measured["kl_mean"] == pytest.approx(kl.mean(), rel=1e-6)
-    assert measured["kl_p99"] == pytest.approx(np.percentile(kl, 99), rel=1e-6)
-    assert measured["max_abs"] == pytest.approx(np.abs(a - b).max(), rel=1e-8)
-    assert measured["p999_abs"] == pytest.approx(np.percentile(np.abs(a - b), 99.9), rel=1e-8)
+    assert measured.kl_mean == pytest.approx(kl.mean(), rel=1e-6)
+    assert measured.kl_p99 == pytest.approx(np.percentile(kl, 99), rel=1e-6)
+    assert measured.max_abs == pytest.approx(np.abs(a - b).max(), rel=1e-8)
+    assert measured.p999_abs == pytest.approx(np.percentile(np.abs(a - b), 99.9), rel=1e-8)
     sqnr = 10 * np.log10((a**2).sum() / ((a - b) ** 2).sum())
-    assert measured["sqnr_db"] == pytest.approx(sqnr, rel=1e-8)
+    assert measured.sqnr_db == pytest.approx(sqnr, rel=1e-8)
 
 
 def test_accuracy_is_counted_in_pairs_and_flips_have_the_same_direction() -> None:
     measured = against_float(REFERENCE, NEAR, LABELS, 1e-5)
-    pairs, flips = measured["accuracy"], measured["flips"]
-    assert sum(pairs.values()) == 500
-    assert pairs["both"] + pairs["only_float"] == (REFERENCE.argmax(1) == LABELS).sum()
-    assert (flips["right_to_wrong"], flips["wrong_to_right"]) == (
-        pairs["only_float"],
-        pairs["only_edge"],
+    pairs, flips = measured.accuracy, measured.flips
+    assert pairs.count == 500
+    assert pairs.both + pairs.only_float == (REFERENCE.argmax(1) == LABELS).sum()
+    assert (flips.right_to_wrong, flips.wrong_to_right) == (
+        pairs.only_float,
+        pairs.only_edge,
     )
-    changed = flips["right_to_wrong"] + flips["wrong_to_right"] + flips["wrong_to_wrong"]
-    assert changed == 500 - measured["top1_equal"] > 0
+    changed = flips.right_to_wrong + flips.wrong_to_right + flips.wrong_to_wrong
+    assert changed == 500 - measured.top1_equal > 0
 
 
 def test_without_labels_there_is_no_accuracy_and_no_direction() -> None:
     measured = against_float(REFERENCE, NEAR, None, 1e-5)
-    assert measured["accuracy"] is None
-    assert measured["flips"]["unlabelled"] == 500 - measured["top1_equal"] > 0
+    assert measured.accuracy is None
+    assert measured.flips.unlabelled == 500 - measured.top1_equal > 0
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_one_logit_that_is_no_number_is_measured_no_further(bad: float) -> None:
     spoilt = NEAR.copy()
     spoilt[3, 3] = bad
-    assert against_float(REFERENCE, spoilt, LABELS, 1e-5) == {"count": 500, "finite": False}
-    assert between_steps(REFERENCE, spoilt) == {"count": 500, "finite": False}
-    assert between_steps(spoilt, REFERENCE) == {"count": 500, "finite": False}
+    assert against_float(REFERENCE, spoilt, LABELS, 1e-5) == NonFinite(count=500)
+    assert between_steps(REFERENCE, spoilt) == NonFinite(count=500)
+    assert between_steps(spoilt, REFERENCE) == NonFinite(count=500)
 
 
 def test_kl_of_nearly_equal_models_is_more_than_rounding() -> None:
@@ -72,20 +72,20 @@ def test_kl_of_nearly_equal_models_is_more_than_rounding() -> None:
     d = candidate.astype(np.float64) - REFERENCE
     expected = 0.5 * ((p * d**2).sum(1) - (p * d).sum(1) ** 2)
     measured = against_float(REFERENCE, candidate, None, 1e-5)
-    assert measured["kl_mean"] == pytest.approx(expected.mean(), rel=1e-4)
+    assert measured.kl_mean == pytest.approx(expected.mean(), rel=1e-4)
 
 
 def test_of_equal_logits_the_lower_class_is_among_the_best() -> None:
     tied = np.zeros((1, 8), np.float32)
     first_five = np.array([[5, 4, 3, 2, 1, 0, 0, 0]], np.float32)
-    assert against_float(tied, first_five, None, 0)["top5_equal"] == 1
-    assert against_float(tied, first_five[:, ::-1].copy(), None, 0)["top5_equal"] == 0
+    assert against_float(tied, first_five, None, 0).top5_equal == 1
+    assert against_float(tied, first_five[:, ::-1].copy(), None, 0).top5_equal == 0
 
 
 def test_a_step_is_measured_by_hand() -> None:
     before = np.array([[1, 0], [0, 1]], np.float32)
     after = np.array([[1, 0], [3, 1]], np.float32)
-    assert between_steps(before, after) == {
+    assert between_steps(before, after).model_dump() == {
         "count": 2,
         "finite": True,
         "max_abs": 3.0,

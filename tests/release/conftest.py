@@ -14,14 +14,16 @@ from device_tests.bundle import find
 from device_tests.record import record
 from device_tests.target import Cell, Cost, Findings
 from pipeline.contract.files import load_contract
-from pipeline.evidence.baselines import KIND, LOGITS_FILE, RECORD_FILE
 from pipeline.evidence.logits import load_logits
-from pipeline.evidence.read import Places
+from pipeline.evidence.machine import fingerprint
+from pipeline.evidence.model import read_sealed
+from pipeline.evidence.parity import ParityEvidence
+from pipeline.evidence.read import EvidencePaths
 from pipeline.evidence.seal import SCHEMA, seal
-from pipeline.files import read_json, write_json
+from pipeline.files import write_json
 from pipeline.metrics.logits import logits_sha256
 from pipeline.params import Params
-from pipeline.paths import Recorded
+from pipeline.paths import BASELINE_LOGITS, BASELINE_RECORD, Recorded
 from pipeline.release.signing import generate
 from pipeline.stages.publish import publish
 
@@ -35,15 +37,15 @@ def recorded(healthy: Path, params: Params, tmp_path_factory: pytest.TempPathFac
     to = Recorded(folder / "baselines", folder / "devices")
     write_baseline(healthy, to.baselines / "a-gpu" / "a-model", params.baseline.device)
     bundle = find(healthy)
-    answers = bundle.golden.content["artefacts"]["ptl"]
+    answers = bundle.golden.content.artefacts["ptl"]
     cell = Cell(
         format="ptl",
-        sha256=answers["sha256"],
+        sha256=answers.sha256,
         runtime="PyTorch Lite 1.13.1",
         machine="a test",
         loads=True,
         runs=True,
-        logits=answers["logits"],
+        logits=[list(row) for row in answers.logits],
         cost=Cost(instructions=(100, 100)),
     )
     record("lite_app", ("ptl",), Findings([cell], ()), bundle, to.devices)
@@ -52,28 +54,32 @@ def recorded(healthy: Path, params: Params, tmp_path_factory: pytest.TempPathFac
 
 def write_baseline(artifacts: Path, folder: Path, device: str) -> None:
     """A record of the reference's own logits, as `edge-vit baseline` writes one."""
-    parity = read_json(artifacts / "parity" / "evidence.json")
-    places = Places.of_run(artifacts, NOWHERE)
+    places = EvidencePaths.of_run(artifacts, NOWHERE)
+    parity = read_sealed(places.parity, ParityEvidence)
     logits = load_logits(places.logits, parity, ["reference"])["reference"][:32]
     preprocessing = load_contract(artifacts / "checkpoint").preprocessing
     folder.mkdir(parents=True)
-    np.save(folder / LOGITS_FILE, logits)
+    np.save(folder / BASELINE_LOGITS, logits)
     content = {
-        "kind": KIND,
+        "kind": "baseline",
         "schema": SCHEMA,
         "device": {"kind": "cuda", "name": device},
-        "checkpoint_sha256": parity["checkpoint_sha256"],
-        "samples_sha256": parity["samples"]["sha256"],
-        "samples_count": parity["samples"]["count"],
+        "checkpoint_sha256": parity.checkpoint_sha256,
+        "samples_sha256": parity.samples.sha256,
+        "samples_count": parity.samples.count,
         "preprocessing": dataclasses.asdict(preprocessing),
         "tf32": False,
+        "accuracy": None,
+        "throughput": [],
+        "threads": None,
+        "machine": fingerprint() | {"cuda": "12.8", "cudnn": 91002},
         "logits_sha256": logits_sha256(logits),
         "logits_count": len(logits),
         "recorded": "2026-01-01T00:00:00+00:00",
-        "noise_floor": {"max_abs": 1e-5},
+        "noise_floor": {"max_abs": 1e-5, "count": 32, "runs": {"float64": 1e-5}},
         "latency": {"runs_ms": [500.0] * 100},  # so slow that no load here fails a file
     }
-    write_json(folder / RECORD_FILE, seal(content))
+    write_json(folder / BASELINE_RECORD, seal(content))
 
 
 @pytest.fixture(scope="session")

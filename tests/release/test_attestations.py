@@ -75,13 +75,13 @@ def test_provenance_is_of_slsa_and_claims_no_more_than_level_1() -> None:
     definition = got["predicate"]["buildDefinition"]
     assert definition["internalParameters"]["level"].startswith("SLSA build level 1")
     inputs = [d["digest"] for d in definition["resolvedDependencies"]]
-    checkpoint, samples = made.contract.checkpoint, made.evidence.parity["samples"]
+    checkpoint, samples = made.contract.checkpoint, made.evidence.parity.samples
     assert inputs == [
         {"gitCommit": "c" * 40},
         {"sha256": "d" * 64},
         {"sha256": "e" * 64},
         {"sha256": checkpoint.source_sha256},
-        {"sha256": samples["sha256"]},
+        {"sha256": samples.sha256},
     ]
     assert definition["externalParameters"]["params"] == PARAMS.model_dump(mode="json")
 

@@ -71,8 +71,8 @@ def test_each_file_is_there_with_its_hash_and_its_numbers() -> None:
         assert found["hashes"] == [{"alg": "SHA-256", "content": file.sha256}]
         metrics = found["modelCard"]["quantitativeAnalysis"]["performanceMetrics"]
         accuracy = next(m for m in metrics if m["type"] == "accuracy")
-        pairs = made.evidence.parity["artefacts"][file.key]["accuracy"]
-        right = pairs["both"] + pairs["only_edge"]
+        pairs = made.evidence.parity.artefacts[file.key].accuracy
+        right = pairs.right
         bounds = accuracy["confidenceInterval"]
         assert float(accuracy["value"]) == right / 2000
         expected = wilson(right, 2000)

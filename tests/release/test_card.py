@@ -10,7 +10,7 @@ import yaml
 from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
 
-from pipeline.evidence.types import Baseline
+from pipeline.evidence.baselines import Baseline
 from pipeline.metrics.intervals import wilson
 from pipeline.metrics.measures import between_steps
 from pipeline.release.documents.card import card, plain, prose
@@ -93,8 +93,8 @@ def test_the_headline_comes_first_and_the_results_are_those_of_the_evidence() ->
     first = text.split("\n## ")[0]
     assert "% of the answers: " in first
     assert "passed for channel candidate" in first
-    pairs = made.evidence.parity["artefacts"]["ptl"]["accuracy"]
-    right = pairs["both"] + pairs["only_edge"]
+    pairs = made.evidence.parity.artefacts["ptl"].accuracy
+    right = pairs.right
     header = cells(made, " ")
     ptl = header.index(".ptl")
     assert cells(made, "Right answers, %")[ptl] == f"{right / 20:.2f}"
@@ -140,8 +140,8 @@ def test_the_metadata_holds_a_result_for_each_number_with_an_interval() -> None:
     found = {result.metric_name: result for result in data.eval_results}
     assert len(found) == 8
     accuracy = found["accuracy of some_vit-int8_onnx-1.2.3.int8.onnx"]
-    pairs = made.evidence.parity["artefacts"]["int8_onnx"]["accuracy"]
-    right = pairs["both"] + pairs["only_edge"]
+    pairs = made.evidence.parity.artefacts["int8_onnx"].accuracy
+    right = pairs.right
     bounds = wilson(right, 2000)
     assert accuracy.metric_value == right / 2000
     assert accuracy.metric_args["interval"] == pytest.approx([bounds.low, bounds.high], abs=1e-6)

@@ -12,8 +12,12 @@ import pytest
 
 from pipeline.commands.diff import diff, main
 from pipeline.errors import EdgeVitError, InputError, IntegrityError
+from pipeline.evidence.devices import Cell, Cost, DeviceEvidence
 from pipeline.evidence.logits import load_logits
-from pipeline.evidence.read import Places
+from pipeline.evidence.machine import fingerprint
+from pipeline.evidence.model import Machine, read_sealed, sealed_json
+from pipeline.evidence.parity import ParityEvidence
+from pipeline.evidence.read import EvidencePaths
 from pipeline.evidence.seal import seal
 from pipeline.files import read_json, write_json
 from pipeline.metrics.intervals import paired_drop, wilson
@@ -46,9 +50,8 @@ def change(path: Path, by: Change) -> None:
 
 def other_answers(folder: Path, flips: int) -> None:
     """Turn the first answers of the ``.ptl`` around, in the logits and in the evidence."""
-    places = Places.of_release(folder)
-    parity = read_json(places.parity)
-    logits = load_logits(places.logits, parity)
+    places = EvidencePaths.of_release(folder)
+    logits = load_logits(places.logits, read_sealed(places.parity, ParityEvidence))
     turned = logits["ptl"].copy()
     turned[:flips] *= -1
     logits["ptl"] = turned
@@ -63,7 +66,7 @@ def test_a_release_beside_itself(published: Path) -> None:
     found = diff(published, published)
     assert found.app_must_change == []
     assert found.contract == []
-    samples = read_json(Places.of_release(published).parity)["samples"]["count"]
+    samples = read_json(EvidencePaths.of_release(published).parity)["samples"]["count"]
     for key, agreement in found.agreement.items():
         assert isinstance(agreement, Agreement), key
         assert (agreement.count, agreement.same.value) == (samples, 1.0)
@@ -74,8 +77,8 @@ def test_a_release_beside_itself(published: Path) -> None:
 def test_agreement_and_the_drop_are_of_the_same_samples(published: Path, second: Path) -> None:
     other_answers(second, 5)
     found = diff(published, second)
-    places = Places.of_release(published)
-    before = load_logits(places.logits, read_json(places.parity))["ptl"]
+    places = EvidencePaths.of_release(published)
+    before = load_logits(places.logits, read_sealed(places.parity, ParityEvidence))["ptl"]
     labels = np.array(read_json(places.samples)["labels"])
     right = before.argmax(1) == labels
     after = (np.concatenate([-before[:5], before[5:]])).argmax(1) == labels
@@ -89,7 +92,7 @@ def test_agreement_and_the_drop_are_of_the_same_samples(published: Path, second:
 
 
 def test_on_other_samples_golden_pictures_are_compared(published: Path, second: Path) -> None:
-    places = Places.of_release(second)
+    places = EvidencePaths.of_release(second)
     change(places.parity, lambda c: c["samples"].update(sha256="f" * 64))
 
     def turn(golden: dict[str, Any]) -> None:
@@ -113,7 +116,7 @@ def test_on_other_samples_golden_pictures_are_compared(published: Path, second: 
 
 
 def test_without_a_picture_in_common_nothing_is_said(published: Path, second: Path) -> None:
-    places = Places.of_release(second)
+    places = EvidencePaths.of_release(second)
     change(places.parity, lambda c: c["samples"].update(sha256="f" * 64))
     change(
         places.golden / "golden.json",
@@ -127,7 +130,7 @@ def test_classes_in_another_order_are_matched_by_name(published: Path, second: P
     contract = read_json(second / "contract.json")
     contract["labels"].reverse()
     put(second / "contract.json", json.dumps(contract).encode())
-    places = Places.of_release(second)
+    places = EvidencePaths.of_release(second)
     change(places.parity, lambda c: c["samples"].update(sha256="f" * 64))
     change(
         places.golden / "golden.json",
@@ -155,7 +158,7 @@ def timed(folder: Path, factor: float, **machine: object) -> None:
         latency["machine"].update(machine)
 
     put(name, name.read_bytes() + b"\0")
-    change(Places.of_release(folder).latency, slower)
+    change(EvidencePaths.of_release(folder).latency, slower)
     listed(folder)
 
 
@@ -180,13 +183,15 @@ def test_times_that_took_turns_have_an_interval(
     sha256 = hashes(published)[next(published.glob("*.ptl")).name]
 
     def beside(latency: dict[str, Any]) -> None:
-        runs = [run / 2 for run in latency["artefacts"]["ptl"]["runs_ms"]]
+        timing = dict(latency["artefacts"]["ptl"])
+        del timing["own_memory_mb"], timing["peak_memory_mb"]
+        runs = [run / 2 for run in timing["runs_ms"]]
         latency["previous"] = {
             "release": "m",
-            "artefacts": {"ptl": {"sha256": sha256, "runs_ms": runs}},
+            "artefacts": {"ptl": timing | {"sha256": sha256, "runs_ms": runs}},
         }
 
-    change(Places.of_release(second).latency, beside)
+    change(EvidencePaths.of_release(second).latency, beside)
     listed(second)
     both = (second, published) if backwards else (published, second)
     cost = diff(*both).cost["ptl"]
@@ -206,10 +211,27 @@ def test_size_has_the_weights_beside_the_file(published: Path, second: Path) -> 
 
 def test_instructions_are_those_of_these_bytes(published: Path, second: Path) -> None:
     def counted(folder: Path, count: int, sha256: str) -> None:
-        devices = Places.of_release(folder).recorded.devices
-        cell = {"format": "ptl", "sha256": sha256, "cost": {"instructions": [count]}}
-        content = {"kind": "device", "schema": 1, "target": "arm64", "cells": [cell]}
-        write_json(devices / "arm64.json", seal(content))
+        devices = EvidencePaths.of_release(folder).recorded.devices
+        cell = Cell(
+            format="ptl",
+            sha256=sha256,
+            runtime="a test",
+            machine="a test",
+            loads=True,
+            runs=True,
+            cost=Cost(instructions=(count,)),
+        )
+        evidence = DeviceEvidence(
+            target="arm64",
+            golden="0" * 64,
+            formats=("ptl",),
+            cells=(cell,),
+            checks=(),
+            claims={},
+            previous=None,
+            machine=Machine(**fingerprint()),
+        )
+        write_json(devices / "arm64.json", sealed_json(evidence))
         listed(folder)
 
     third = copy(published, second.parent / "third-1.0.0")
@@ -250,7 +272,7 @@ def test_the_command_prints_tables_or_json(
                 listed(f),
             ),
             IntegrityError,
-            "is not what edge-vit writes",
+            "latency.json: artefacts is missing",
         ),
     ],
 )

@@ -15,7 +15,7 @@ import pytest
 
 from pipeline.errors import IntegrityError
 from pipeline.evidence import sample_reuse
-from pipeline.evidence.read import Places
+from pipeline.evidence.read import EvidencePaths
 from pipeline.params import Params
 from pipeline.paths import Recorded
 from pipeline.release.manifest import SIGNATURE_FILE, SUMS_FILE
@@ -42,7 +42,7 @@ def test_sums_are_what_sha256sum_checks(published: Path) -> None:
 
 
 def test_it_holds_what_deciding_again_needs(published: Path) -> None:
-    places = Places.of_release(published)
+    places = EvidencePaths.of_release(published)
     for path in (places.parity, places.latency, places.logits, places.samples):
         assert path.is_file()
     assert (places.recorded.devices / "lite_app.json").is_file()

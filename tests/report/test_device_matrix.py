@@ -1,8 +1,8 @@
 from __future__ import annotations
 
-from pipeline.evidence.types import Devices
+from pipeline.evidence.devices import Devices
 from pipeline.report import device_matrix
-from tests.verdict.test_devices import GOLDEN, case, cell
+from tests.verdict.test_devices import ANSWERS, case, cell
 
 
 def test_a_row_says_how_a_file_fares_on_a_runtime() -> None:
@@ -26,4 +26,4 @@ def test_what_does_not_load_stands_out() -> None:
 def test_evidence_of_other_golden_images_has_no_row() -> None:
     got = case(cell(), golden="0" * 64)
     assert device_matrix.rows(got.devices, got.gate) == []
-    assert device_matrix.lines(Devices(GOLDEN), got.gate) == []
+    assert device_matrix.lines(Devices(ANSWERS), got.gate) == []

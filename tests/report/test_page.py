@@ -138,14 +138,14 @@ def make(artifacts: Path, *, labelled: bool = True, broken: str | None = None) -
                 "file": f"m{FORMATS[key].suffix}",
                 "sha256": hashes[key],
                 "size_bytes": 6_000_000,
-                **against_float(reference, logits[key], known, builders.FLOOR),
+                **against_float(reference, logits[key], known, builders.FLOOR).model_dump(),
             }
             for key in FORMATS
         },
         "logits_sha256": {
             key: logits_sha256(rows) for key, rows in ({"reference": reference} | logits).items()
         },
-        "machine": {"processor": "a <test>", "packages": {"torch": "9.9"}},
+        "machine": builders.MACHINE | {"processor": "a <test>", "packages": {"torch": "9.9"}},
     }
     if labelled:
         right = int((reference.argmax(1) == labels).sum())
@@ -326,8 +326,8 @@ def test_every_chart_has_a_light_and_a_dark_rendering(page: Page) -> None:
 
 def test_changed_answers_are_shown_with_their_images(run: Path, page: Page) -> None:
     evidence = load_evidence(run, RECORDED)
-    flips = evidence.parity["artefacts"]["int8_onnx"]["flips"]
-    changed = flips["right_to_wrong"] + flips["wrong_to_right"] + flips["wrong_to_wrong"]
+    flips = evidence.parity.artefacts["int8_onnx"].flips
+    changed = flips.right_to_wrong + flips.wrong_to_right + flips.wrong_to_wrong
     assert changed
     assert f"{changed} of {COUNT} answers changed" in page.text
     thumbnails = [i for i in page.attributes("img") if "png" in str(i["src"])[:20]]
@@ -338,9 +338,9 @@ def test_provenance_has_every_hash(run: Path, page: Page) -> None:
     evidence = load_evidence(run, RECORDED)
     for digest in (
         *(sha256_file(path) for path in paths.delivered_files(run).values()),
-        evidence.parity["checkpoint_sha256"],
-        evidence.parity["samples"]["sha256"],
-        evidence.latency["seal"],
+        evidence.parity.checkpoint_sha256,
+        evidence.parity.samples.sha256,
+        evidence.latency.seal,
     ):
         assert digest in page.text
     assert "torch 9.9" in page.text

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 
+import numpy as np
 import pytest
 
 from pipeline.report import comparison, tables
@@ -12,7 +13,8 @@ from tests.verdict import builders
 CONFIDENCE = 0.95
 
 
-def cells(parity, latency, title):
+def cells(case, title):
+    parity, latency = case.evidence.parity, case.evidence.latency
     """One row of the comparison, by what the file is called."""
     names = [comparison.name(key) for key in comparison.keys(parity, latency)]
     rows = [r for r in comparison.rows(parity, latency, CONFIDENCE) if r.title == title]
@@ -56,7 +58,7 @@ def test_every_criterion_has_a_title_and_its_place():
 def test_each_number_of_a_file_has_its_criterion_in_the_table_of_files():
     case = builders.case()
     verdict = case.decide()
-    rows = tables.files(case.parity, case.latency, CONFIDENCE, verdict)
+    rows = tables.files(case.evidence.parity, case.evidence.latency, CONFIDENCE, verdict)
     shown = {
         (cell.judged.name, cell.judged.subjects) for r in rows for cell in r.cells if cell.judged
     }
@@ -80,10 +82,11 @@ def test_each_number_of_a_file_has_its_criterion_in_the_table_of_files():
 )
 def test_percentiles_are_shown_only_where_the_runs_bound_them(runs, shown):
     case = builders.case()
-    timed = {"runs_ms": [10 + i / 100 for i in range(runs)]}
-    case.latency["artefacts"] = dict.fromkeys(("float", "ptl"), timed)
+    times = {"runs_ms": [10 + i / 100 for i in range(runs)]}
+    files = {key: case.latency["artefacts"][key] | times for key in ("float", "ptl")}
+    case.latency |= {"artefacts": files, "previous": None}
     percentiles = (comparison.P50, comparison.P90, comparison.P99)
-    found = {t: cells(case.parity, case.latency, t).get(".ptl") for t in percentiles}
+    found = {t: cells(case, t).get(".ptl") for t in percentiles}
     assert [t for t, cell in found.items() if cell and cell.text != comparison.NONE] == shown
 
 
@@ -91,38 +94,35 @@ def test_a_file_that_was_not_timed_or_not_measured_says_so():
     case = builders.case()
     del case.latency["artefacts"]["pte"]
     del case.parity["artefacts"]["onnx"]
-    times = cells(case.parity, case.latency, comparison.P50)
+    times = cells(case, comparison.P50)
     assert times[".pte"].text == "not timed"
     assert times[".ptl"].text != "not timed"
-    assert cells(case.parity, case.latency, comparison.SIZE)[".onnx"].text == "not measured"
+    assert cells(case, comparison.SIZE)[".onnx"].text == "not measured"
 
 
 def test_a_file_that_is_not_delivered_has_no_column():
     case = builders.case()
     del case.latency["artefacts"]["pte"], case.parity["artefacts"]["pte"]
-    assert ".pte" not in cells(case.parity, case.latency, comparison.SIZE)
+    assert ".pte" not in cells(case, comparison.SIZE)
 
 
 def test_the_last_releases_times_have_a_row():
     case = builders.case()
-    row = cells(case.parity, case.latency, comparison.PREVIOUS)
+    row = cells(case, comparison.PREVIOUS)
     assert row["float (PyTorch)"].text == comparison.NONE
     assert row[".ptl"].text != comparison.NONE
 
 
-@pytest.mark.parametrize(
-    ("spoil", "why"), [({"finite": False}, "NaN or infinity"), ({"count": 0}, "no image")]
-)
-def test_a_file_without_numbers_says_why(spoil, why):
+def test_a_file_without_numbers_says_why():
     case = builders.case()
-    case.parity["artefacts"]["pte"] |= spoil
-    cell = cells(case.parity, case.latency, comparison.AGREEMENT)[".pte"]
-    assert (cell.text, cell.bound) == (comparison.NONE, why)
+    case.measure("pte", np.full_like(case.reference, np.nan))
+    cell = cells(case, comparison.AGREEMENT)[".pte"]
+    assert (cell.text, cell.bound) == (comparison.NONE, "NaN or infinity")
 
 
 def test_a_cell_has_one_number():
     case = builders.case()
-    for row in comparison.rows(case.parity, case.latency, CONFIDENCE):
+    for row in comparison.rows(case.evidence.parity, case.evidence.latency, CONFIDENCE):
         for cell in row.cells:
             assert len(re.findall(r"\d+(?:\.\d+)?", cell.text)) <= 1, row
             assert len(re.findall(r"\d+(?:\.\d+)?", cell.bound)) <= 1, row
@@ -136,7 +136,7 @@ def test_the_headline_is_of_the_fastest_file_and_rounds_agreement_down():
     base = case.latency["artefacts"]["float"]["runs_ms"]
     for key, factor in {"ptl": 0.9, "onnx": 0.4, "int8_onnx": 0.5, "pte": 2.0}.items():
         case.latency["artefacts"][key]["runs_ms"] = [factor * run for run in base]
-    assert comparison.headline(case.parity, case.latency) == (
+    assert comparison.headline(case.evidence.parity, case.evidence.latency) == (
         "3.7 times smaller, 2.5 times faster, 99.9% of the answers: .onnx compared with float"
     )
 
@@ -149,21 +149,22 @@ def test_the_headline_hides_no_loss_and_needs_numbers():
     case.parity |= {"float_size_bytes": 6_000_000}
     case.parity["artefacts"]["ptl"]["size_bytes"] = 12_000_000
     case.latency["artefacts"]["ptl"]["runs_ms"] = [1.5 * run for run in base]
-    words = comparison.headline(case.parity, case.latency)
+    words = comparison.headline(case.evidence.parity, case.evidence.latency)
     assert words.startswith("2.0 times larger, 1.5 times slower, 100% of the answers")
-    case.parity["artefacts"]["ptl"]["finite"] = False
-    assert comparison.headline(case.parity, case.latency) == ""
+    case.measure("ptl", np.full_like(case.reference, np.nan))
+    assert comparison.headline(case.evidence.parity, case.evidence.latency) == ""
 
 
 def test_without_labels_the_limits_of_the_test_are_said():
     case = builders.case(labelled=False)
-    assert any("no labels" in line for line in tables.resolution(case.parity, case.gate))
+    assert any("no labels" in line for line in tables.resolution(case.evidence.parity, case.gate))
     assert not any(
-        "no labels" in line for line in tables.resolution(builders.case().parity, case.gate)
+        "no labels" in line
+        for line in tables.resolution(builders.case().evidence.parity, case.gate)
     )
 
 
 def test_what_agreement_proves_at_best_is_wilsons_bound():
     # Wilson's lower bound for n of n is n / (n + z^2): 2000 / (2000 + 1.95996^2).
     case = builders.case()
-    assert "99.81%" in tables.resolution(case.parity, case.gate)[0]
+    assert "99.81%" in tables.resolution(case.evidence.parity, case.gate)[0]

@@ -12,6 +12,8 @@ from pipeline.contract.files import load_contract, read_contract
 from pipeline.errors import InputError, IntegrityError
 from pipeline.evidence.golden import Golden
 from pipeline.evidence.logits import LOGITS_FILE, load_logits
+from pipeline.evidence.model import read_sealed
+from pipeline.evidence.parity import ParityEvidence
 from pipeline.images.preprocessing import geometry, normalize
 from pipeline.params import Params
 from pipeline.paths import Recorded, delivered_files
@@ -38,7 +40,7 @@ def test_each_file_leads_to_its_input(healthy: Path) -> None:
 
 def test_answers_are_those_that_parity_measured(healthy: Path) -> None:
     found = Golden.load(healthy / "golden")
-    parity = json.loads((healthy / "parity" / "evidence.json").read_text())
+    parity = read_sealed(healthy / "parity" / "evidence.json", ParityEvidence)
     ids = json.loads((healthy / "samples" / "samples.json").read_text())["ids"]
     logits = load_logits(healthy / "parity" / LOGITS_FILE, parity)
     for key, measured in (("float", "reference"), ("ptl", "ptl"), ("int8_onnx", "int8_onnx")):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
+from pipeline.metrics.measures import NonFinite, against_float
 from pipeline.params import Budget, Gate, Quantize, Recipe, Rewrite, load_params
 from pipeline.tuning.space import (
     Result,
@@ -247,20 +249,17 @@ def test_few_images_give_up_what_is_far_below_and_not_what_is_near():
 
 def test_judging_is_the_gates():
     gate = load_params(ROOT / "params.yaml").gate
-    measured = {
-        "count": 256,
-        "finite": True,
-        "top1_equal": 200,
-        "accuracy": None,
-        "sqnr_db": 20.0,
-        "size_bytes": 30,
-    }
-    outcomes = {c.name: c.outcome for c in judged(gate, "ptl", measured, 100)}
+    rng = np.random.default_rng(0)
+    reference = rng.normal(size=(256, 10)).astype(np.float32)
+    candidate = (reference + rng.normal(scale=0.1, size=reference.shape)).astype(np.float32)
+    candidate[:56] = np.roll(reference[:56], 1, axis=1)
+    measured = against_float(reference, candidate, None, 0.0)
+    outcomes = {c.name: c.outcome for c in judged(gate, "ptl", measured, 30, 100)}
     assert outcomes == {
         "top1_agreement_min": "fail",
         "accuracy_drop_max_pp": "undecided",
         "sqnr_min_db": "fail",
         "size_ratio_max": "pass",
     }
-    (nothing,) = judged(gate, "ptl", {"count": 256, "finite": False}, 100)
+    (nothing,) = judged(gate, "ptl", NonFinite(count=256), 30, 100)
     assert nothing.outcome == "fail"

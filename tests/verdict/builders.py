@@ -1,4 +1,4 @@
-"""Valid evidence from synthetic logits, for tests of what judges it."""
+"""Valid evidence from synthetic logits, as JSON has it, for tests of what judges it."""
 
 from __future__ import annotations
 
@@ -8,8 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.evidence.baselines import Baseline
+from pipeline.evidence.devices import Devices
+from pipeline.evidence.latency import LatencyEvidence
+from pipeline.evidence.model import parse
+from pipeline.evidence.parity import ParityEvidence
+from pipeline.evidence.read import Evidence
 from pipeline.evidence.seal import SCHEMA, seal
-from pipeline.evidence.types import Baseline, Devices, Evidence
 from pipeline.formats import FORMATS
 from pipeline.metrics.logits import json_logits, logits_sha256
 from pipeline.metrics.measures import against_float, between_steps
@@ -24,6 +29,15 @@ Logits = NDArray[np.float32]
 COUNT, CLASSES = 2000, 10
 FLOOR = 1e-5
 DEVICE = "NVIDIA GeForce RTX 4090"
+MACHINE = {
+    "device": "cpu",
+    "processor": "a test",
+    "cores": 2,
+    "flags": ["avx2"],
+    "system": "Linux x86_64",
+    "python": "3.11.7",
+    "packages": {"torch": "2.12.1", "executorch": None},
+}
 BUDGET = Budget(
     top1_agreement_min=0.95,
     accuracy_drop_max_pp=1.0,
@@ -52,7 +66,7 @@ class Case:
 
     reference: Logits
     labels: NDArray[np.int64] | None
-    parity: dict[str, Any]
+    parity: dict[str, Any]  # as JSON has it
     latency: dict[str, Any]
     files: Files
     gate: Gate = field(default_factory=gate)
@@ -65,8 +79,8 @@ class Case:
     @property
     def evidence(self) -> Evidence:
         return Evidence(
-            parity=self.parity,
-            latency=self.latency,
+            parity=parse(self.parity, ParityEvidence, "parity.json", "dvc repro"),
+            latency=parse(self.latency, LatencyEvidence, "latency.json", "dvc repro"),
             baselines=self.baselines,
             devices=self.devices,
         )
@@ -81,9 +95,10 @@ class Case:
 
     def measure(self, key: str, candidate: Logits) -> None:
         """Put another answer of one file into the evidence."""
-        self.parity["artefacts"][key] |= against_float(
-            self.reference, candidate, self.labels, FLOOR
-        )
+        measured = against_float(self.reference, candidate, self.labels, FLOOR)
+        before = self.parity["artefacts"][key]
+        file = {name: before[name] for name in ("file", "sha256", "size_bytes")}
+        self.parity["artefacts"][key] = file | measured.model_dump()
 
     def flipped(self, lost: int, won: int) -> Logits:
         """Logits that lose so many right answers of float's and win so many wrong ones."""
@@ -138,10 +153,11 @@ def case(labelled: bool = True) -> Case:
             "labelled": labelled,
             "classes": CLASSES,
         },
-        "noise_floor": {"max_abs": FLOOR},
+        "noise_floor": {"max_abs": FLOOR, "count": 32, "runs": {"float64": FLOOR}},
         "published": {
             "dataset": "a test",
             "top1": 90.0,
+            "top5": None,
             "crop_pct": 1.0,
             "interpolation": "bicubic",
         },
@@ -151,7 +167,7 @@ def case(labelled: bool = True) -> Case:
                 "file": f"model.{key}",
                 "sha256": hashes[key],
                 "size_bytes": 6_000_000,
-                **against_float(reference, near, known, FLOOR),
+                **against_float(reference, near, known, FLOOR).model_dump(),
             }
             for key in FORMATS
         },
@@ -161,7 +177,7 @@ def case(labelled: bool = True) -> Case:
                 "before": "the step before",
                 "after": step,
                 "after_sha256": hashes.get(delivered.get(step, ""), digest(step)),
-                **same,
+                **same.model_dump(),
             }
             for step in STEPS
         },
@@ -171,6 +187,8 @@ def case(labelled: bool = True) -> Case:
             "worst_error_steps": 0.5,
             "changed_floats": [],
         },
+        "logits_sha256": {"reference": logits_sha256(reference)},
+        "machine": dict(MACHINE),
     }
     noise = rng.normal(scale=0.02, size=(100, 5))
     times = np.round(np.array([30.0, 15, 15, 15, 15]) * np.exp(noise), 4)
@@ -180,25 +198,28 @@ def case(labelled: bool = True) -> Case:
         "schema": SCHEMA,
         "samples_sha256": digest("samples"),
         "threads": 1,
+        "warmup": 5,
         "artefacts": {
-            key: {
-                "sha256": hashes.get(key, digest("checkpoint")),
-                "runs_ms": times[:, column].tolist(),
-                "own_memory_mb": 80.0 if key == "float" else 40.0,
-            }
+            key: _timing(key, hashes.get(key, digest("checkpoint")), times[:, column].tolist())
+            | {"own_memory_mb": 80.0 if key == "float" else 40.0, "peak_memory_mb": 200.0}
             for column, key in enumerate(("float", *FORMATS))
         },
         "previous": {
             "release": "model-0.0.1",
             "artefacts": {
-                key: {"sha256": digest(f"old {key}"), "runs_ms": older[:, column].tolist()}
+                key: _timing(key, digest(f"old {key}"), older[:, column].tolist())
                 for column, key in enumerate(FORMATS)
             },
         },
-        "machine": {"processor": "a test"},
+        "machine": dict(MACHINE),
     }
     files = Files(artefacts=hashes, checkpoint=digest("checkpoint"), samples=digest("samples"))
     return Case(reference, known, parity, latency, files)
+
+
+def _timing(key: str, sha256: str, runs_ms: list[float]) -> dict[str, Any]:
+    once = {"load_ms": 20.0, "first_ms": 30.0}
+    return {"file": f"model.{key}", "sha256": sha256, "runs_ms": runs_ms, **once}
 
 
 def golden(hashes: dict[str, str], checkpoint: str, count: int = 4) -> dict[str, Any]:
@@ -206,6 +227,24 @@ def golden(hashes: dict[str, str], checkpoint: str, count: int = 4) -> dict[str,
     rng = np.random.default_rng(1)
     logits = rng.normal(size=(count, CLASSES)).astype(np.float32)
     near = (logits + rng.normal(scale=1e-2, size=logits.shape)).astype(np.float32)
-    answers = {key: {"sha256": value, "logits": json_logits(near)} for key, value in hashes.items()}
-    answers["float"] = {"sha256": checkpoint, "logits": json_logits(logits)}
-    return seal({"kind": "golden", "schema": SCHEMA, "artefacts": answers})
+    answers = {
+        key: {"file": f"model.{key}", "sha256": value, "logits": json_logits(near)}
+        for key, value in hashes.items()
+    }
+    answers["float"] = {"file": "m", "sha256": checkpoint, "logits": json_logits(logits)}
+    image = {"sha256": digest("image"), "width": 28, "height": 28, "label": None}
+    return seal(
+        {
+            "kind": "golden",
+            "schema": SCHEMA,
+            "inputs": {
+                "file": "inputs.f32",
+                "sha256": digest("inputs"),
+                "dtype": "little-endian float32",
+                "shape": [count, 3, 28, 28],
+            },
+            "images": [{"id": str(i), "file": f"images/{i}.png"} | image for i in range(count)],
+            "artefacts": answers,
+            "machine": dict(MACHINE),
+        }
+    )

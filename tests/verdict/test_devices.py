@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.evidence.seal import SCHEMA
-from pipeline.evidence.types import Devices
+from pipeline.evidence.devices import Cell, DeviceEvidence, Devices
+from pipeline.evidence.golden import GoldenEvidence
+from pipeline.evidence.model import parse
 from pipeline.metrics.logits import json_logits, logits_array
 from pipeline.params import Devices as Asked
 from pipeline.verdict.criteria.devices import agreement
@@ -18,6 +19,7 @@ from tests.verdict.builders import Case
 LIMITS = {"device_sqnr_min_db": 30, "instructions_max_m": 700, "instructions_growth_max": 1.02}
 GOOD = builders.case()
 GOLDEN = builders.golden(dict(GOOD.files.artefacts), GOOD.files.checkpoint)
+ANSWERS = parse(GOLDEN, GoldenEvidence, "golden.json", "dvc repro")
 
 
 def cell(**changes: Any) -> dict[str, Any]:
@@ -49,14 +51,17 @@ def case(
         "checks": [],
         "claims": {},
         "previous": None,
-        "schema": SCHEMA,
+        "machine": builders.MACHINE,
     } | changes
     gate = builders.gate(channel, **LIMITS).model_copy(
         update={"devices": Asked.model_validate({"candidate": (), "release": asked})}
     )
     result = builders.case()
     result.gate = gate
-    result.devices = Devices(GOLDEN, {"arm64": found} if cells or changes else {})
+    result.devices = Devices(ANSWERS)
+    if cells or changes:
+        evidence = parse(found, DeviceEvidence, "arm64.json", "make device-test")
+        result.devices = Devices(ANSWERS, {"arm64": evidence})
     return result
 
 
@@ -173,7 +178,7 @@ def test_the_oldest_runtime_is_one_that_it_ran_on(
 
 
 def test_agreement_counts_against_the_same_file_and_against_float() -> None:
-    near = agreement(GOLDEN, cell())
+    near = agreement(ANSWERS, Cell(**cell()))
     assert near is not None
     assert (near.top1_equal, near.count, near.sqnr_db) == (4, 4, 300)
     assert 35 < near.float_sqnr_db < 45
@@ -181,6 +186,7 @@ def test_agreement_counts_against_the_same_file_and_against_float() -> None:
 
 def test_golden_answers_of_other_bytes_are_refused() -> None:
     got = case(cell())
-    got.devices = Devices(builders.golden(dict.fromkeys(GOLDEN["artefacts"], "0" * 64), "0" * 64))
+    others = builders.golden(dict.fromkeys(GOLDEN["artefacts"], "0" * 64), "0" * 64)
+    got.devices = Devices(parse(others, GoldenEvidence, "golden.json", "dvc repro"))
     names = {(c.name, c.subject) for c in got.decide().criteria if c.outcome == FAIL}
     assert ("evidence", ".ptl") in names

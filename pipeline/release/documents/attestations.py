@@ -101,7 +101,7 @@ def _code(material: Material) -> Iterator[Json]:
 
 
 def _inputs(material: Material) -> list[Json]:
-    checkpoint, samples = material.contract.checkpoint, material.evidence.parity["samples"]
+    checkpoint, samples = material.contract.checkpoint, material.evidence.parity.samples
     return [
         *_code(material),
         {
@@ -109,8 +109,8 @@ def _inputs(material: Material) -> list[Json]:
             "digest": {"sha256": checkpoint.source_sha256},
         },
         {
-            "name": f"samples, {samples['count']} images of {material.samples_name}",
-            "digest": {"sha256": samples["sha256"]},
+            "name": f"samples, {samples.count} images of {material.samples_name}",
+            "digest": {"sha256": samples.sha256},
             "annotations": {"of": "pixels, labels and ids, as stage `samples` hashes them"},
         },
     ]

@@ -147,11 +147,11 @@ def _checkpoint(material: Material, inside: bool = False) -> Json:
 
 def _samples(material: Material) -> Json:
     """The images that it was measured on; they are no part of the release but for golden ones."""
-    samples = material.evidence.parity["samples"]
+    samples = material.evidence.parity.samples
     facts = {
-        "count": samples["count"],
-        "labelled": str(samples["labelled"]).lower(),
-        "edge_vit_samples_sha256": samples["sha256"],
+        "count": samples.count,
+        "labelled": str(samples.labelled).lower(),
+        "edge_vit_samples_sha256": samples.sha256,
     }
     return {
         "type": "data",

@@ -74,14 +74,14 @@ def _results(material: Material) -> list[EvalResult]:
 def _result(material: Material, name: str, number: Number) -> EvalResult:
     from huggingface_hub import EvalResult
 
-    samples, interval = material.evidence.parity["samples"], number.interval
+    samples, interval = material.evidence.parity.samples, number.interval
     assert interval is not None
     return EvalResult(
         task_type="image-classification",
         task_name="Image classification",
         dataset_type=slug(material.samples_name),
-        dataset_name=f"{samples['count']} images of {material.samples_name}",
-        dataset_args={"edge_vit_samples_sha256": samples["sha256"], "count": samples["count"]},
+        dataset_name=f"{samples.count} images of {material.samples_name}",
+        dataset_args={"edge_vit_samples_sha256": samples.sha256, "count": samples.count},
         metric_type=slug(number.metric),
         metric_name=f"{number.metric} of {name}",
         metric_value=round(number.value, DIGITS),

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from pipeline import formats
 from pipeline.contract.contract import Artefact, Contract
 from pipeline.contract.files import read_contract
-from pipeline.evidence.types import Devices, Evidence
+from pipeline.evidence.devices import Cell, DeviceEvidence, Devices
+from pipeline.evidence.read import Evidence
 from pipeline.files import sha256_file
 from pipeline.params import Params
 from pipeline.release.build import Build, read
@@ -55,19 +55,19 @@ class Material:
         return self.params.samples.source.name or "samples"
 
     @property
-    def tried(self) -> dict[str, Mapping[str, Any]]:
+    def tried(self) -> dict[str, DeviceEvidence]:
         """What devices' runtimes made of these very files and golden images, by target."""
         golden = self.evidence.devices.golden
-        found: dict[str, Mapping[str, Any]] = {}
-        for target, content in self.evidence.devices.targets.items():
-            cells = [cell for cell in content["cells"] if self._is_ours(cell)]
-            if golden is not None and content["golden"] == golden["seal"] and cells:
-                found[target] = {**content, "cells": cells}
-        return found
+        tried = {}
+        for target, evidence in self.evidence.devices.targets.items():
+            cells = tuple(cell for cell in evidence.cells if self._is_ours(cell))
+            if golden is not None and evidence.golden == golden.seal and cells:
+                tried[target] = evidence.model_copy(update={"cells": cells})
+        return tried
 
-    def _is_ours(self, cell: Mapping[str, Any]) -> bool:
-        file = self.file(cell["format"])
-        return file is not None and file.sha256 == cell["sha256"]
+    def _is_ours(self, cell: Cell) -> bool:
+        file = self.file(cell.format)
+        return file is not None and file.sha256 == cell.sha256
 
     @property
     def devices(self) -> Devices:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from statistics import median
-from typing import Any
 
+from pipeline.evidence.latency import LatencyEvidence
+from pipeline.evidence.parity import ParityEvidence
 from pipeline.formats import FORMATS
 from pipeline.metrics import timing
 from pipeline.metrics.intervals import Interval
@@ -36,20 +37,20 @@ def numbers(material: Material) -> list[Number]:
     evidence, confidence = material.evidence, material.params.gate.confidence
     found = list(_of_float(evidence.parity, confidence))
     for key in FORMATS:
-        measured = evidence.parity["artefacts"].get(key)
+        measured = evidence.parity.artefacts.get(key)
         summary = summary_of(measured, confidence)
         if measured and summary:
-            size = measured["size_bytes"]
+            size = measured.size_bytes
             found.append(Number(key=key, metric=SIZE, value=size, unit="bytes"))
             found += _of_answers(key, summary)
         found += _of_time(key, evidence.latency, confidence)
     return [*found, *_instructions(material)]
 
 
-def _of_float(parity: Mapping[str, Any], confidence: float) -> Iterator[Number]:
-    right = parity["reference_accuracy"]
+def _of_float(parity: ParityEvidence, confidence: float) -> Iterator[Number]:
+    right = parity.reference_accuracy
     if right:
-        accuracy = proportion(right["right"], right["count"], confidence)
+        accuracy = proportion(right.right, right.count, confidence)
         yield _proportion(FLOAT, ACCURACY, accuracy)
 
 
@@ -62,12 +63,12 @@ def _of_answers(key: str, summary: AccuracySummary) -> Iterator[Number]:
     yield Number(key=key, metric=SQNR, value=summary.sqnr_db, unit="dB")
 
 
-def _of_time(key: str, latency: Mapping[str, Any], confidence: float) -> Iterator[Number]:
-    timed = latency["artefacts"].get(key)
+def _of_time(key: str, latency: LatencyEvidence, confidence: float) -> Iterator[Number]:
+    timed = latency.artefacts.get(key)
     if not timed:
         return
-    where = f"{latency['machine']['processor']}, {latency['threads']} thread(s)"
-    runs, of_float = timed["runs_ms"], latency["artefacts"][FLOAT]["runs_ms"]
+    where = f"{latency.machine.processor}, {latency.threads} thread(s)"
+    runs, of_float = timed.runs_ms, latency.float_runs_ms
     ratio = timing.bootstrap_ratio(runs, of_float, confidence)
     yield Number(key=key, metric=P50, value=timing.median(runs), unit="ms", where=where)
     yield Number(
@@ -78,10 +79,10 @@ def _of_time(key: str, latency: Mapping[str, Any], confidence: float) -> Iterato
 def _instructions(material: Material) -> Iterator[Number]:
     known = {file.key: file.sha256 for file in material.files}
     for found in material.tried.values():
-        for cell in found["cells"]:
-            counts, key = cell["cost"]["instructions"], cell["format"]
-            if counts and cell["sha256"] == known.get(key):
-                where = f"{cell['runtime']}, {cell['machine']}"
+        for cell in found.cells:
+            counts, key = cell.cost.instructions, cell.format
+            if counts and cell.sha256 == known.get(key):
+                where = f"{cell.runtime}, {cell.machine}"
                 yield Number(
                     key=key, metric=INSTRUCTIONS, value=median(counts), unit="", where=where
                 )

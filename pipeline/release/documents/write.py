@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pipeline.contract.contract import Contract
-from pipeline.evidence.types import Evidence
+from pipeline.evidence.read import Evidence
 from pipeline.files import write_json, write_text
 from pipeline.params import Params
 from pipeline.release.documents import attestations

@@ -7,14 +7,15 @@ never counts.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
-from pipeline.evidence.types import Baseline
+from pipeline.evidence.baselines import Baseline
+from pipeline.evidence.latency import LatencyEvidence
+from pipeline.evidence.parity import ParityEvidence
 from pipeline.formats import FORMATS
 from pipeline.metrics import timing
 from pipeline.metrics.intervals import Interval
+from pipeline.metrics.measures import StepComparison
 from pipeline.params import Gate
 from pipeline.verdict.criterion import FAIL, PASS, UNDECIDED, Criterion, compare, plain
 
@@ -22,18 +23,18 @@ from pipeline.verdict.criterion import FAIL, PASS, UNDECIDED, Criterion, compare
 def criteria(
     gate: Gate,
     device: str,
-    parity: Mapping[str, Any],
-    latency: Mapping[str, Any],
+    parity: ParityEvidence,
+    latency: LatencyEvidence,
     baselines: Sequence[Baseline],
 ) -> Iterator[Criterion]:
-    """Yield what is to be said of the record of ``device``; undecided where there is none."""
+    """Yield the criteria of the record of ``device``; undecided where there is none."""
     of_device = [b for b in baselines if (b.kind, b.device) == ("cuda", device)]
     fitting = [b for b in of_device if b.refusal is None]
     missing = "; ".join(
         [
             f"no record of {device} for this model and these samples",
             *(f"one was refused: {b.refusal}" for b in of_device if b.refusal),
-            "a candidate goes out without it, a release needs it: run `edge-vit baseline` there",
+            "a candidate does without it, a release needs it: run `edge-vit baseline` there",
         ]
     )
     if fitting:
@@ -46,17 +47,15 @@ def criteria(
             continue
         if not fitting:
             yield plain("baseline_ratio_max", FORMATS[key].suffix, UNDECIDED, missing)
-        elif key in latency["artefacts"]:
+        elif key in latency.artefacts:
             for baseline in fitting:
                 yield _latency(gate, key, budget.baseline_ratio_max, baseline, latency)
 
 
-def _logits(gate: Gate, baseline: Baseline, parity: Mapping[str, Any]) -> Criterion:
-    floor = parity["noise_floor"]["max_abs"] + baseline.noise_floor
+def _logits(gate: Gate, baseline: Baseline, parity: ParityEvidence) -> Criterion:
+    floor = parity.noise_floor.max_abs + baseline.noise_floor
     limit, difference = gate.noise_multiple * floor, baseline.difference
-    value = None
-    if difference and difference["finite"] and difference["count"] > 0 and math.isfinite(limit):
-        value = difference["max_abs"]
+    value = difference.max_abs if isinstance(difference, StepComparison) else None
     ok = value is not None and value <= limit
     return Criterion(
         name="baseline_logits",
@@ -74,23 +73,21 @@ def _logits(gate: Gate, baseline: Baseline, parity: Mapping[str, Any]) -> Criter
 
 
 def _latency(
-    gate: Gate, key: str, limit: float, baseline: Baseline, latency: Mapping[str, Any]
+    gate: Gate, key: str, limit: float, baseline: Baseline, latency: LatencyEvidence
 ) -> Criterion:
     """The ratio of medians of two machines, from the bounds of each: they share no rounds."""
-    runs = latency["artefacts"][key]["runs_ms"]
+    runs = latency.artefacts[key].runs_ms
     # Both bounds of both medians at once: Bonferroni over four one-sided ones.
     each = 1 - (1 - gate.confidence) / 4
     edge = timing.quantile_bounds(runs, 0.5, each)
     gpu = timing.quantile_bounds(baseline.runs_ms, 0.5, each)
-    if min(*runs, *baseline.runs_ms) <= 0:
-        raise ValueError("latencies must be positive")
     interval = None
     if edge.low and edge.high and gpu.low and gpu.high:
         interval = Interval(edge.low / gpu.high, edge.high / gpu.low)
     outcome = UNDECIDED
     if interval is not None:
         outcome = compare(interval.high <= limit, interval.low > limit)
-    note = f"on {latency['machine']['processor']}; float on {baseline.device} takes "
+    note = f"on {latency.machine.processor}; float on {baseline.device} takes "
     note += f"{gpu.estimate:.2f} ms"
     if interval is None:
         note += "; too few runs to bound the median: raise latency.runs"

@@ -1,21 +1,21 @@
 """What the runtimes that devices run made of the delivered files.
 
-Answers are held to the golden ones of the same file, which `parity` held to float on many samples:
-what a device may add is what another runtime's kernels round otherwise. All numbers are computed
-here, from the logits in the evidence.
+Answers are compared with the golden ones of the same file, which `parity` compared with float on
+many samples: a device may only add what another runtime's kernels round differently. All numbers
+are computed here, from the logits in the evidence.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from statistics import median
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.evidence.types import Devices
+from pipeline.evidence.devices import Cell, DeviceEvidence, Devices, PreviousCounts
+from pipeline.evidence.golden import FLOAT, GoldenEvidence
 from pipeline.formats import FORMATS
 from pipeline.metrics import distances
 from pipeline.metrics.logits import logits_array
@@ -30,7 +30,7 @@ SPREAD_MAX = 0.001  # of repeated counts of instructions; an emulator counts exa
 
 @dataclass(frozen=True)
 class Agreement:
-    """How near the answers of a device are."""
+    """How close the answers of a device are to the golden ones."""
 
     top1_equal: int
     count: int
@@ -39,18 +39,18 @@ class Agreement:
 
 
 def criteria(gate: Gate, files: Files, devices: Devices) -> Iterator[Criterion]:
-    """Yield what is to be said of each target that a channel asks for or that was run."""
+    """Yield the criteria of each target that a channel asks for or that was run."""
     asked = dict.fromkeys([*gate.devices.candidate, *gate.devices.release])
     golden = devices.golden
     for target in dict.fromkeys([*asked, *devices.targets]):
-        found = devices.targets.get(target)
+        evidence = devices.targets.get(target)
         again = f"run `make device-test TARGETS={target}`"
-        if found is None:
+        if evidence is None:
             yield _undecided(gate, target, target, f"was not run; {again}")
-        elif golden is None or found["golden"] != golden["seal"]:
+        elif golden is None or evidence.golden != golden.seal:
             yield _undecided(gate, target, target, f"was run on other golden images; {again}")
         else:
-            yield from _target(gate, files, golden, target, found, again)
+            yield from _target(gate, files, golden, target, evidence, again)
     if golden is not None and devices.targets:
         yield from _oldest_runtimes(gate, files, golden, devices.targets)
 
@@ -58,40 +58,42 @@ def criteria(gate: Gate, files: Files, devices: Devices) -> Iterator[Criterion]:
 def _target(
     gate: Gate,
     files: Files,
-    golden: Mapping[str, Any],
+    golden: GoldenEvidence,
     target: str,
-    found: Mapping[str, Any],
+    evidence: DeviceEvidence,
     again: str,
 ) -> Iterator[Criterion]:
-    cells = {cell["format"]: cell for cell in found["cells"]}
-    for key in found["formats"]:
-        subject = f"{FORMATS[key].suffix} on {target}"
+    cells = {cell.format: cell for cell in evidence.cells}
+    for key in evidence.formats:
+        subject = f"{_name(key)} on {target}"
         cell = cells.get(key)
         if cell is None:
             yield _undecided(gate, target, subject, f"was not run; {again}")
-        elif cell["sha256"] != files.artefacts.get(key):
+        elif cell.sha256 != files.artefacts.get(key):
             yield _undecided(gate, target, subject, f"other bytes were run; {again}")
         else:
             budget = gate.budgets.get(key, Budget())
             yield _answers(budget, golden, subject, cell)
-            if cell["cost"]["instructions"]:
-                yield from _instructions(budget, subject, cell, found["previous"])
-    for check in found["checks"]:
-        subject = f"{FORMATS[check['subject']].suffix} on {target}"
-        if check["sha256"] != files.artefacts.get(check["subject"]):
-            yield _undecided(gate, target, subject, f"{check['name']}: of other bytes; {again}")
+            if cell.cost.instructions:
+                yield from _instructions(budget, subject, cell, evidence.previous)
+    for check in evidence.checks:
+        subject = f"{_name(check.subject)} on {target}"
+        if check.sha256 != files.artefacts.get(check.subject):
+            yield _undecided(gate, target, subject, f"{check.name}: of other bytes; {again}")
         else:
-            outcome = PASS if check["passed"] else FAIL
-            yield plain("device_check", subject, outcome, f"{check['name']}: {check['detail']}")
+            outcome = PASS if check.passed else FAIL
+            yield plain("device_check", subject, outcome, f"{check.name}: {check.detail}")
 
 
-def agreement(golden: Mapping[str, Any], cell: Mapping[str, Any]) -> Agreement | None:
-    """How near a cell's answers are to the golden ones; None where there is nothing to compare."""
-    if not (cell["loads"] and cell["runs"]) or cell["logits"] is None:
+def agreement(golden: GoldenEvidence, cell: Cell) -> Agreement | None:
+    """Compare a cell's answers with the golden ones; None where there is nothing to compare."""
+    if not (cell.loads and cell.runs) or cell.logits is None:
         return None
-    expected = logits_array(golden["artefacts"][cell["format"]]["logits"])
-    of_float = logits_array(golden["artefacts"]["float"]["logits"])
-    actual = logits_array(cell["logits"])
+    if cell.format not in golden.artefacts:
+        return None
+    expected = golden.logits(cell.format)
+    of_float = golden.logits(FLOAT)
+    actual = logits_array(cell.logits)
     count = len(actual)
     if count < min(IMAGES_MIN, len(expected)) or actual.shape != expected[:count].shape:
         return None
@@ -106,50 +108,48 @@ def agreement(golden: Mapping[str, Any], cell: Mapping[str, Any]) -> Agreement |
     )
 
 
-def agrees(gate: Gate, golden: Mapping[str, Any], cell: Mapping[str, Any]) -> bool:
-    """Whether a cell's file loads, runs and answers as near to the golden answers as is asked."""
-    budget = gate.budgets.get(cell["format"], Budget())
+def agrees(gate: Gate, golden: GoldenEvidence, cell: Cell) -> bool:
+    """Whether a cell's file loads, runs and answers as close to the golden ones as is asked."""
+    budget = gate.budgets.get(cell.format, Budget())
     return _answers(budget, golden, "", cell).outcome == PASS
 
 
-def _answers(
-    budget: Budget, golden: Mapping[str, Any], subject: str, cell: Mapping[str, Any]
-) -> Criterion:
-    where = f"{cell['runtime']}, {cell['machine']}"
+def _answers(budget: Budget, golden: GoldenEvidence, subject: str, cell: Cell) -> Criterion:
+    where = f"{cell.runtime}, {cell.machine}"
     name = "device_sqnr_min_db"
-    if not (cell["loads"] and cell["runs"]):
-        failed = "run" if cell["loads"] else "load"
-        words = " ".join(str(cell["error"]).split())[:400]
+    if not (cell.loads and cell.runs):
+        failed = "run" if cell.loads else "load"
+        words = " ".join(str(cell.error).split())[:400]
         return plain(name, subject, FAIL, f"does not {failed} on {where}: {words}")
-    near = agreement(golden, cell)
-    if near is None:
+    agreed = agreement(golden, cell)
+    if agreed is None:
         return plain(name, subject, FAIL, f"not enough finite answers to golden images on {where}")
     limit = budget.device_sqnr_min_db
-    seen = f"top-1 as here on {near.top1_equal} of {near.count} golden images"
+    seen = f"top-1 as here on {agreed.top1_equal} of {agreed.count} golden images"
     return Criterion(
         name=name,
         subject=subject,
-        outcome=PASS if limit is None or near.sqnr_db >= limit else FAIL,
-        value=near.sqnr_db,
+        outcome=PASS if limit is None or agreed.sqnr_db >= limit else FAIL,
+        value=agreed.sqnr_db,
         interval=None,
         limit=limit,
         unit="dB",
-        note=f"{where}: {seen}, {near.float_sqnr_db:.1f} dB from float",
+        note=f"{where}: {seen}, {agreed.float_sqnr_db:.1f} dB from float",
     )
 
 
 def _instructions(
-    budget: Budget, subject: str, cell: Mapping[str, Any], previous: Mapping[str, Any] | None
+    budget: Budget, subject: str, cell: Cell, previous: PreviousCounts | None
 ) -> Iterator[Criterion]:
     """Retired instructions of one inference: repeatable, so bounded without an interval."""
-    counts: Sequence[int] = cell["cost"]["instructions"]
+    counts = cell.cost.instructions
     count, spread = median(counts), (max(counts) - min(counts)) / min(counts)
     steady = spread <= SPREAD_MAX
     note = f"{len(counts)} counts within {100 * spread:.2g}%"
     if not steady:
         note += f", more than {100 * SPREAD_MAX:g}%: something else was counted; measure again"
     limits = [("instructions_max_m", count / 1e6, budget.instructions_max_m, "M")]
-    before = (previous or {}).get("instructions", {}).get(cell["format"])
+    before = previous.instructions.get(cell.format) if previous else None
     if before:
         limit = budget.instructions_growth_max
         limits.append(("instructions_growth_max", count / before, limit, "of the last release"))
@@ -170,21 +170,21 @@ def _instructions(
 def _oldest_runtimes(
     gate: Gate,
     files: Files,
-    golden: Mapping[str, Any],
-    targets: Mapping[str, Mapping[str, Any]],
+    golden: GoldenEvidence,
+    targets: Mapping[str, DeviceEvidence],
 ) -> Iterator[Criterion]:
-    """Hold what each contract says is the oldest runtime to a run on exactly that one."""
+    """Check the oldest runtime that each contract names by a run on exactly that one."""
     claims: dict[str, str] = {}
     seen: dict[tuple[str, str], list[bool]] = {}
-    for found in targets.values():
-        if found["golden"] != golden["seal"]:
+    for evidence in targets.values():
+        if evidence.golden != golden.seal:
             continue
-        for key, claim in found["claims"].items():
-            if claim["sha256"] == files.artefacts.get(key):
-                claims[key] = claim["oldest_runtime"]
-        for cell in found["cells"]:
-            if cell["sha256"] == files.artefacts.get(cell["format"]):
-                place = (cell["format"], cell["runtime"])
+        for key, claim in evidence.claims.items():
+            if claim.sha256 == files.artefacts.get(key):
+                claims[key] = claim.oldest_runtime
+        for cell in evidence.cells:
+            if cell.sha256 == files.artefacts.get(cell.format):
+                place = (cell.format, cell.runtime)
                 seen.setdefault(place, []).append(agrees(gate, golden, cell))
     for key, runtime in claims.items():
         ran = seen.get((key, runtime), [])
@@ -194,7 +194,12 @@ def _oldest_runtimes(
             FAIL: f"its contract says that it runs on {runtime}, and it does not",
             UNDECIDED: f"its contract names {runtime}, where it was not run; `make device-test`",
         }
-        yield plain("oldest_runtime", FORMATS[key].suffix, outcome, words[outcome])
+        yield plain("oldest_runtime", _name(key), outcome, words[outcome])
+
+
+def _name(key: str) -> str:
+    """What people call a format; one that this edge-vit does not know has its key."""
+    return FORMATS[key].suffix if key in FORMATS else key
 
 
 def _undecided(gate: Gate, target: str, subject: str, note: str) -> Criterion:

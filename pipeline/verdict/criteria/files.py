@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
+from pipeline.evidence.golden import FLOAT, GoldenAnswers, GoldenEvidence
+from pipeline.evidence.latency import LatencyEvidence, TimedFile
+from pipeline.evidence.parity import DeliveredFile, ParityEvidence
 from pipeline.formats import FORMATS
 from pipeline.verdict.criterion import FAIL, PASS, Criterion, plain
 
-DELIVERING = {"lite": "ptl", "export_onnx": "onnx"}  # steps whose output is let out
+DELIVERING = {"lite": "ptl", "export_onnx": "onnx"}  # steps whose output is published
 
 
 @dataclass(frozen=True, kw_only=True)
 class Files:
-    """SHA-256 of what is about to be let out, and of what it was made from."""
+    """SHA-256 of what is about to be published, and of what it was made from."""
 
     artefacts: Mapping[str, str]  # by format
     checkpoint: str
@@ -23,42 +25,46 @@ class Files:
 
 def criteria(
     files: Files,
-    parity: Mapping[str, Any],
-    latency: Mapping[str, Any],
-    golden: Mapping[str, Any] | None,
+    parity: ParityEvidence,
+    latency: LatencyEvidence,
+    golden: GoldenEvidence | None,
 ) -> Iterator[Criterion]:
     """Yield a failed criterion for each file that is not the measured one, else a passed one."""
     pairs: list[tuple[str, str | None, str | None, str]] = [
-        ("checkpoint", files.checkpoint, parity["checkpoint_sha256"], "parity"),
-        ("checkpoint", files.checkpoint, latency["artefacts"]["float"]["sha256"], "latency"),
-        ("samples", files.samples, parity["samples"]["sha256"], "parity"),
-        ("samples", files.samples, latency["samples_sha256"], "latency"),
+        ("checkpoint", files.checkpoint, parity.checkpoint_sha256, "parity"),
+        ("checkpoint", files.checkpoint, latency.artefacts[FLOAT].sha256, "latency"),
+        ("samples", files.samples, parity.samples.sha256, "parity"),
+        ("samples", files.samples, latency.samples_sha256, "latency"),
     ]
     for key in FORMATS:
-        for kind, evidence in (("parity", parity), ("latency", latency)):
-            measured = evidence["artefacts"].get(key, {}).get("sha256")
-            pairs.append((FORMATS[key].suffix, files.artefacts.get(key), measured, kind))
+        measured, timed = parity.artefacts.get(key), latency.artefacts.get(key)
+        pairs.append((FORMATS[key].suffix, files.artefacts.get(key), _sha256(measured), "parity"))
+        pairs.append((FORMATS[key].suffix, files.artefacts.get(key), _sha256(timed), "latency"))
     if golden is not None:
-        answers = golden["artefacts"]
-        pairs.append(("checkpoint", files.checkpoint, answers["float"]["sha256"], "golden"))
+        pairs.append(("checkpoint", files.checkpoint, golden.artefacts[FLOAT].sha256, "golden"))
         for key in FORMATS:
-            measured = answers.get(key, {}).get("sha256")
-            pairs.append((FORMATS[key].suffix, files.artefacts.get(key), measured, "golden"))
-    for step, delivered in DELIVERING.items():
-        if step in parity["steps"]:
-            measured = parity["steps"][step].get("after_sha256")
-            pairs.append((step, files.artefacts.get(delivered), measured, "parity"))
-    other = [pair for pair in pairs if not pair[1] or pair[1] != pair[2]]
-    for subject, actual, measured, kind in other:
+            answers = golden.artefacts.get(key)
+            pairs.append(
+                (FORMATS[key].suffix, files.artefacts.get(key), _sha256(answers), "golden")
+            )
+    for name, delivered in DELIVERING.items():
+        if step := parity.steps.get(name):
+            pairs.append((name, files.artefacts.get(delivered), step.after_sha256, "parity"))
+    others = [pair for pair in pairs if not pair[1] or pair[1] != pair[2]]
+    for subject, actual, recorded, kind in others:
         yield plain(
             "evidence",
             subject,
             FAIL,
-            f"{kind} was measured on {_short(measured)}, this is {_short(actual)}; "
+            f"{kind} was measured on {_short(recorded)}, this is {_short(actual)}; "
             f"run `dvc repro {kind}` to measure these bytes",
         )
-    if not other:
+    if not others:
         yield plain("evidence", "all files", PASS, "every file is the one that was measured")
+
+
+def _sha256(file: DeliveredFile | TimedFile | GoldenAnswers | None) -> str | None:
+    return file.sha256 if file else None
 
 
 def _short(digest: str | None) -> str:

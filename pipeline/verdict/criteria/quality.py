@@ -1,43 +1,43 @@
-"""How near each file's answers are to float's, and float's to what was published."""
+"""How close each file's answers are to float's, and float's accuracy to the published one."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
+from pipeline.evidence.parity import ParityEvidence
 from pipeline.formats import FORMATS
 from pipeline.metrics import intervals
 from pipeline.metrics.intervals import Interval
+from pipeline.metrics.measures import FloatComparison, NonFinite
 from pipeline.params import Budget, Gate
 from pipeline.verdict.criterion import FAIL, PASS, UNDECIDED, Criterion, compare, plain
 
 
-def criteria(gate: Gate, parity: Mapping[str, Any]) -> Iterator[Criterion]:
+def criteria(gate: Gate, parity: ParityEvidence) -> Iterator[Criterion]:
     """Yield the criteria of the float model and of each file."""
     yield from _published(gate, parity)
     for key in FORMATS:
-        yield from _artefact(gate, key, parity)
+        file = parity.artefacts.get(key)
+        size = file.size_bytes if file else 0
+        yield from of_file(gate, key, file, size, parity.float_size_bytes)
 
 
-def _published(gate: Gate, parity: Mapping[str, Any]) -> Iterator[Criterion]:
+def _published(gate: Gate, parity: ParityEvidence) -> Iterator[Criterion]:
     """Float accuracy far from the published one: whatever follows is measured on a broken base."""
-    published, right, band = (
-        parity["published"],
-        parity["reference_accuracy"],
+    published, measured, band = (
+        parity.published,
+        parity.reference_accuracy,
         gate.published_tolerance_pp,
     )
-    if right is not None and right["count"] != parity["samples"]["count"]:
-        raise ValueError(f"float was measured on {right['count']} samples")
-    if band is None or published is None or right is None:
+    if band is None or published is None or measured is None:
         return
-    claimed = published["top1"]
-    seen = intervals.wilson(right["right"], right["count"], gate.confidence)
-    interval = Interval(100 * seen.low - claimed, 100 * seen.high - claimed)
+    percent = intervals.wilson(measured.right, measured.count, gate.confidence).percent
+    interval = Interval(percent.low - published.top1, percent.high - published.top1)
     outcome = compare(
         -band <= interval.low and interval.high <= band,
         interval.high < -band or interval.low > band,
     )
-    note = f"published for {published['dataset']}: {claimed:g}%"
+    note = f"published for {published.dataset}: {published.top1:g}%"
     if outcome == FAIL:
         note += (
             "; look at weights, preprocessing and the order of labels first. Are these other "
@@ -49,7 +49,7 @@ def _published(gate: Gate, parity: Mapping[str, Any]) -> Iterator[Criterion]:
         name="published_tolerance_pp",
         subject="float",
         outcome=outcome,
-        value=100 * right["right"] / right["count"] - claimed,
+        value=100 * measured.right / measured.count - published.top1,
         interval=interval,
         limit=band,
         unit="pp",
@@ -57,15 +57,19 @@ def _published(gate: Gate, parity: Mapping[str, Any]) -> Iterator[Criterion]:
     )
 
 
-def _artefact(gate: Gate, key: str, parity: Mapping[str, Any]) -> Iterator[Criterion]:
+def of_file(
+    gate: Gate,
+    key: str,
+    measured: FloatComparison | NonFinite | None,
+    size_bytes: int,
+    float_size_bytes: int,
+) -> Iterator[Criterion]:
+    """Yield the criteria of one file, ``measured`` against float; None: it was not measured."""
     budget = gate.budgets.get(key)
-    measured = parity["artefacts"].get(key)
-    if not measured or not measured["count"] or not measured["finite"]:
-        seen = measured and measured["count"]
-        why = "answers with NaN or infinity" if seen else "was not measured on any sample"
+    if not isinstance(measured, FloatComparison):
+        why = "answers with NaN or infinity" if measured else "was not measured on any sample"
         yield plain("parity", FORMATS[key].suffix, FAIL, f"{FORMATS[key].suffix} {why}")
         return
-    _check_counts(FORMATS[key].suffix, measured, parity["samples"]["count"])
     if budget is None:
         return
     yield from _agreement(gate, budget, key, measured)
@@ -73,13 +77,13 @@ def _artefact(gate: Gate, key: str, parity: Mapping[str, Any]) -> Iterator[Crite
     yield from _bounded(
         "sqnr_min_db",
         key,
-        measured["sqnr_db"],
+        measured.sqnr_db,
         budget.sqnr_min_db,
         "dB",
         least=True,
         hint="quantization lost more of the signal than allowed; `edge-vit diagnose` says where",
     )
-    ratio = measured["size_bytes"] / parity["float_size_bytes"]
+    ratio = size_bytes / float_size_bytes
     yield from _bounded(
         "size_ratio_max",
         key,
@@ -91,22 +95,13 @@ def _artefact(gate: Gate, key: str, parity: Mapping[str, Any]) -> Iterator[Crite
     )
 
 
-def _check_counts(name: str, measured: Mapping[str, Any], samples: int) -> None:
-    pairs = measured["accuracy"]
-    counts = {measured["count"], samples, *([sum(pairs.values())] if pairs else [])}
-    if len(counts) != 1:
-        raise ValueError(f"{name} was measured on {sorted(counts)} samples at once")
-    if not measured["size_bytes"] > 0:
-        raise ValueError(f"{name} has {measured['size_bytes']} bytes")
-
-
 def _agreement(
-    gate: Gate, budget: Budget, key: str, measured: Mapping[str, Any]
+    gate: Gate, budget: Budget, key: str, measured: FloatComparison
 ) -> Iterator[Criterion]:
     limit = budget.top1_agreement_min
     if limit is None:
         return
-    equal, count = measured["top1_equal"], measured["count"]
+    equal, count = measured.top1_equal, measured.count
     interval = intervals.wilson(equal, count, gate.confidence)
     outcome = compare(interval.low >= limit, interval.high < limit)
     note = f"{equal} of {count} answers are float's"
@@ -128,7 +123,7 @@ def _agreement(
 
 
 def _accuracy(
-    gate: Gate, budget: Budget, key: str, measured: Mapping[str, Any]
+    gate: Gate, budget: Budget, key: str, measured: FloatComparison
 ) -> Iterator[Criterion]:
     """Non-inferiority: the upper bound of the drop against the margin.
 
@@ -137,7 +132,7 @@ def _accuracy(
     margin = budget.accuracy_drop_max_pp
     if margin is None:
         return
-    pairs = measured["accuracy"]
+    pairs = measured.accuracy
     if pairs is None:
         yield plain(
             "accuracy_drop_max_pp",
@@ -146,15 +141,14 @@ def _accuracy(
             "the samples have no labels; give a folder with one folder a class",
         )
         return
-    drop = intervals.paired_drop(**pairs, confidence=gate.confidence)
+    drop = intervals.paired_drop(**pairs.model_dump(), confidence=gate.confidence)
     outcome = compare(drop.upper_pp <= margin, drop.interval_pp.low > margin)
-    note = f"{pairs['only_float']} answers lost, {pairs['only_edge']} won"
+    note = f"{pairs.only_float} answers lost, {pairs.only_edge} won"
     if outcome == UNDECIDED:
-        discordant = (pairs["only_float"], pairs["only_edge"])
         needed = intervals.samples_to_decide(
-            *discordant, measured["count"], margin, gate.confidence
+            pairs.only_float, pairs.only_edge, measured.count, margin, gate.confidence
         )
-        note += _more_samples(needed, measured["count"])
+        note += _more_samples(needed, measured.count)
     yield Criterion(
         name="accuracy_drop_max_pp",
         subject=FORMATS[key].suffix,

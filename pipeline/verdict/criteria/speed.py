@@ -2,55 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
 
+from pipeline.errors import IntegrityError
+from pipeline.evidence.latency import FLOAT, LatencyEvidence
 from pipeline.formats import FORMATS
 from pipeline.metrics import timing
 from pipeline.params import Budget, Gate
 from pipeline.verdict.criterion import FAIL, PASS, UNDECIDED, Criterion, compare, plain
 
 
-def criteria(gate: Gate, latency: Mapping[str, Any]) -> Iterator[Criterion]:
+def criteria(gate: Gate, latency: LatencyEvidence) -> Iterator[Criterion]:
     """Yield the criteria of each file that has a budget."""
     for key in FORMATS:
         budget = gate.budgets.get(key)
         if budget is None:
             continue
-        if key not in latency["artefacts"]:
-            name = FORMATS[key].suffix
-            yield plain("latency", name, FAIL, f"{name} was not timed")
+        if key not in latency.artefacts:
+            yield plain(
+                "latency", FORMATS[key].suffix, FAIL, f"{FORMATS[key].suffix} was not timed"
+            )
             continue
         yield from _latency(gate, budget, key, latency)
         yield from _regression(gate, budget, key, latency)
         yield from _memory(budget, key, latency)
 
 
-def _latency(
-    gate: Gate, budget: Budget, key: str, latency: Mapping[str, Any]
-) -> Iterator[Criterion]:
+def _latency(gate: Gate, budget: Budget, key: str, latency: LatencyEvidence) -> Iterator[Criterion]:
     if budget.latency_ratio_max is not None:
         yield _ratio(
             gate,
             "latency_ratio_max",
             key,
-            {key: latency["artefacts"][key]["runs_ms"], "float": _float_runs(latency)},
+            {key: latency.artefacts[key].runs_ms, FLOAT: latency.float_runs_ms},
             budget.latency_ratio_max,
             latency,
         )
 
 
 def _regression(
-    gate: Gate, budget: Budget, key: str, latency: Mapping[str, Any]
+    gate: Gate, budget: Budget, key: str, latency: LatencyEvidence
 ) -> Iterator[Criterion]:
-    previous = latency["previous"]
+    previous = latency.previous
     if budget.regression_ratio_max is None or previous is None:
         return
-    if key not in previous["artefacts"]:
+    if key not in previous.artefacts:
         return  # a format that the last release did not have
     timed = {
-        key: latency["artefacts"][key]["runs_ms"],
-        previous["release"]: previous["artefacts"][key]["runs_ms"],
+        key: latency.artefacts[key].runs_ms,
+        previous.release: previous.artefacts[key].runs_ms,
     }
     limit = budget.regression_ratio_max
     yield _ratio(gate, "regression_ratio_max", key, timed, limit, latency)
@@ -60,16 +60,16 @@ def _ratio(
     gate: Gate,
     name: str,
     key: str,
-    timed: Mapping[str, list[float]],
+    timed: Mapping[str, Sequence[float]],
     limit: float,
-    latency: Mapping[str, Any],
+    latency: LatencyEvidence,
 ) -> Criterion:
     """Judge the ratio of the first of ``timed`` to the second, which ran in the same rounds."""
     (_, runs), (other, other_runs) = timed.items()
     ratio = timing.bootstrap_ratio(runs, other_runs, gate.confidence)
     drifting = [k for k, values in timed.items() if timing.drift(values).drifting]
     outcome = compare(ratio.interval.high <= limit, ratio.interval.low > limit)
-    where = f"on {latency['machine']['processor']}, {latency['threads']} thread(s)"
+    where = f"on {latency.machine.processor}, {latency.threads} thread(s)"
     note = f"{timing.claim(ratio, gate.latency_noise)} {other} {where}"
     if drifting:
         outcome = UNDECIDED
@@ -88,19 +88,22 @@ def _ratio(
     )
 
 
-def _memory(budget: Budget, key: str, latency: Mapping[str, Any]) -> Iterator[Criterion]:
+def _memory(budget: Budget, key: str, latency: LatencyEvidence) -> Iterator[Criterion]:
     """Resident memory that loading and running adds, each in a process of its own."""
     limit = budget.memory_ratio_max
     if limit is None:
         return
-    timed = latency["artefacts"]
-    own, of_float = timed[key]["own_memory_mb"], timed["float"]["own_memory_mb"]
+    timed = latency.artefacts
+    own, of_float = timed[key].own_memory_mb, timed[FLOAT].own_memory_mb
     if own is None or of_float is None:
         why = "this system does not tell memory by file; measure on Linux"
         yield plain("memory_ratio_max", FORMATS[key].suffix, UNDECIDED, why)
         return
     if not (own > 0 and of_float > 0):
-        raise ValueError(f"own_memory_mb of {key} is {own}, of float {of_float}")
+        raise IntegrityError(
+            f"loading {FORMATS[key].suffix} adds {own} MB of memory and float {of_float} MB, which "
+            f"cannot be compared; run `{latency.remedy}` to measure again"
+        )
     ok = own / of_float <= limit
     yield Criterion(
         name="memory_ratio_max",
@@ -112,8 +115,3 @@ def _memory(budget: Budget, key: str, latency: Mapping[str, Any]) -> Iterator[Cr
         unit="of float",
         note=f"loading and running it adds {own:.0f} MB, float {of_float:.0f} MB",
     )
-
-
-def _float_runs(latency: Mapping[str, Any]) -> list[float]:
-    runs: list[float] = latency["artefacts"]["float"]["runs_ms"]
-    return runs

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
+from pipeline.evidence.parity import MeasuredStep, ParityEvidence
+from pipeline.metrics.measures import NonFinite
 from pipeline.params import Gate
 from pipeline.verdict.criterion import FAIL, PASS, Criterion, plain
 
 STEPS = ("rewrite", "script", "optimize", "lite", "export_onnx")
 
 
-def criteria(gate: Gate, parity: Mapping[str, Any]) -> Iterator[Criterion]:
-    """Yield what is to be said of the int8 weights and of the steps that change nothing."""
+def criteria(gate: Gate, parity: ParityEvidence) -> Iterator[Criterion]:
+    """Yield the criteria of the int8 weights and of the steps that should change nothing."""
     yield from _weights(gate, parity)
     yield from _steps(gate, parity)
 
 
-def _weights(gate: Gate, parity: Mapping[str, Any]) -> Iterator[Criterion]:
-    weights = parity["weights"]
-    worst, limit = weights["worst_error_steps"], gate.weight_error_max_steps
-    changed = weights["changed_floats"]
+def _weights(gate: Gate, parity: ParityEvidence) -> Iterator[Criterion]:
+    weights = parity.weights
+    worst, limit = weights.worst_error_steps, gate.weight_error_max_steps
+    changed = weights.changed_floats
     if changed:
         yield plain(
             "weights",
@@ -30,7 +30,7 @@ def _weights(gate: Gate, parity: Mapping[str, Any]) -> Iterator[Criterion]:
             f"{len(changed)} arrays that quantization leaves alone differ from the rewritten "
             f"model's, first {changed[0]}; run `dvc repro --force quantize`",
         )
-    if not weights["layers"]:
+    if not weights.layers:
         yield plain("weight_error_max_steps", "quantize", FAIL, "no int8 layer was compared")
         return
     ok = worst <= limit
@@ -42,34 +42,34 @@ def _weights(gate: Gate, parity: Mapping[str, Any]) -> Iterator[Criterion]:
         interval=None,
         limit=limit,
         unit="steps",
-        note=f"{weights['layers']} int8 layers lie within half a step of their float weights"
+        note=f"{weights.layers} int8 layers lie within half a step of their float weights"
         if ok
-        else f"{weights['worst_layer']} is no quantization of the rewritten model's weights; "
+        else f"{weights.worst_layer} is no quantization of the rewritten model's weights; "
         "look at the quantize stage",
     )
 
 
-def _steps(gate: Gate, parity: Mapping[str, Any]) -> Iterator[Criterion]:
+def _steps(gate: Gate, parity: ParityEvidence) -> Iterator[Criterion]:
     """Steps that should change nothing, each against the step before and its noise floor."""
-    for step in STEPS:
-        measured = parity["steps"].get(step)
-        if measured is None:
-            yield plain("noise_multiple", step, FAIL, f"the {step} step was not compared")
+    for name in STEPS:
+        step = parity.steps.get(name)
+        if step is None:
+            yield plain("noise_multiple", name, FAIL, f"the {name} step was not compared")
             continue
-        noise = measured.get("noise", parity["noise_floor"])["max_abs"]
-        limit = gate.noise_multiple * noise
-        finite = measured["finite"] and measured["count"] > 0 and math.isfinite(limit)
-        ok = finite and measured["max_abs"] <= limit
+        noise = step.noise or parity.noise_floor
+        limit = None if isinstance(noise, NonFinite) else gate.noise_multiple * noise.max_abs
+        difference = step.max_abs if isinstance(step, MeasuredStep) and limit is not None else None
+        ok = difference is not None and limit is not None and difference <= limit
         yield Criterion(
             name="noise_multiple",
-            subject=step,
+            subject=name,
             outcome=PASS if ok else FAIL,
-            value=measured["max_abs"] if finite else None,
+            value=difference,
             interval=None,
             limit=limit,
             unit="logits",
-            note=f"{measured['after']} answers as {measured['before']} does"
+            note=f"{step.after} answers as {step.before} does"
             if ok
-            else f"the {step} stage changed the answers: {measured['after']} differs from "
-            f"{measured['before']} by more than {gate.noise_multiple:g} noise floors",
+            else f"the {name} stage changed the answers: {step.after} differs from "
+            f"{step.before} by more than {gate.noise_multiple:g} noise floors",
         )
