@@ -16,8 +16,8 @@ from pipeline.finetune.data import load_train
 from pipeline.finetune.networks import build, start_from
 from pipeline.finetune.params import FinetuneParams
 from pipeline.finetune.teacher import make_teacher
+from pipeline.stages.chain import alone
 from tests.checkpoints import google_npz
-from tests.conftest import alone
 from tests.finetune.conftest import TINY, params_for
 from tests.untrusted.pickles import Call, write_legacy
 
