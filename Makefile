@@ -21,14 +21,9 @@ export TORCH_WHEELS
 
 .PHONY: repro verdict gate test test-full test-all checkpoints device-test device-faults demo lint types bench bench-serve bench-peers setup setup-dev clean help
 
-# DVC runs one stage at a time, and the longest export keeps one core busy for a minute: the first
-# time it runs beside the others, and `dvc commit` records it. Should it fail, `dvc repro` says why.
+# `dvc repro` with the slow independent stages beside the others.
 define dvc_repro
-	@if [ ! -d artifacts/executorch ]; then \
-	  dvc repro samples || exit $$?; \
-	  python -m pipeline.stages.export_executorch >/dev/null 2>&1 & beside=$$!; \
-	  dvc repro lite export_onnx && wait $$beside && dvc commit -q -f export_executorch || true; fi
-	@status=0; dvc repro $(1) || status=$$?; \
+	@status=0; python -m pipeline.run $(1) || status=$$?; \
 	  if [ -f artifacts/latency/evidence.json ]; then edge-vit summary || true; fi; exit $$status
 endef
 

@@ -38,11 +38,11 @@ def modules_of(names: Iterable[str]) -> list[Path]:
             elif isinstance(node, ast.ImportFrom) and node.module:
                 waiting += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
             elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-                waiting += _named_in(node.value)
+                waiting += named_in(node.value)
     return sorted(path for path in files.values() if path is not None)
 
 
-def _named_in(text: str) -> list[str]:
+def named_in(text: str) -> list[str]:
     """Modules that are loaded by name, as ``module`` or ``module:object``: of
     ``pipeline.runtimes.`` in an f-string, all of them."""
     text = text.partition(":")[0]
