@@ -111,7 +111,11 @@ def another(healthy: Path, params: Params, tmp_path_factory: pytest.TempPathFact
     """A release of the same model from another run: other times, so another verdict."""
     artifacts = tmp_path_factory.mktemp("another") / "artifacts"
     shutil.copytree(healthy, artifacts)
-    edit(artifacts / "latency" / "evidence.json", lambda e: e["machine"].update(a="b"), sealed=True)
+    edit(
+        artifacts / "latency" / "evidence.json",
+        lambda e: e["machine"].update(python="9"),
+        sealed=True,
+    )
     return publish(params, artifacts, NOWHERE, artifacts.parent / "releases")
 
 
