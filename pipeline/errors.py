@@ -6,7 +6,7 @@ EdgeVitError
 ├── IntegrityError   bytes are not the bytes that were promised or measured
 ├── NetworkError     a server cannot be reached or answers wrongly
 ├── MachineError     the machine ran out of memory, or something killed a process
-└── GateError        the evidence does not let the files out
+└── GateError        the evidence does not allow publishing
 
 A message says what happened, in which file or parameter, what was expected and found, and what
 to do next. :func:`exit_on_error` turns them into one line on stderr and an exit status.
@@ -47,7 +47,7 @@ class MachineError(EdgeVitError):
 
 
 class GateError(EdgeVitError):
-    """The evidence does not let the files out."""
+    """The evidence does not allow publishing."""
 
     exit_status = 1
 

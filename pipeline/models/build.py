@@ -194,7 +194,7 @@ def check_weights(model: nn.Module, state: Mapping[str, torch.Tensor], source: s
     head = {key for key in expected if key.startswith(tuple(f"{n}." for n in _heads_of(model)))}
     if missing and missing == head:
         raise InputError(
-            f"{source} is no classifier: it has all weights but {', '.join(sorted(head))}. "
+            f"{source} is not a classifier: it has all weights but {', '.join(sorted(head))}. "
             "Fine-tune it on labelled images first, or choose a classifier in model.checkpoint"
         )
     problems = [f"missing {key}" for key in expected if key not in state]

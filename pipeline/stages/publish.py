@@ -1,4 +1,4 @@
-"""Stage ``publish``: let the files out, after deciding again.
+"""Stage ``publish``: publish the files, after deciding again.
 
 A failed gate can be walked past (`dvc repro --ignore-errors`, `-s publish`) and a verdict edited by
 hand, so nothing here trusts either: the files are hashed, what parity says is computed again from

@@ -116,7 +116,7 @@ def test_only_the_first_misfits_are_named(model: nn.Module) -> None:
 
 def test_weights_without_a_head_are_no_classifier(model: nn.Module) -> None:
     state = {k: v for k, v in model.state_dict().items() if not k.startswith("head.")}
-    with pytest.raises(InputError, match=r"a\.pth is no classifier.*head\.bias, head\.weight"):
+    with pytest.raises(InputError, match=r"a\.pth is not a classifier.*head\.bias, head\.weight"):
         load_weights(model, state, "a.pth")
 
 

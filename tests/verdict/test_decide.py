@@ -40,7 +40,7 @@ def shuffled(value: Any, chance: random.Random) -> Any:
 
 
 def refused(case: Case) -> bool:
-    """Not let out: either failed or not judged at all."""
+    """Not published: either failed or not judged at all."""
     try:
         return not case.decide().passed
     except IntegrityError:
@@ -151,7 +151,7 @@ def test_one_nan_or_infinity_among_the_answers_fails(
     key: str, bad: float, row: int, asked: bool
 ) -> None:
     case = fresh()
-    if not asked:  # a file that nobody set limits for is let out all the same
+    if not asked:  # a file that nobody set limits for is published all the same
         budgets = {name: b for name, b in case.gate.budgets.items() if name != key}
         case.gate = case.gate.model_copy(update={"budgets": budgets})
     logits = case.reference.copy()

@@ -36,7 +36,7 @@ Json = dict[str, Any]
 def test_result(material: Material) -> Json:
     """State the verdict: every criterion by name, and what it was decided from.
 
-    WARNED is a verdict that lets the files out with criteria undecided, FAILED one that does not.
+    WARNED is a verdict that allows publishing with criteria undecided, FAILED one that refuses.
     """
     verdict = material.verdict
     undecided = [c for c in verdict.criteria if c.outcome == UNDECIDED]
