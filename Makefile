@@ -24,7 +24,7 @@ export TORCH_WHEELS
 # `dvc repro` with the slow independent stages beside the others.
 define dvc_repro
 	@status=0; python -m pipeline.run $(1) || status=$$?; \
-	  if [ -f artifacts/latency/evidence.json ]; then edge-vit summary || true; fi; exit $$status
+	  if [ -f artifacts/latency/evidence.json ]; then edge-vit gate || true; fi; exit $$status
 endef
 
 repro: $(SETUP) ## make everything, print the verdict and the release folder

@@ -23,7 +23,6 @@ from pathlib import Path
 from tabulate import tabulate
 
 from pipeline.errors import EdgeVitError, exit_on_error
-from pipeline.inference import select
 from pipeline.metrics import timing
 from pipeline.process import cores
 
@@ -141,10 +140,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.serve", description=__doc__)
     parser.add_argument("runtimes", nargs="*", default=list(RUNTIMES), metavar="RUNTIME")
     parser.add_argument("--release", type=Path, metavar="DIR")
-    parser.add_argument(
-        "--answers", type=select.count, default=ANSWERS, help="of each load (%(default)s)"
-    )
+    parser.add_argument("--answers", type=int, default=ANSWERS, help="of each load (%(default)s)")
     given = parser.parse_args(arguments)
+    if given.answers < 1:
+        parser.error("--answers must be at least 1")
     with exit_on_error():
         print(bench(given.release, given.runtimes, given.answers))
 

@@ -1,68 +1,91 @@
-"""The command `edge-vit`. A command's module is imported when it is chosen: help is instant."""
+"""The command ``edge-vit``. A command's module is imported when it is chosen: help is instant."""
 
 from __future__ import annotations
 
 import importlib
-import sys
+from typing import Any
 
-COMMANDS = {
-    "gate": "judge the evidence below artifacts/ and write artifacts/verdict/",
-    "summary": "show each file beside float, the verdict and the release",
-    "report": "write artifacts/reports/report.html, the evidence as one page",
-    "diagnose": "find the layers that lose most, and what restoring each gives back",
-    "repair": "find the fewest layers to leave in float that make the gate pass, and their cost",
-    "tune": "search for the cheapest files that keep the gate's budgets",
-    "predict": "classify pictures with a release",
-    "compare": "show what each file makes of one picture, beside float",
-    "serve": "answer over HTTP, as hub inference endpoints do",
-    "verify": "check that a release is what was published, and decide its verdict again",
-    "diff": "show what is other in a release than in an earlier one, and what an app must change",
-    "rebuild": "make a release again from what it records, and compare each byte",
-    "sign": "sign a release with a private key",
-    "keygen": "make a key pair to sign releases with",
-    "release": "give a published release its version, for others to fetch",
-    "promote": "give a version a stage: candidate or prod",
-    "rollback": "give a stage back to the version that had it before",
-    "baseline": "record the float model on this machine's GPU, for others to be held against",
+import click
+
+from pipeline.commands.common import SETTINGS
+from pipeline.errors import exit_on_error
+
+GROUPS = {
+    "Decide": {
+        "gate": "Judge the evidence of a run; say what passed and what did not.",
+        "report": "Write the evidence and the verdict as one HTML page.",
+        "baseline": "Record the float model on this machine's GPU as the reference.",
+    },
+    "Inspect and improve": {
+        "diagnose": "Rank layers by quantization error; --fix makes a run pass.",
+        "tune": "Search for the cheapest files that keep the gate's budgets.",
+    },
+    "Use": {
+        "predict": "Classify images; --all compares every file on one image.",
+        "serve": "Answer over HTTP, as the Hub's inference endpoints do.",
+    },
+    "Release": {
+        "verify": "Check that a release is what was published, and judge it again.",
+        "diff": "Compare two releases, and list what an app must change.",
+        "rebuild": "Build a release again from its record, and compare each byte.",
+        "sign": "Sign a release; --generate-key makes a key pair.",
+        "release": "Upload a published folder's files, and tag its version.",
+        "promote": "Give a version a stage (candidate or prod); --rollback undoes it.",
+    },
 }
-MODULES = {
-    "gate": "pipeline.stages.gate",
-    "report": "pipeline.stages.report",
-    "tune": "pipeline.tuning.search",
-    "diagnose": "pipeline.tuning.diagnose",
-    "repair": "pipeline.tuning.repair",
+COMMANDS = {name: words for group in GROUPS.values() for name, words in group.items()}
+RENAMED = {
+    "summary": "edge-vit gate",
+    "compare": "edge-vit predict --all IMAGE",
+    "repair": "edge-vit diagnose --fix",
+    "keygen": "edge-vit sign --generate-key DIR",
+    "rollback": "edge-vit promote NAME STAGE --rollback",
 }
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Run ``edge-vit COMMAND``; exit status 0: done, 1: refused, 2: bad input."""
-    given = sys.argv[1:] if arguments is None else arguments
-    if given and given[0] in COMMANDS:
-        importlib.import_module(MODULES.get(given[0], f"pipeline.commands.{given[0]}")).main(
-            given[1:]
-        )
-        return
-    help_asked = given[:1] in (["-h"], ["--help"])
-    print(_help(), file=sys.stdout if help_asked else sys.stderr)
-    if not help_asked:
-        what = f"unknown command {given[0]!r}" if given else "which command?"
-        print(f"\nedge-vit: {what}", file=sys.stderr)
-        sys.exit(2)
+class Commands(click.Group):
+    """The commands by group, each imported only when it is run."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with exit_on_error():  # an import takes long enough to be interrupted
+            return super().invoke(ctx)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f"pipeline.commands.{cmd_name}").main
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] in RENAMED:
+            raise click.UsageError(f"{args[0]!r} is now `{RENAMED[args[0]]}`", ctx)
+        try:
+            return super().resolve_command(ctx, args)
+        except click.NoSuchCommand as error:
+            raise click.NoSuchCommand(error.command_name, None, COMMANDS, ctx) from None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        width = max(map(len, COMMANDS))
+        for title, commands in GROUPS.items():
+            with formatter.section(title):
+                formatter.write_dl([(f"{name:{width}}", words) for name, words in commands.items()])
 
 
-def _help() -> str:
-    width = max(map(len, COMMANDS))
-    return "\n".join(
-        [
-            "usage: edge-vit COMMAND [--help]",
-            "",
-            "Vision transformers for phones, boards and browsers, let out only with proof.",
-            "`dvc repro` makes everything; these commands decide on it and show it.",
-            "",
-            *(f"  {name:{width}}  {words}" for name, words in COMMANDS.items()),
-        ]
-    )
+@click.group(cls=Commands, context_settings=SETTINGS)
+@click.version_option(package_name="edge-vit", message="%(package)s %(version)s")
+def main() -> None:
+    """Vision transformers for phones, boards and browsers, published only if they pass a
+    statistical release gate.
+
+    `make repro` makes everything; these commands decide on it, show it and release it. Exit status:
+    0 done, 1 refused, 2 bad input.
+    """
 
 
 if __name__ == "__main__":
-    main()
+    main(prog_name="edge-vit")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,8 +13,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline.cli import COMMANDS
+from pipeline.cli import COMMANDS, RENAMED
 from pipeline.params import Params
+from pipeline.report.table import columns
 
 ROOT = Path(__file__).parent.parent
 
@@ -55,7 +57,9 @@ def test_gate_refuses_with_status_1_and_says_what_and_what_to_do(work):
     ran = run(work, "-m", "pipeline.cli", "gate")
     assert ran.returncode == 1
     assert "refused for channel release" in ran.stderr
-    assert "a release needs it" in ran.stderr
+    assert "undecided: " in ran.stderr
+    assert "need a record of the reference GPU (`edge-vit baseline`)" in ran.stderr
+    assert "(`make device-test`)" in ran.stderr
     assert "Traceback" not in ran.stderr
 
 
@@ -73,14 +77,64 @@ def test_help_lists_every_command_and_each_command_has_its_own():
         assert f"  {name} " in ran.stdout
         own = run(ROOT, "-m", "pipeline.cli", name, "--help")
         assert own.returncode == 0, own.stderr
-        assert f"usage: edge-vit {name}" in own.stdout
+        assert f"Usage: edge-vit {name}" in own.stdout
+
+
+def test_the_version_is_that_of_the_package():
+    ran = run(ROOT, "-m", "pipeline.cli", "--version")
+    assert ran.returncode == 0
+    assert re.fullmatch(r"edge-vit \d+\.\d+\.\d+\n", ran.stdout)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("gat",), "No such command 'gat'. Did you mean 'gate'?"),
+        (
+            ("gate", "--chanel", "release"),
+            "Did you mean one of: '--channel'",
+        ),
+        *(((old,), f"{old!r} is now `{new}`") for old, new in RENAMED.items()),
+    ],
+)
+def test_a_wrong_name_is_bad_input_and_the_right_one_is_said(arguments, words):
+    ran = run(ROOT, "-m", "pipeline.cli", *arguments)
+    assert ran.returncode == 2
+    assert words in ran.stderr
+
+
+def test_the_gate_prints_open_criteria_as_one_sentence_and_all_when_asked(work):
+    brief = run(work, "-m", "pipeline.cli", "gate").stdout
+    assert "size_ratio_max" not in brief
+    assert len(re.findall(r"^\d+ undecided: .*reference GPU.*device-test", brief, re.M)) == 1
+    assert "size_ratio_max" in run(work, "-m", "pipeline.cli", "gate", "--verbose").stdout
+
+
+@pytest.mark.parametrize("width", [40, 60, 100])
+def test_a_table_is_no_wider_than_the_terminal(monkeypatch, width):
+    rows = [("blocks.0.attn.qkv", "[0.49, 0.51]", "word " * 40)]
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", str(width))
+    lines = columns(rows, ("layer", "interval", "note")).splitlines()
+    assert max(map(len, lines)) <= width
+    assert "".join(lines).count("word") == 40
+    monkeypatch.setattr("sys.stdout.isatty", lambda: False)
+    assert max(map(len, columns(rows, ("layer", "interval", "note")).splitlines())) > 200
+
+
+def test_help_wraps_at_the_terminals_width(monkeypatch):
+    for width in (60, 200):
+        monkeypatch.setenv("COLUMNS", str(width))
+        lines = run(ROOT, "-m", "pipeline.cli", "gate", "--help").stdout.splitlines()
+        assert max(map(len, lines)) <= width
+    assert max(map(len, lines)) > 100
 
 
 @pytest.mark.parametrize("arguments", [(), ("gates",)])
 def test_an_unknown_command_is_bad_input(arguments):
     ran = run(ROOT, "-m", "pipeline.cli", *arguments)
     assert ran.returncode == 2
-    assert "usage: edge-vit" in ran.stderr
+    assert "Usage: edge-vit" in ran.stderr
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,12 @@
-"""``edge-vit baseline``: record the float model on a GPU, for others to be held against.
+"""Record the float model on a GPU as the reference baseline.
 
-Runs where there is nothing but torch (2.1 or newer), timm, numpy, pillow and safetensors, on the
-folders ``checkpoint`` and ``samples`` of a run; see docs/baseline.md. Float32 with TF32 off, so
+Runs where there is nothing but torch (2.1 or newer), timm, numpy, pillow, safetensors and click, on
+the folders `checkpoint` and `samples` of a run; see docs/baseline.md. Float32 with TF32 off, so
 that the answers are float's and not a faster format's.
 """
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import re
 import sys
@@ -19,13 +18,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import click
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import paths
+from pipeline.commands.common import COUNT, PATH, command
 from pipeline.contract.contract import Contract
 from pipeline.contract.files import MODEL_FILE, load_contract
-from pipeline.errors import InputError, exit_on_error
+from pipeline.errors import InputError
 from pipeline.evidence.machine import fingerprint
 from pipeline.evidence.seal import SCHEMA, seal
 from pipeline.files import atomic, sha256_file, write_json
@@ -57,6 +58,9 @@ class Options:
     runs: int = 1000
     batches: tuple[int, ...] = BATCHES
     replace: bool = False
+
+
+USUAL = Options()
 
 
 def baseline(options: Options) -> Path:
@@ -285,31 +289,26 @@ def _show(words: str, done: int, total: int) -> None:
         print(f"\r{words}: {min(done, total)} of {total}", end=end, file=sys.stderr, flush=True)
 
 
-def main(arguments: list[str] | None = None) -> None:
-    usual = Options()
-    parser = argparse.ArgumentParser(prog="edge-vit baseline", description=__doc__)
-    parser.add_argument("--device", choices=("cuda", "cpu"), default=usual.device)
-    parser.add_argument("--checkpoint", type=Path, default=usual.checkpoint, help="folder of a run")
-    parser.add_argument("--samples", type=Path, default=usual.samples, help="folder of a run")
-    parser.add_argument("--out", type=Path, default=usual.out, help="default %(default)s")
-    parser.add_argument("--runs", type=_count, default=usual.runs, help="default %(default)s")
-    parser.add_argument(
-        "--batches", type=_counts, default=usual.batches, help="sizes for throughput, e.g. 1,8,32"
-    )
-    parser.add_argument("--replace", action="store_true", help="an older record of this device")
-    options = Options(**vars(parser.parse_args(arguments)))
-    with exit_on_error():
-        print(f"recorded {baseline(options)}; look at it and commit it")
+def _batches(ctx: click.Context, param: click.Parameter, text: str) -> tuple[int, ...]:
+    """Read sizes such as 1,8,32."""
+    return tuple(COUNT(part, param, ctx) for part in text.split(","))
 
 
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 1")
-    return int(text)
-
-
-def _counts(text: str) -> tuple[int, ...]:
-    return tuple(_count(part) for part in text.split(","))
+@command("baseline", __doc__)
+@click.option("--device", type=click.Choice(("cuda", "cpu")), default=USUAL.device)
+@click.option("--checkpoint", type=PATH, default=USUAL.checkpoint, help="Folder of a run.")
+@click.option("--samples", type=PATH, default=USUAL.samples, help="Folder of a run.")
+@click.option("--out", type=PATH, default=USUAL.out, help="Where records are.")
+@click.option("--runs", type=COUNT, default=USUAL.runs, help="Timed inferences.")
+@click.option(
+    "--batches",
+    default=",".join(map(str, USUAL.batches)),
+    callback=_batches,
+    help="Batch sizes for throughput.",
+)
+@click.option("--replace", is_flag=True, help="Replace an older record of this device.")
+def main(**options: Any) -> None:
+    print(f"recorded {baseline(Options(**options))}; look at it and commit it")
 
 
 if __name__ == "__main__":

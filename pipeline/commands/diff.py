@@ -1,27 +1,28 @@
-"""Show what is other in release B than in release A, and what the developer of an app must change.
+"""Compare release B with the earlier release A, both folders: what an app must change first.
 
-Contract, answers, accuracy, size, time, operators: all from what the releases recorded, nothing is
-run. Intervals are 95%: Wilson for proportions, Tango for the paired drop, a block bootstrap for
-times that took turns in one process. What was measured on other pictures or another machine is not
-compared.
+Compares contract, answers, accuracy, size, time and operators, all from what the releases recorded;
+nothing is run. Intervals are 95%: Wilson for proportions, Tango for the paired drop, a block
+bootstrap for times that took turns in one process. What was measured on other images or another
+machine is not compared.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tabulate import tabulate
+import click
 
+from pipeline.commands.common import PATH, command, json_option
 from pipeline.contract import changes
 from pipeline.contract.changes import Change, Operators
-from pipeline.errors import IntegrityError, exit_on_error
+from pipeline.errors import IntegrityError
 from pipeline.formats import FORMATS
 from pipeline.metrics.summary import Proportion
 from pipeline.release import differences
 from pipeline.release.differences import KEYS, Accuracy, Agreement, Cost, Opened
+from pipeline.report.table import columns
 
 SIDES = ("before", "after")
 
@@ -104,7 +105,7 @@ def _files(found: Difference) -> str:
         *("file", "top-1 % before", "after", "drop pp", "same answers %", "SQNR dB"),
         *("size MB", "time", "M instructions"),
     )
-    return tabulate(rows, heads, disable_numparse=True)
+    return columns(rows, heads)
 
 
 def _agreement(found: Agreement | str) -> tuple[str, str]:
@@ -130,7 +131,7 @@ def _pair(values: list[float | None], digits: str) -> str:
 
 def _contract(found: list[Change]) -> str:
     rows = [(change.what, change.before, change.after) for change in found]
-    return tabulate(rows or [("nothing", "", "")], ("contract", *SIDES), disable_numparse=True)
+    return columns(rows or [("nothing", "", "")], ("contract", *SIDES))
 
 
 def _operators(found: dict[str, Operators]) -> list[str]:
@@ -148,19 +149,13 @@ def _share(found: Proportion | None) -> str:
     return f"{100 * found.value:.2f} {found.interval.percent:.2f}"
 
 
-def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="edge-vit diff",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("before", type=Path, metavar="A", help="folder of the earlier release")
-    parser.add_argument("after", type=Path, metavar="B", help="folder of the later release")
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    given = parser.parse_args(arguments)
-    with exit_on_error():
-        found = diff(given.before, given.after)
-        print(json.dumps(asdict(found), indent=2) if given.json else text(found))
+@command("diff", __doc__)
+@click.argument("before", type=PATH, metavar="A")
+@click.argument("after", type=PATH, metavar="B")
+@json_option
+def main(before: Path, after: Path, as_json: bool) -> None:
+    difference = diff(before, after)
+    print(json.dumps(asdict(difference), indent=2) if as_json else text(difference))
 
 
 if __name__ == "__main__":

@@ -1,13 +1,20 @@
-"""Classify pictures with a release: files, folders (with what is below them), or - for stdin.
+"""Classify images with a release: files, folders (with what is below them), or - for stdin.
 
-With --json, prints one list of {"image": NAME, "predictions": [{"label": L, "score": S}, ...]},
-best class first. A picture that cannot be used is named on stderr, the others are still
-classified, and the exit status is 2.
+An image that cannot be used is named on stderr, the others are still classified, and the exit
+status is 2.
+
+With --all, every file that a run made answers for one image, beside the float model, those between
+quantization and delivery too. The files take turns in one process; the ratio of times has a 95%
+interval. One image shows how a file answers, not how good it is: `edge-vit gate` has the numbers
+for that.
+
+    \b
+    edge-vit predict cat.jpg photos/ --json
+    edge-vit predict cat.jpg --all
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Iterator, Sequence
@@ -15,18 +22,26 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from tabulate import tabulate
+import click
+from click.core import ParameterSource
 
-from pipeline.errors import EdgeVitError, InputError, exit_on_error
+from pipeline import paths
+from pipeline.commands.common import COUNT, command, json_option, release_options
+from pipeline.errors import InputError
 from pipeline.images.sources import IMAGE_SUFFIXES
-from pipeline.inference import select
+from pipeline.inference import compare, select
 from pipeline.inference.classify import TOP, Classifier, Prediction
+from pipeline.metrics import timing
 from pipeline.progress import progress
+from pipeline.report.table import columns
 from pipeline.untrusted.images import ImageError
 
 STDIN = "-"
-SUFFIXES = (*IMAGE_SUFFIXES, ".gif")  # looked for in folders; a file named is opened whatever its
-MAX_BYTES = 200_000_000  # of one encoded picture
+SUFFIXES = (
+    *IMAGE_SUFFIXES,
+    ".gif",
+)  # looked for in folders only
+MAX_BYTES = 200_000_000  # of one encoded image
 
 Answer = tuple[str, list[Prediction]]
 
@@ -37,7 +52,7 @@ def predict(
     """Classify files by name, one after the other; what cannot be used comes as an error."""
     for name in names:
         try:
-            yield name, classifier.classify(read_picture(name), top)
+            yield name, classifier.classify(read_image(name), top)
         except InputError as error:
             yield InputError(f"{name}: {error}")
         except OSError as error:
@@ -45,7 +60,7 @@ def predict(
 
 
 def find(arguments: Sequence[str]) -> tuple[list[str], list[InputError]]:
-    """Return the names of all pictures asked for, those in folders sorted, and what is missing."""
+    """Return the names of all images asked for, those in folders sorted, and what is missing."""
     names: list[str] = []
     errors: list[InputError] = []
     for argument in arguments:
@@ -53,20 +68,20 @@ def find(arguments: Sequence[str]) -> tuple[list[str], list[InputError]]:
         if argument == STDIN or not path.is_dir():
             names.append(argument)
             continue
-        inside = sorted(p for p in path.rglob("*") if _is_picture(p, path))
+        inside = sorted(p for p in path.rglob("*") if _is_image(p, path))
         names += map(str, inside)
         if not inside:
-            errors.append(InputError(f"{path} holds no pictures ({' '.join(SUFFIXES)})"))
+            errors.append(InputError(f"{path} holds no images ({' '.join(SUFFIXES)})"))
     return names, errors
 
 
-def _is_picture(path: Path, folder: Path) -> bool:
+def _is_image(path: Path, folder: Path) -> bool:
     hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
     return not hidden and path.suffix.lower() in SUFFIXES and path.is_file()
 
 
-def read_picture(name: str) -> bytes:
-    """Read a file, or stdin for ``-``, unless it is too large or no plain file.
+def read_image(name: str) -> bytes:
+    """Read a file, or stdin for ``-``, unless it is too large or not a regular file.
 
     Raises:
         ImageError: it is.
@@ -77,36 +92,36 @@ def read_picture(name: str) -> bytes:
     else:
         path = Path(name)
         if path.exists() and not path.is_file():
-            raise ImageError("format", "no plain file; pipe it in and give - as its name")
+            raise ImageError("format", "not a regular file; pipe it in and give - as its name")
         with open(path, "rb") as file:
             data = file.read(MAX_BYTES + 1)
     if len(data) > MAX_BYTES:
-        raise ImageError("size", f"more than {MAX_BYTES / 1e6:.0f} MB, which no picture needs")
+        raise ImageError("size", f"more than {MAX_BYTES / 1e6:.0f} MB, which no image needs")
     return data
 
 
-def show_all(arguments: argparse.Namespace, classifier: Classifier) -> bool:
-    """Print the answers as they come; return whether every picture was answered."""
+def show(images: Sequence[str], classifier: Classifier, top: int, *, as_json: bool) -> bool:
+    """Print the answers as they come; return whether every image was answered."""
     from tqdm import tqdm
 
-    names, errors = find(arguments.images)
+    names, errors = find(images)
     printed, whole = 0, not errors
     for error in errors:
         print(f"edge-vit: {error}", file=sys.stderr)
     bar = progress(names, desc="predict", unit="image", disable=len(names) < 2)
-    if arguments.json:
+    if as_json:
         print("[", end="")
     with bar:
-        for found in predict(names, classifier, arguments.top):
-            if isinstance(found, InputError):
+        for answer in predict(names, classifier, top):
+            if isinstance(answer, InputError):
                 whole = False
-                tqdm.write(f"edge-vit: {found}", file=sys.stderr)
+                tqdm.write(f"edge-vit: {answer}", file=sys.stderr)
             else:
-                tqdm.write(_text(found, printed, as_json=arguments.json), end="")
+                tqdm.write(_text(answer, printed, as_json=as_json), end="")
                 sys.stdout.flush()
                 printed += 1
             bar.update()
-    if arguments.json:
+    if as_json:
         print("\n]" if printed else "]")
     return whole
 
@@ -116,30 +131,68 @@ def _text(answer: Answer, number: int, *, as_json: bool) -> str:
     if as_json:
         entry: dict[str, Any] = {"image": name, "predictions": [asdict(p) for p in predictions]}
         return (",\n" if number else "\n") + json.dumps(entry, ensure_ascii=False)
-    rows = [[prediction.label, f"{prediction.score:.4f}"] for prediction in predictions]
-    table = tabulate(rows, [name, "score"], colalign=("left", "right"), disable_numparse=True)
-    return ("\n" if number else "") + table + "\n"
+    rows = [(f"{prediction.score:.4f}", prediction.label) for prediction in predictions]
+    return ("\n" if number else "") + columns(rows, ("score", name)) + "\n"
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="edge-vit predict",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("images", nargs="+", metavar="IMAGE", help="file, folder, or - for stdin")
-    select.add_options(parser)
-    parser.add_argument(
-        "--top", type=select.count, default=TOP, help="classes to show (%(default)s)"
-    )
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    given = parser.parse_args(arguments)
-    with exit_on_error():
-        if list(given.images).count(STDIN) > 1:
-            raise EdgeVitError("- stands for stdin and can be given once only")
-        chosen = select.select_artifact(given.release, given.runtime)
-        whole = show_all(given, Classifier(chosen.path))
-    sys.exit(0 if whole else 2)
+def show_every_file(image: str, runs: int, *, as_json: bool) -> None:
+    """Print what each file of the run answers for one image.
+
+    Raises:
+        InputError: the float model is missing, or the image or a file cannot be used.
+    """
+    files, missing = compare.find_files(paths.ARTIFACTS)
+    try:
+        rows = compare.compare(files, read_image(image), runs)
+    except ImageError as error:
+        raise InputError(f"{image}: {error}") from None
+    for words in missing:
+        print(f"edge-vit: left out: {words}", file=sys.stderr)
+    if as_json:
+        print(json.dumps({name: asdict(row) for name, row in rows.items()}, indent=2))
+    else:
+        print(columns(compare.cells(rows), compare.HEADER))
+
+
+@command("predict", __doc__)
+@click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
+@release_options
+@click.option("--top", type=COUNT, default=TOP, help="Classes to show.")
+@click.option("--all", "every", is_flag=True, help="Compare every file of the run on one image.")
+@click.option(
+    "--runs",
+    type=click.IntRange(min=timing.ROUNDS_MIN),
+    default=compare.RUNS,
+    help="With --all: timed inferences.",
+)
+@json_option
+@click.pass_context
+def main(
+    ctx: click.Context,
+    images: tuple[str, ...],
+    release: Path | None,
+    runtime: str,
+    top: int,
+    every: bool,
+    runs: int,
+    as_json: bool,
+) -> None:
+    chosen = {name for name in ctx.params if not _is_default(ctx, name)}
+    if every:
+        if len(images) != 1 or chosen & {"release", "runtime", "top"}:
+            raise click.UsageError("--all takes one image, and no --release, --runtime or --top")
+        show_every_file(images[0], runs, as_json=as_json)
+        return
+    if "runs" in chosen:
+        raise click.UsageError("--runs goes with --all only")
+    if images.count(STDIN) > 1:
+        raise click.UsageError("- stands for stdin and can be given once only")
+    file = select.select_artifact(release, runtime)
+    sys.exit(0 if show(images, Classifier(file.path), top, as_json=as_json) else 2)
+
+
+def _is_default(ctx: click.Context, name: str) -> bool:
+    return ctx.get_parameter_source(name) is ParameterSource.DEFAULT
 
 
 if __name__ == "__main__":

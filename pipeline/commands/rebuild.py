@@ -1,31 +1,31 @@
-"""Make a release again from what it records, and compare each file byte by byte.
+"""Build a release again from what it records, and compare each file byte by byte.
 
-Run from the root of a checkout, in the environment that made it: what is other here than it was
-(code, packages, processor) is listed, and stops it unless --anyway is given. Samples are needed
-only where the files depend on them: where a rewrite, ranges or rounding come from the calibration
-images.
+Run from the root of a checkout, in the environment that made it: what differs here (code, packages,
+processor) is listed, and stops it unless --anyway is given. Samples are needed only where the files
+depend on them: where a rewrite, ranges or rounding come from the calibration images.
 """
 
 from __future__ import annotations
 
-import argparse
 import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from tabulate import tabulate
+import click
 
 from pipeline import paths
+from pipeline.commands.common import PATH, command
 from pipeline.contract.contract import Contract
 from pipeline.contract.files import CONTRACT_FILE, load_contract
-from pipeline.errors import EdgeVitError, InputError, IntegrityError, exit_on_error
+from pipeline.errors import EdgeVitError, InputError, IntegrityError
 from pipeline.files import read_json, sha256_file, write_text
 from pipeline.params import Params
 from pipeline.release import build
 from pipeline.release.bytewise import difference
 from pipeline.release.folder import LABELS_FILE, labels_text
 from pipeline.release.read import read_release
+from pipeline.report.table import columns
 
 
 def rebuild(params: Params, inputs: build.Inputs, into: Path) -> dict[str, Path]:
@@ -124,40 +124,36 @@ def compare(release: Path, made: Mapping[str, Path]) -> dict[str, str | None]:
 
 def table(found: Mapping[str, str | None]) -> str:
     rows = [(name, f"DIFFERS: {where}" if where else "identical") for name, where in found.items()]
-    return tabulate(rows, ("file", "rebuilt"), disable_numparse=True)
+    return columns(rows, ("file", "rebuilt"))
 
 
-def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="edge-vit rebuild", description=__doc__)
-    parser.add_argument("release", type=Path, metavar="DIR", help="folder of a release")
-    parser.add_argument(
-        "--checkpoint", type=Path, metavar="PATH", help="where the checkpoint is now"
-    )
-    parser.add_argument("--samples", type=Path, metavar="PATH", help="where the images are now")
-    parser.add_argument("--anyway", action="store_true", help="whatever is other here")
-    given = parser.parse_args(arguments)
-    with exit_on_error(), tempfile.TemporaryDirectory() as scratch:
-        read_release(given.release)
-        recorded = build.read(given.release)
+@command("rebuild", __doc__)
+@click.argument("release", type=PATH, metavar="DIR")
+@click.option("--checkpoint", type=PATH, metavar="PATH", help="Where the checkpoint is now.")
+@click.option("--samples", type=PATH, metavar="PATH", help="Where the images are now.")
+@click.option("--anyway", is_flag=True, help="Build although code, packages or machine differ.")
+def main(release: Path, checkpoint: Path | None, samples: Path | None, anyway: bool) -> None:
+    with tempfile.TemporaryDirectory() as scratch:
+        read_release(release)
+        recorded = build.read(release)
         other = build.differences(recorded.published_by, build.environment())
-        if other and not given.anyway:
+        if other and not anyway:
             lines = "\n  ".join(other)
             raise InputError(
-                f"this is not what {given.release.name} was made by, so other bytes would prove "
+                f"this is not what {release.name} was made by, so other bytes would prove "
                 f"nothing:\n  {lines}\nmend that, or compare nevertheless with --anyway"
             )
         for line in other:
             print(f"edge-vit: {line}", file=sys.stderr)
-        place = Path(scratch)
-        inputs = (given.checkpoint, given.samples)
-        params = located(recorded.params, given.release, place, *inputs)
-        found = compare(given.release, rebuild(params, recorded.inputs, place / "made"))
-    print(table(found))
-    differ = sum(where is not None for where in found.values())
+        folder = Path(scratch)
+        params = located(recorded.params, release, folder, checkpoint, samples)
+        results = compare(release, rebuild(params, recorded.inputs, folder / "made"))
+    print(table(results))
+    differ = sum(where is not None for where in results.values())
     print(
-        f"{given.release}: {differ} of {len(found)} files differ"
+        f"{release}: {differ} of {len(results)} files differ"
         if differ
-        else f"{given.release}: rebuilt, every file the same bytes"
+        else f"{release}: rebuilt, every file the same bytes"
     )
     sys.exit(1 if differ else 0)
 

@@ -1,5 +1,6 @@
 """Answer over HTTP, as hub inference endpoints for image classification do.
 
+    \b
     curl --data-binary @cat.jpg http://127.0.0.1:8080/
 
 docs/serving.md shows clients, limits and what the server carries. SIGTERM and Ctrl-C stop it: what
@@ -8,16 +9,19 @@ was accepted is answered first.
 
 from __future__ import annotations
 
-import argparse
 import ipaddress
 import logging
 import signal
 import socket
 import sys
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from pipeline.errors import InputError, exit_on_error
+import click
+
+from pipeline.commands.common import COUNT, command, release_options
+from pipeline.errors import InputError
 from pipeline.inference import select
 from pipeline.process import cores
 
@@ -29,9 +33,26 @@ if TYPE_CHECKING:
 BACKLOG = 1024
 BODY_SECONDS = 20.0
 KEEP_ALIVE_SECONDS = 15
+POSITIVE = click.FloatRange(0, 1e6, min_open=True, max_open=True)
 
 
-def serve(given: argparse.Namespace) -> None:
+@dataclass(frozen=True)
+class Options:
+    """What a user may choose."""
+
+    release: Path | None
+    runtime: str
+    host: str
+    port: int
+    workers: int
+    queue: int
+    max_body: float  # 10^6 bytes
+    max_pixels: float  # 10^6
+    timeout: float  # seconds
+    grace: int  # seconds
+
+
+def serve(options: Options) -> None:
     """Serve until a signal.
 
     Raises:
@@ -39,9 +60,9 @@ def serve(given: argparse.Namespace) -> None:
         EdgeVitError: the model cannot be loaded.
     """
     _require_extra()
-    chosen = select.select_artifact(given.release, given.runtime)
-    listener = _listen(given.host, given.port)
-    server, service = _make(given, chosen)
+    chosen = select.select_artifact(options.release, options.runtime)
+    listener = _listen(options.host, options.port)
+    server, service = _make(options, chosen)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, server.handle_exit)  # uvicorn ends with the handler it found
     host, port = listener.getsockname()[:2]
@@ -59,7 +80,7 @@ def serve(given: argparse.Namespace) -> None:
         raise service.failure
 
 
-def _make(given: argparse.Namespace, chosen: select.Chosen) -> tuple[uvicorn.Server, Service]:
+def _make(options: Options, chosen: select.Chosen) -> tuple[uvicorn.Server, Service]:
     import uvicorn
 
     from pipeline.inference.admission import Admission
@@ -69,14 +90,14 @@ def _make(given: argparse.Namespace, chosen: select.Chosen) -> tuple[uvicorn.Ser
 
     logging.basicConfig(format="%(asctime)s %(message)s", level=logging.INFO)
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
-    max_bytes = int(given.max_body * 1e6)
-    limits = Limits(int(given.max_pixels * 1e6), max_bytes, given.timeout)
+    max_bytes = int(options.max_body * 1e6)
+    limits = Limits(int(options.max_pixels * 1e6), max_bytes, options.timeout)
     admission = Admission(
-        given.workers, given.queue, max_body_bytes=max_bytes, body_seconds=BODY_SECONDS
+        options.workers, options.queue, max_body_bytes=max_bytes, body_seconds=BODY_SECONDS
     )
     service = Service(
         chosen,
-        Workers(chosen.path, given.workers, limits),
+        Workers(chosen.path, options.workers, limits),
         admission,
         stopping=lambda: server.should_exit,
     )
@@ -96,7 +117,7 @@ def _make(given: argparse.Namespace, chosen: select.Chosen) -> tuple[uvicorn.Ser
             proxy_headers=False,
             backlog=BACKLOG,
             timeout_keep_alive=KEEP_ALIVE_SECONDS,
-            timeout_graceful_shutdown=given.grace,
+            timeout_graceful_shutdown=options.grace,
         )
     )
     return server, service
@@ -131,39 +152,18 @@ def _require_extra() -> None:
     del fastapi, fastapi_offline, prometheus_client, uvicorn
 
 
-def _positive(text: str) -> float:
-    value = float(text)
-    if not 0 < value < 1e6:
-        raise argparse.ArgumentTypeError("must be more than 0")
-    return value
-
-
-def _whole(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError("must be at least 0")
-    return value
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="edge-vit serve",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    select.add_options(parser)
-    add = parser.add_argument
-    add("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
-    add("--port", type=_whole, default=8080, help="0: any that is free (%(default)s)")
-    add("--workers", type=select.count, default=cores(), help="processes (cores: %(default)s)")
-    add("--queue", type=_whole, default=16, help="requests that may wait (%(default)s)")
-    add("--max-body", type=_positive, default=16, metavar="MB", help="of a request (%(default)s)")
-    add("--max-pixels", type=_positive, default=25, metavar="MP", help="of an image (%(default)s)")
-    add("--timeout", type=_positive, default=10, metavar="S", help="for an image (%(default)s)")
-    add("--grace", type=select.count, default=30, metavar="S", help="to stop in (%(default)s)")
-    given = parser.parse_args(arguments)
-    with exit_on_error():
-        serve(given)
+@command("serve", __doc__)
+@release_options
+@click.option("--host", default="127.0.0.1", help="Address to listen on.")
+@click.option("--port", type=click.IntRange(min=0), default=8080, help="0: any that is free.")
+@click.option("--workers", type=COUNT, default=cores, show_default="cores", help="Processes.")
+@click.option("--queue", type=click.IntRange(min=0), default=16, help="Requests that may wait.")
+@click.option("--max-body", type=POSITIVE, default=16, metavar="MB", help="Size of a request.")
+@click.option("--max-pixels", type=POSITIVE, default=25, metavar="MP", help="Size of an image.")
+@click.option("--timeout", type=POSITIVE, default=10, metavar="S", help="Seconds for an image.")
+@click.option("--grace", type=COUNT, default=30, metavar="S", help="Seconds to stop in.")
+def main(**options: Any) -> None:
+    serve(Options(**options))
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""Images in, answers out: what the commands `predict`, `compare` and `serve` share."""
+"""Images in, answers out: what the commands `predict` and `serve` share."""

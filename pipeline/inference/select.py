@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,30 +25,6 @@ class Chosen:
     runtime: str  # the option of a format, or FLOAT
     release: str  # the name of the release's folder; of the checkpoint, where there is none
     contract: Contract  # without what is true of one file only
-
-
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add ``--release`` and ``--runtime``, which :func:`select_artifact` takes."""
-    parser.add_argument(
-        "--release",
-        type=Path,
-        metavar="DIR",
-        help=f"folder of a release (default: the newest below {paths.RELEASE})",
-    )
-    parser.add_argument(
-        "--runtime",
-        choices=(*(known.option for known in FORMATS.values()), FLOAT),
-        default="lite",
-        help="what runs it; float: the checkpoint's own weights (default %(default)s)",
-    )
-
-
-def count(text: str) -> int:
-    """Parse a number of at least 1 for argparse."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError("must be at least 1")
-    return value
 
 
 def select_artifact(folder: Path | None, runtime: str, artifacts: Path = paths.ARTIFACTS) -> Chosen:

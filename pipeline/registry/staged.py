@@ -1,4 +1,4 @@
-"""`edge-vit promote`: which version has a stage, as one more tag each time.
+"""`edge-vit promote`, also with `--rollback`: each says by one more tag which version has a stage.
 
 Tags are never removed, so they are the history. Each says who, when and why, and the hash of the
 release's list of files. Before a tag is written, every file is read back from the DVC remote.

@@ -40,7 +40,8 @@ def require(verdict: Verdict) -> None:
     """Refuse unless the channel's rule is met.
 
     Raises:
-        GateError: names each criterion in the way, its number, its limit and what to try.
+        GateError: names each failure with its number, its limit and what to try, and what would
+            decide what is undecided.
     """
     if not verdict.passed:
-        raise GateError("\n  ".join([text.headline(verdict), *text.refusals(verdict)]))
+        raise GateError(text.refusal(verdict))

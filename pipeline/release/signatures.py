@@ -100,7 +100,9 @@ def read_public(path: Path) -> Any:
     from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
     if not path.exists():
-        raise InputError(f"{path} is missing; give the public key that `edge-vit keygen` wrote")
+        raise InputError(
+            f"{path} is missing; give the public key that `edge-vit sign --generate-key` wrote"
+        )
     content = read_bytes(path, MAX_KEY_BYTES)
     try:
         key = load_pem_public_key(content)
@@ -109,7 +111,9 @@ def read_public(path: Path) -> Any:
     if not isinstance(key, EllipticCurvePublicKey):
         private = b"PRIVATE KEY" in content
         kind = "a private key: keep it to yourself" if private else "not a public key of this kind"
-        raise InputError(f"{path} is {kind}; give the .pub file that `edge-vit keygen` wrote")
+        raise InputError(
+            f"{path} is {kind}; give the .pub file that `edge-vit sign --generate-key` wrote"
+        )
     return key
 
 

@@ -77,7 +77,7 @@ def _read_private(path: Path) -> Any:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-    hint = "make a key pair with `edge-vit keygen FOLDER`"
+    hint = "make a key pair with `edge-vit sign --generate-key DIR`"
     if not path.exists():
         raise InputError(f"{path} is missing; {hint}")
     content = read_bytes(path, MAX_KEY_BYTES)
@@ -100,7 +100,7 @@ def generate(folder: Path) -> tuple[Path, Path, str]:
     Raises:
         InputError: there is one already, or the folder lies in a git repository.
     """
-    require_library("edge-vit keygen")
+    require_library("edge-vit sign --generate-key")
     from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric import ec
 

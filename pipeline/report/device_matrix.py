@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from statistics import median
 
-from tabulate import tabulate
-
 from pipeline.evidence.devices import Cell, Devices
 from pipeline.evidence.golden import GoldenEvidence
 from pipeline.formats import FORMATS
 from pipeline.metrics.measures import SQNR_LIMIT_DB
 from pipeline.params import Gate
+from pipeline.report.table import table
 from pipeline.verdict.criteria.devices import agreement, agrees
 
 HEADER = (
@@ -37,11 +36,9 @@ def rows(devices: Devices, gate: Gate) -> list[tuple[str, ...]]:
 
 
 def lines(devices: Devices, gate: Gate, style: str = "simple") -> list[str]:
-    """The matrix as lines of text, none where nothing was run; ``style`` is one of tabulate's."""
-    found = rows(devices, gate)
-    if not found:
-        return []
-    return [*tabulate(found, HEADER, tablefmt=style, disable_numparse=True).splitlines(), ""]
+    """The matrix as lines of text, none where nothing was run."""
+    cells = rows(devices, gate)
+    return [*table(cells, HEADER, style).splitlines(), ""] if cells else []
 
 
 def _row(cell: Cell, golden: GoldenEvidence, gate: Gate) -> tuple[str, ...]:

@@ -6,8 +6,6 @@ import math
 from collections.abc import Iterator, Sequence
 from xml.etree import ElementTree
 
-from tabulate import tabulate
-
 from pipeline.evidence.parity import ParityEvidence
 from pipeline.evidence.read import Evidence
 from pipeline.formats import FORMATS
@@ -17,6 +15,7 @@ from pipeline.metrics.summary import AccuracySummary, Proportion
 from pipeline.params import Gate
 from pipeline.report import comparison, device_matrix
 from pipeline.report.comparison import files_table
+from pipeline.report.table import table
 from pipeline.verdict.criterion import FAIL, PASS, UNDECIDED, Criterion
 from pipeline.verdict.decide import Verdict
 
@@ -34,10 +33,42 @@ def headline(verdict: Verdict) -> str:
 
 def refusals(verdict: Verdict) -> list[str]:
     """Each criterion that stands in the way: what, the number, the limit, what to do."""
-    return [
-        " ".join(part for part in (f"{c.subject}: {c.name}", _numbers(c), f"- {c.note}") if part)
-        for c in verdict.in_the_way
-    ]
+    return [_refusal(c) for c in verdict.in_the_way]
+
+
+def refusal(verdict: Verdict) -> str:
+    """What :func:`refusals` says in few lines: each failure, and what would decide the rest."""
+    lines = [_refusal(c) for c in verdict.in_the_way if c.outcome == FAIL]
+    sentence = undecided(verdict)
+    return "\n  ".join([headline(verdict), *lines, *([sentence] if sentence else [])])
+
+
+def _refusal(c: Criterion) -> str:
+    return " ".join(part for part in (f"{c.subject}: {c.name}", _numbers(c), f"- {c.note}") if part)
+
+
+def undecided(verdict: Verdict) -> str:
+    """One sentence: how many criteria are undecided, and what would decide them; else empty."""
+    counts: dict[str, int] = {}
+    criteria = [c for c in verdict.criteria if c.outcome == UNDECIDED]
+    for c in criteria:
+        need = _need(c)
+        counts[need] = counts.get(need, 0) + 1
+    needs = (f"{count} of them {need}" for need, count in counts.items())
+    return f"{len(criteria)} undecided: {'; '.join(needs)}" if criteria else ""
+
+
+def _need(c: Criterion) -> str:
+    """What would decide an undecided criterion; the same words for all that need the same."""
+    if c.value is None and c.name.startswith("baseline_"):
+        return "need a record of the reference GPU (`edge-vit baseline`)"
+    if c.name in ("devices", "oldest_runtime"):
+        return "need runs on devices' runtimes (`make device-test`)"
+    if "samples.limit" in c.note:
+        return "need more images (samples.limit)"
+    if "latency.runs" in c.note:
+        return "need more timed runs (latency.runs) or a quieter machine"
+    return f"({c.subject}: {c.name}): {c.note}"
 
 
 def criteria_table(
@@ -47,7 +78,7 @@ def criteria_table(
 ) -> str:
     """The criteria that ended in one of ``outcomes``, in their order; one number a cell.
 
-    ``style`` is one of tabulate's.
+    ``style`` as of :func:`pipeline.report.table.table`.
     """
     rows = [
         (MARKS[c.outcome], c.subject, c.name, *_cells(c), c.note)
@@ -56,7 +87,7 @@ def criteria_table(
         if c.outcome == outcome
     ]
     header = ("outcome", "of", "criterion", "value", "from", "to", "limit", "unit", "note")
-    return tabulate(rows, header, tablefmt=style, disable_numparse=True)
+    return table(rows, header, style)
 
 
 def markdown(verdict: Verdict, evidence: Evidence, gate: Gate, judged: int | None = None) -> str:

@@ -6,7 +6,6 @@ second. The verdict is written before the exit status says no, so that it can be
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 from pipeline import paths
@@ -33,20 +32,11 @@ def gate(params: Params, artifacts: Path, recorded: Recorded, out: Path) -> Verd
     return verdict
 
 
-def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="edge-vit gate", description=__doc__)
-    parser.add_argument(
-        "--channel", choices=("candidate", "release"), help="instead of gate.channel of params.yaml"
-    )
-    channel = parser.parse_args(arguments).channel
+def main() -> None:
     with exit_on_error():
-        params = load_params()
-        if channel:
-            changed = params.gate.model_copy(update={"channel": channel})
-            params = params.model_copy(update={"gate": changed})
-        verdict = gate(params, paths.ARTIFACTS, Recorded(), paths.VERDICT)
-        print(text.criteria_table(verdict))
+        verdict = gate(load_params(), paths.ARTIFACTS, Recorded(), paths.VERDICT)
         require(verdict)
+        print(text.headline(verdict))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ one file without scripts that loads nothing from elsewhere; equal evidence gives
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 from pipeline import paths
@@ -51,11 +50,9 @@ def report(params: Params, artifacts: Path, recorded: Recorded, out: Path) -> Pa
     return out / PAGE_FILE
 
 
-def main(arguments: list[str] | None = None) -> None:
-    argparse.ArgumentParser(prog="edge-vit report", description=__doc__).parse_args(arguments)
+def main() -> None:
     with exit_on_error():
-        written = report(load_params(), paths.ARTIFACTS, Recorded(), paths.REPORTS)
-        print(f"report: {written}")
+        report(load_params(), paths.ARTIFACTS, Recorded(), paths.REPORTS)
 
 
 if __name__ == "__main__":

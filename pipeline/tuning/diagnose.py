@@ -1,4 +1,4 @@
-"""``edge-vit diagnose``: which layers lose most, and what leaving each in float gives back.
+"""Which layers lose most, and what leaving each in float gives back.
 
 For each quantized layer two numbers. The SQNR of its output when it is fed what float feeds it: the
 error that it adds by itself. And what restoring it alone gives back to the whole quantized model:
@@ -8,18 +8,15 @@ answers, right answers, SQNR of the logits, for how many bytes. Needs a run's ar
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import asdict
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tabulate import tabulate
 
-from pipeline import paths
 from pipeline.contract.files import MODEL_FILE, load_contract
-from pipeline.errors import InputError, IntegrityError, exit_on_error
+from pipeline.errors import InputError, IntegrityError
 from pipeline.evidence.logits import Logits
 from pipeline.evidence.machine import fingerprint
 from pipeline.evidence.reference import read_reference
@@ -30,18 +27,24 @@ from pipeline.images.samples import SampleSet
 from pipeline.metrics import distances
 from pipeline.metrics.measures import SQNR_LIMIT_DB
 from pipeline.progress import progress
+from pipeline.report.table import table
 from pipeline.runtimes.parallel import Run, run_all
 from pipeline.tuning.ranking import Layer, broken, rank, standing_out
 
 JSON_FILE, CSV_FILE, MARKDOWN_FILE, PLOT_FILE = (
     f"layers.{ending}" for ending in ("json", "csv", "md", "svg")
 )
+SAMPLES = 64
 SHOWN = 10
 ALL = "all int8"
 PROPOSED = "proposed"
+HEADER = (
+    *("layer", "own_sqnr_db", "regained", "lost", "right_gained", "logit_sqnr_gain_db"),
+    *("bytes_more", "regained_per_mb"),
+)
 
 
-def diagnose(artifacts: Path, out: Path, count: int = 64, pattern: str = "*") -> str:
+def diagnose(artifacts: Path, out: Path, count: int = SAMPLES, pattern: str = "*") -> str:
     """Measure the layers that ``pattern`` names on ``count`` samples, write folder ``out``.
 
     Returns:
@@ -102,10 +105,10 @@ def diagnose(artifacts: Path, out: Path, count: int = 64, pattern: str = "*") ->
     with atomic(out) as new:
         new.mkdir()
         write_json(new / JSON_FILE, content)
-        write_text(new / CSV_FILE, tabulated(layers, "csv"))
-        write_text(new / MARKDOWN_FILE, f"{text}\n\n{tabulated(layers, 'github')}\n")
+        write_text(new / CSV_FILE, _csv(layers))
+        write_text(new / MARKDOWN_FILE, f"{text}\n\n{_table(layers, 'github')}\n")
         _plot(layers, kept, new / PLOT_FILE)
-    return f"{tabulated(layers[:SHOWN], 'simple')}\n\n{text}"
+    return f"{_table(layers[:SHOWN])}\n\n{text}"
 
 
 def _reference(artifacts: Path, samples: SampleSet) -> Logits:
@@ -200,13 +203,9 @@ def _gains(reference: Logits, before: Logits, after: Logits, labels: Any) -> dic
     }
 
 
-def tabulated(layers: list[Layer], style: str) -> str:
-    """The layers as a table of tabulate's ``style``, or as CSV."""
-    header = (
-        *("layer", "own_sqnr_db", "regained", "lost", "right_gained", "logit_sqnr_gain_db"),
-        *("bytes_more", "regained_per_mb"),
-    )
-    rows = [
+def _rows(layers: list[Layer]) -> list[tuple[object, ...]]:
+    """The layers' numbers, in the order of :data:`HEADER`."""
+    return [
         (
             *(layer.name, layer.sqnr_db, layer.regained, layer.lost),
             "" if layer.right_gained is None else layer.right_gained,
@@ -215,9 +214,14 @@ def tabulated(layers: list[Layer], style: str) -> str:
         )
         for layer in layers
     ]
-    if style == "csv":
-        return "\n".join(",".join(map(str, row)) for row in (header, *rows)) + "\n"
-    return tabulate(rows, [name.replace("_", " ") for name in header], tablefmt=style)
+
+
+def _csv(layers: list[Layer]) -> str:
+    return "".join(",".join(map(str, row)) + "\n" for row in (HEADER, *_rows(layers)))
+
+
+def _table(layers: list[Layer], style: str = "simple") -> str:
+    return table(_rows(layers), [name.replace("_", " ") for name in HEADER], style)
 
 
 def _text(content: dict[str, Any], layers: list[Layer]) -> str:
@@ -271,20 +275,3 @@ def _plot(layers: list[Layer], kept: tuple[str, ...], path: Path) -> None:
         figure.tight_layout()
         figure.savefig(path, metadata={"Date": None})
         pyplot.close(figure)
-
-
-def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="edge-vit diagnose", description=__doc__)
-    parser.add_argument("--samples", type=int, default=64, help="images (default %(default)s)")
-    parser.add_argument("--layers", default="*", metavar="PATTERN", help="e.g. 'blocks.5.*'")
-    options = parser.parse_args(arguments)
-    if options.samples < 1:
-        parser.error("--samples must be at least 1")
-    with exit_on_error():
-        out = paths.ARTIFACTS / "diagnosis"
-        print(diagnose(paths.ARTIFACTS, out, options.samples, options.layers))
-        print(f"\nwritten to {out}")
-
-
-if __name__ == "__main__":
-    main()

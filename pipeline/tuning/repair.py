@@ -1,29 +1,26 @@
-"""``edge-vit repair``: the fewest layers to leave in float that make a refused run pass.
+"""``edge-vit diagnose --fix``: the fewest layers to leave in float that make a refused run pass.
 
-Reads the gate's verdict on artifacts/, ranks the layers as `diagnose` does, finds how many of the
+Takes the gate's criteria for artifacts/, ranks the layers as `diagnose` does, finds how many of the
 first it takes until what failed passes, then takes out each that is not needed. Everything is
 measured on images that neither the gate nor calibration has (see `tuning.split`) and judged by the
- gate's own criteria. The files found are then made, with their cost in size, time and modelled
+gate's own criteria. The files found are then made, with their cost in size, time and modelled
 instructions. Nothing in artifacts/ but artifacts/tuning is changed.
 """
 
 from __future__ import annotations
 
-import argparse
-import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from pipeline import paths
 from pipeline.contract.files import MODEL_FILE
-from pipeline.errors import GateError, exit_on_error
+from pipeline.errors import GateError
 from pipeline.formats import FORMATS, quantized
 from pipeline.images.preprocessing import normalize
 from pipeline.metrics import timing
-from pipeline.params import Params, Recipe, load_params
+from pipeline.params import Params, Recipe
 from pipeline.runtimes import FloatArray, load
 from pipeline.runtimes.interleave import interleave
 from pipeline.runtimes.parallel import Run
@@ -188,27 +185,3 @@ def _instructions_m(search: Search, kept: Sequence[str]) -> float:
     return instructions_m(
         search.key, quantize, layers(search.split.checkpoint, efficient=efficient)
     )
-
-
-def main(arguments: list[str] | None = None) -> None:
-    from pipeline.release.judge import judge, load_evidence
-
-    parser = argparse.ArgumentParser(prog="edge-vit repair", description=__doc__)
-    parser.add_argument("--samples", type=int, default=SAMPLES, help="images (default %(default)s)")
-    parser.add_argument("--layers", default="*", metavar="PATTERN", help="e.g. 'blocks.5.*'")
-    options = parser.parse_args(arguments)
-    if options.samples < 1:
-        parser.error("--samples must be at least 1")
-    with exit_on_error():
-        params = load_params()
-        verdict: Any = judge(
-            params, paths.ARTIFACTS, load_evidence(paths.ARTIFACTS, paths.Recorded())
-        )
-        if not verdict.count(FAIL):
-            print("nothing failed: there is nothing to repair", file=sys.stderr)
-            return
-        print(repair(params, paths.ARTIFACTS, verdict.criteria, options.samples, options.layers))
-
-
-if __name__ == "__main__":
-    main()

@@ -14,7 +14,6 @@ left to the gate.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import io
 import json
@@ -29,17 +28,15 @@ from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tabulate import tabulate
-
-from pipeline import paths
 from pipeline.contract.files import MODEL_FILE
-from pipeline.errors import EdgeVitError, InputError, exit_on_error
+from pipeline.errors import EdgeVitError, InputError
 from pipeline.files import atomic, sha256_file
 from pipeline.formats import FORMATS, quantized
 from pipeline.images.samples import CALIBRATION_FILE
 from pipeline.metrics.measures import FloatComparison
-from pipeline.params import Params, Quantize, Recipe, Rewrite, load_params
+from pipeline.params import Params, Quantize, Recipe, Rewrite
 from pipeline.progress import progress
+from pipeline.report.table import columns
 from pipeline.tuning import split as trials
 from pipeline.tuning.cost_model import Layer, from_efficient, instructions_m
 from pipeline.tuning.space import (
@@ -366,7 +363,7 @@ def _report(study: Any, tuner: Tuner) -> str:
         if nearest := min(found, key=lambda r: r.violation, default=None):
             text.append(f"the nearest: {study.trials[nearest.number].user_attrs['criteria']}")
         return "\n".join(text)
-    table = tabulate(rows, header, disable_numparse=True)
+    table = columns(rows, header)
     return "\n".join([table, "", *text, *_last(found, tuner)])
 
 
@@ -443,29 +440,3 @@ def _plot(found: list[Result], front: list[Result], path: Path) -> None:
         figure.tight_layout()
         figure.savefig(new, format="svg", metadata={"Date": None})
         pyplot.close(figure)
-
-
-def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="edge-vit tune", description=__doc__)
-    parser.add_argument("--format", choices=quantized(), default="ptl")
-    parser.add_argument("--minutes", type=float, default=MINUTES, help="(default %(default)s)")
-    parser.add_argument("--trials", type=int, default=TRIALS, help="in all (default %(default)s)")
-    parser.add_argument("--samples", type=int, default=SAMPLES, help="images (default %(default)s)")
-    given = parser.parse_args(arguments)
-    if given.samples < 1 or given.trials < 1 or not given.minutes > 0:
-        parser.error("--samples, --trials and --minutes must be above 0")
-    with exit_on_error():
-        print(
-            tune(
-                load_params(),
-                paths.ARTIFACTS,
-                given.format,
-                count=given.samples,
-                most=given.trials,
-                minutes=given.minutes,
-            )
-        )
-
-
-if __name__ == "__main__":
-    main()

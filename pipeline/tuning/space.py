@@ -1,4 +1,4 @@
-"""What `tune` searches and `repair` leaves in float: pure, from measured numbers."""
+"""What `tune` searches and `diagnose --fix` leaves in float: pure, from measured numbers."""
 
 from __future__ import annotations
 

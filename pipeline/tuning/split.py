@@ -1,4 +1,4 @@
-"""What `tune` and `repair` share: images of their own, and files made and measured on them.
+"""What `tune` and `diagnose --fix` share: images of their own, and files made and measured on them.
 
 The tuning split is taken as stage ``samples`` takes its images, from the same source and in the
 same seeded order, after what the gate and calibration have: none of their ids, none of their
@@ -124,7 +124,7 @@ def splitted(params: Params, artifacts: Path, count: int) -> Iterator[Split]:
             )
     except Timeout:
         raise InputError(
-            f"another edge-vit tune or repair is at work in {folder}; wait for it"
+            f"another edge-vit tune or diagnose --fix is at work in {folder}; wait for it"
         ) from None
 
 

@@ -1,4 +1,4 @@
-"""`edge-vit compare` as a user runs it, on real files of a healthy run."""
+"""`edge-vit predict --all` as a user runs it, on real files of a healthy run."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.commands.compare import Row, compare, find_files, table
 from pipeline.contract.files import CONTRACT_FILE
 from pipeline.errors import InputError
+from pipeline.inference.compare import Row, cells, compare, find_files
 from pipeline.metrics.intervals import Interval
 
 pytestmark = pytest.mark.full
@@ -28,7 +28,7 @@ NAMES = (
 
 def run(work: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "pipeline.cli", "compare", *arguments],
+        [sys.executable, "-m", "pipeline.cli", "predict", "--all", *arguments],
         cwd=work,
         env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         capture_output=True,
@@ -85,7 +85,7 @@ def test_a_bad_image_and_too_few_runs_are_one_clear_error(released, tmp_path):
     bad.write_bytes(b"\xff\xd8\xff\xe0 no")
     for arguments, words in (
         ((str(bad),), "bad.jpg: "),
-        ((str(bad), "--runs", "2"), "--runs must be at least 3, got 2"),
+        ((str(bad), "--runs", "2"), "'--runs': 2 is not in the range x>=3"),
         (("nowhere.jpg",), "No such file"),
     ):
         ran = run(released, *arguments)
@@ -97,10 +97,10 @@ def test_a_bad_image_and_too_few_runs_are_one_clear_error(released, tmp_path):
 def test_a_wrong_answer_stands_out():
     right = Row("cat", 0.9, True, None, 10.0, 1.0, Interval(1.0, 1.0), 20.0)
     wrong = dataclasses.replace(right, label="dog", agrees=False, sqnr_db=3.0)
-    lines = table({"float": right, "lite": wrong, "same": right}).splitlines()
-    assert "NO" not in lines[2]
-    assert [cell.strip() for cell in lines[3].split("|")][2:6] == ["dog", "0.9000", "NO", "3.0"]
-    assert [cell.strip() for cell in lines[4].split("|")][4:6] == ["yes", "equal"]
+    rows = cells({"float": right, "lite": wrong, "same": right})
+    assert "NO" not in rows[0]
+    assert rows[1][1:5] == ("dog", "0.9000", "NO", "3.0")
+    assert rows[2][3:5] == ("yes", "equal")
 
 
 def test_files_of_another_checkpoint_are_not_compared(healthy, image, tmp_path):

@@ -87,8 +87,8 @@ def test_the_table_shows_top_classes_and_a_turned_photo_reads_as_upright(release
 def test_an_empty_folder_and_a_device_are_refused(released, tmp_path):
     ran = predict(released, str(tmp_path), "/dev/zero")
     assert ran.returncode == 2
-    assert "holds no pictures" in ran.stderr.decode()
-    assert "/dev/zero: no plain file" in ran.stderr.decode()
+    assert "holds no images" in ran.stderr.decode()
+    assert "/dev/zero: not a regular file" in ran.stderr.decode()
 
 
 def test_where_there_is_no_release_the_message_says_how_to_get_one(tmp_path):

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from pipeline import cli
-from pipeline.commands import promote, release, rollback  # noqa: F401
+from pipeline.commands import promote, release  # noqa: F401
 from pipeline.registry import git, released, staged, steps
 from pipeline.release import verification
 from pipeline.release.read import check_sums

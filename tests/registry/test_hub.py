@@ -246,11 +246,11 @@ def test_the_command_verifies_and_uploads_a_real_release(
     hub: Hub, published: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     to = ["--to", f"hf:{REPO}"]
-    release_command([str(published), *to])
+    release_command([str(published), *to], standalone_mode=False)
     planned = capsys.readouterr().out.splitlines()
     assert planned[0].endswith("a dry run, nothing is changed; --yes does this:")
     assert not hub.repositories
-    release_command([str(published), *to, "--yes"])
+    release_command([str(published), *to, "--yes"], standalone_mode=False)
     assert capsys.readouterr().out.splitlines()[1:] == planned[1:]
     assert download(hub, tmp_path, "v0.1.0") == content(published)
     # `hf download REPO --revision v0.1.0 --exclude .gitattributes --local-dir fetched`

@@ -40,7 +40,7 @@ def registry(params: Params, published: Path, tmp_path: Path, forker: Forker) ->
 def test_a_published_release_is_fetched_by_stage_in_another_clone(
     registry: Registry, published: Path, tmp_path: Path
 ) -> None:
-    assert registry.edge_vit("keygen", str(tmp_path / "keys")).status == 0
+    assert registry.edge_vit("sign", "--generate-key", str(tmp_path / "keys")).status == 0
     key, public = (tmp_path / "keys" / f"edge-vit.{kind}" for kind in ("key", "pub"))
     assert registry.edge_vit("release", "--yes", "--key", str(key), kill="push").status == -9
     assert registry.tags() == {}

@@ -1,4 +1,4 @@
-"""`edge-vit promote` and `rollback`, against a real git remote and a real DVC remote."""
+"""`edge-vit promote`, with and without `--rollback`, on real git and DVC remotes."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_another_clone_fetches_by_stage_whatever_was_promoted_last(released: Reg
     assert (served(released), served(released, "candidate")) == ("1.0.0", "1.1.0")
     promote(released, "v1.1.0")
     assert served(released) == "1.1.0"
-    released.do("rollback", "deit-tiny", "prod", "-m", "slow on old phones")
+    released.do("promote", "deit-tiny", "prod", "--rollback", "-m", "slow on old phones")
     assert served(released) == "1.0.0"
     assert list(released.tags()) == [
         *("deit-tiny#candidate#2", "deit-tiny#prod#1", "deit-tiny#prod#3", "deit-tiny#prod#4"),
@@ -118,7 +118,7 @@ def test_a_rollback_killed_before_any_step_goes_on_and_back_once(
     released.release("1.2.0")
     for version in ("1.0.0", "1.1.0", "1.2.0"):
         promote(released, version)
-    command = ("rollback", "deit-tiny", "prod")
+    command = ("promote", "deit-tiny", "prod", "--rollback")
     assert released.edge_vit(*command, "--yes", kill=step).status == -9
     released.check_tags()
     assert pointed(released) == ("1.1.0" if step == "keep" else "1.2.0")
@@ -134,11 +134,11 @@ def test_a_rollback_does_not_go_on_from_what_this_clone_has_not_seen(released: R
     other = released.base / "other"
     released.release("1.2.0")
     promote(released, "1.2.0")
-    ran = released.edge_vit("rollback", "deit-tiny", "prod", "--yes", where=other)
+    ran = released.edge_vit("promote", "deit-tiny", "prod", "--rollback", "--yes", where=other)
     assert ran.status == 2
     assert "has moved to 1.2.0 since this clone last looked; `git fetch --tags`" in ran.text
     git(other, "fetch", "-q", "--tags")
-    released.do("rollback", "deit-tiny", "prod", where=other)
+    released.do("promote", "deit-tiny", "prod", "--rollback", where=other)
     assert pointed(released) == "1.1.0"
 
 
@@ -146,12 +146,12 @@ def test_a_rollback_goes_to_a_version_that_had_the_stage(released: Registry) -> 
     released.release("1.2.0")
     for version in ("1.0.0", "1.1.0"):
         promote(released, version)
-    ran = released.edge_vit("rollback", "deit-tiny", "prod", "--to", "v1.2.0", "--yes")
+    ran = released.edge_vit("promote", "deit-tiny", "prod", "--rollback", "--to", "v1.2.0", "--yes")
     assert ran.status == 2
     assert "cannot go back to v1.2.0, only to one of: 1.0.0, 1.1.0" in ran.text
-    released.do("rollback", "deit-tiny", "prod", "--to", "v1.0.0")
+    released.do("promote", "deit-tiny", "prod", "--rollback", "--to", "v1.0.0")
     assert pointed(released) == "1.0.0"
-    ran = released.edge_vit("rollback", "deit-tiny", "prod", "--yes")
+    ran = released.edge_vit("promote", "deit-tiny", "prod", "--rollback", "--yes")
     assert ran.status == 2
     assert "only deit-tiny@v1.0.0 had it" in ran.text
 
@@ -160,7 +160,7 @@ def test_dry_runs_say_the_steps_and_change_nothing(released: Registry) -> None:
     for version in ("1.0.0", "1.1.0"):
         promote(released, version)
     before = released.state()
-    ran = released.edge_vit("rollback", "deit-tiny", "prod")
+    ran = released.edge_vit("promote", "deit-tiny", "prod", "--rollback")
     assert ran.status == 0
     assert "deit-tiny#prod#3 on deit-tiny@v1.0.0, to git remote" in ran.text
     assert released.edge_vit("promote", "deit-tiny@v1.0.0", "candidate").status == 0

@@ -245,12 +245,12 @@ def test_the_command_prints_tables_or_json(
     published: Path, second: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     other_answers(second, 5)
-    main([str(published), str(second)])
+    main([str(published), str(second)], standalone_mode=False)
     out = capsys.readouterr().out
     assert "What an app must change:\n  - nothing" in out
     assert ".int8.onnx" in out
     assert "of 96 samples" in out
-    main([str(published), str(second), "--json"])
+    main([str(published), str(second), "--json"], standalone_mode=False)
     said = json.loads(capsys.readouterr().out)
     assert said["agreement"]["ptl"]["count"] == 96
     assert said["cost"]["ptl"]["size_bytes"][0] > 0

@@ -201,7 +201,7 @@ def test_bare_repositories_and_work_trees_count_too(tmp_path: Path, kind: list[s
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (None, "is missing; make a key pair with `edge-vit keygen"),
+        (None, "is missing; make a key pair with `edge-vit sign --generate-key"),
         ("no key", "is not a private key of an elliptic curve"),
         ("public", "is not a private key of an elliptic curve"),
     ],
@@ -230,7 +230,7 @@ def test_without_the_extra_the_message_names_the_command_that_installs_it(
 ) -> None:
     monkeypatch.setitem(sys.modules, "model_signing", None)
     for command in (
-        ("keygen", tmp_path / "keys"),
+        ("sign", "--generate-key", tmp_path / "keys"),
         ("sign", published, "--key", keys[0]),
         ("verify", published, "--public-key", keys[1]),
     ):
@@ -248,7 +248,7 @@ def test_without_the_extra_the_message_names_the_command_that_installs_it(
 
 def test_what_model_signing_forgets_to_ask_for_is_named_too(tmp_path: Path) -> None:
     (tmp_path / "OpenSSL.py").write_text("raise ModuleNotFoundError('no', name='OpenSSL')")
-    ran = run("keygen", tmp_path / "keys", PYTHONPATH=str(tmp_path))
+    ran = run("sign", "--generate-key", tmp_path / "keys", PYTHONPATH=str(tmp_path))
     assert ran.returncode == 2
     assert "needs OpenSSL, which is not installed" in ran.stderr
 

@@ -83,12 +83,12 @@ def test_what_layers_in_float_cannot_mend_is_no_repair(tmp_path: Path, params: P
 def test_the_command_reads_the_verdict(artifacts: Path, params: Params) -> None:
     work = artifacts.parent
     (work / "params.yaml").write_text(yaml.safe_dump(params.model_dump(mode="json")))
-    ran = run(work, "-m", "pipeline.cli", "repair")
+    ran = run(work, "-m", "pipeline.cli", "diagnose", "--fix")
     assert (ran.returncode, ran.stdout) == (0, "")
     assert "nothing failed" in ran.stderr
-    assert run(work, "-m", "pipeline.cli", "repair", "--samples", "0").returncode == 2
+    assert run(work, "-m", "pipeline.cli", "diagnose", "--fix", "--samples", "0").returncode == 2
     (artifacts / "parity" / "evidence.json").unlink()
-    ran = run(work, "-m", "pipeline.cli", "repair")
+    ran = run(work, "-m", "pipeline.cli", "diagnose", "--fix")
     assert ran.returncode == 2
     assert "parity/evidence.json is missing; run `dvc repro`" in ran.stderr
     assert "Traceback" not in ran.stderr

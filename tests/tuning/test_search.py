@@ -219,7 +219,7 @@ def test_the_tuning_split_has_no_image_of_the_gate_or_of_calibration(
         }
         assert not others & {content_hash(image) for image in split.samples.images}
         with (
-            pytest.raises(InputError, match="another edge-vit tune or repair is at work"),
+            pytest.raises(InputError, match="another edge-vit tune or diagnose --fix is at work"),
             splitted(params, work / "artifacts", 8),
         ):
             pass

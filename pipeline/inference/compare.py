@@ -1,35 +1,26 @@
-"""Show what each file of a run makes of one picture, side by side with the float model.
+"""What each file of a run answers for one image, beside the float model.
 
 Files are read from artifacts/, those between quantization and delivery too. All of them are loaded
-in one process and take turns on this picture; the ratio of times has a 95% interval. One picture
-shows how a file answers, not how good it is: `edge-vit summary` has the numbers for that.
+in one process and take turns on this image.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import math
-import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
-from tabulate import tabulate
-
 from pipeline import paths
-from pipeline.commands.predict import read_picture
 from pipeline.contract.files import MODEL_FILE
-from pipeline.errors import InputError, exit_on_error
+from pipeline.errors import InputError
 from pipeline.formats import FORMATS
-from pipeline.inference import select
 from pipeline.inference.classify import Classifier, rank
 from pipeline.metrics import timing
 from pipeline.metrics.distances import sqnr_db
 from pipeline.metrics.intervals import Interval
 from pipeline.runtimes import FloatArray
 from pipeline.runtimes.interleave import interleave
-from pipeline.untrusted.images import ImageError
 
 FLOAT = "float"
 RUNS, WARMUP = 30, 3
@@ -37,7 +28,7 @@ RUNS, WARMUP = 30, 3
 
 @dataclass(frozen=True)
 class Row:
-    """One file's answer to the picture, beside float's."""
+    """One file's answer to the image, beside float's."""
 
     label: str
     score: float  # softmax
@@ -50,7 +41,7 @@ class Row:
 
 
 def find_files(artifacts: Path) -> tuple[dict[str, Path], list[str]]:
-    """Return the files that are there, in the order of the graph, and words for each that lacks.
+    """Return the files that are there, in the order of the graph, and why others are left out.
 
     Raises:
         InputError: the float model is not there; nothing can be compared with it.
@@ -75,12 +66,12 @@ def find_files(artifacts: Path) -> tuple[dict[str, Path], list[str]]:
     return files, missing
 
 
-def compare(files: Mapping[str, Path], picture: bytes, runs: int) -> dict[str, Row]:
-    """Run each file on one encoded picture, ``runs`` times.
+def compare(files: Mapping[str, Path], image: bytes, runs: int) -> dict[str, Row]:
+    """Run each file on one encoded image, ``runs`` times.
 
     Raises:
-        InputError: a file cannot be loaded, is of another model than float, or the picture cannot
-            be used.
+        InputError: a file cannot be loaded, is of another model than float, or the image cannot be
+            used.
     """
     classifiers = {name: Classifier(path) for name, path in files.items()}
     reference = classifiers[FLOAT]
@@ -90,7 +81,7 @@ def compare(files: Mapping[str, Path], picture: bytes, runs: int) -> dict[str, R
                 f"{files[name]} was made from another checkpoint than {files[FLOAT]}; "
                 "run `dvc repro` to make it anew"
             )
-    batch = reference.prepare(picture)
+    batch = reference.prepare(image)
     runtimes = {name: classifier.runtime for name, classifier in classifiers.items()}
     logits = {name: runtime.logits(batch) for name, runtime in runtimes.items()}
     times = interleave(
@@ -115,13 +106,17 @@ def compare(files: Mapping[str, Path], picture: bytes, runs: int) -> dict[str, R
 
 
 def _finite(reference: FloatArray, logits: FloatArray) -> float | None:
-    found = sqnr_db(reference, logits)
-    return found if math.isfinite(found) else None
+    sqnr = sqnr_db(reference, logits)
+    return sqnr if math.isfinite(sqnr) else None
 
 
-def table(rows: Mapping[str, Row]) -> str:
-    shown = [
-        [
+HEADER = ("file", "answer", "score", "as float", "SQNR dB", "median ms", "time of float", "MB")
+
+
+def cells(rows: Mapping[str, Row]) -> list[tuple[str, ...]]:
+    """The rows in words, in the order of :data:`HEADER`."""
+    return [
+        (
             name,
             row.label,
             f"{row.score:.4f}",
@@ -130,41 +125,6 @@ def table(rows: Mapping[str, Row]) -> str:
             f"{row.latency_ms:.1f}",
             "1" if name == FLOAT else f"{row.ratio:.2f} {row.ratio_interval:.2f}",
             f"{row.size_mb:.2f}",
-        ]
+        )
         for name, row in rows.items()
     ]
-    heads = ["file", "answer", "score", "as float", "SQNR dB", "median ms", "time of float", "MB"]
-    return tabulate(shown, heads, tablefmt="github", disable_numparse=True)
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="edge-vit compare",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("image", metavar="IMAGE", help="a picture, or - for stdin")
-    parser.add_argument(
-        "--runs", type=select.count, default=RUNS, help="timed inferences (%(default)s)"
-    )
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    given = parser.parse_args(arguments)
-    with exit_on_error():
-        if given.runs < timing.ROUNDS_MIN:
-            raise InputError(f"--runs must be at least {timing.ROUNDS_MIN}, got {given.runs}")
-        files, missing = find_files(paths.ARTIFACTS)
-        try:
-            picture = read_picture(given.image)
-            rows = compare(files, picture, given.runs)
-        except ImageError as error:
-            raise InputError(f"{given.image}: {error}") from None
-        for words in missing:
-            print(f"edge-vit: left out: {words}", file=sys.stderr)
-        if given.json:
-            print(json.dumps({name: asdict(row) for name, row in rows.items()}, indent=2))
-        else:
-            print(table(rows))
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,65 @@
+"""Judge the evidence below artifacts/, and write artifacts/verdict/.
+
+Shows each file beside float, what failed, and what would decide what is undecided; --verbose shows
+every criterion. Nothing is measured, so the same evidence gives the same verdict on every machine.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from pipeline import paths
+from pipeline.commands.common import command
+from pipeline.contract.files import load_contract
+from pipeline.files import read_json
+from pipeline.params import Params, load_params
+from pipeline.paths import Recorded
+from pipeline.release.folder import VERDICT_FILE, without_refused
+from pipeline.release.judge import judge, load_evidence, require
+from pipeline.report import comparison, text
+from pipeline.stages.gate import gate
+
+
+@command("gate", __doc__)
+@click.option(
+    "--channel",
+    type=click.Choice(("candidate", "release")),
+    help="Channel to judge for.  [default: gate.channel of params.yaml]",
+)
+@click.option("-v", "--verbose", is_flag=True, help="Show every criterion.")
+def main(channel: str | None, verbose: bool) -> None:
+    params, artifacts, recorded = load_params(), paths.ARTIFACTS, Recorded()
+    wanted = {"channel": channel or params.gate.channel}
+    judged = params.model_copy(update={"gate": params.gate.model_copy(update=wanted)})
+    verdict = gate(judged, artifacts, recorded, paths.VERDICT)
+    evidence = load_evidence(artifacts, recorded)
+    print(comparison.files_table(evidence.parity, evidence.latency, params.gate.confidence))
+    print()
+    if verbose:
+        print(text.criteria_table(verdict))
+        print()
+    require(verdict)
+    print(f"edge-vit: {text.headline(verdict)}")
+    if sentence := text.undecided(verdict):
+        print(sentence)
+    if release := _release(params, artifacts, recorded):
+        print(release)
+
+
+def _release(params: Params, artifacts: Path, recorded: Recorded) -> str | None:
+    """Where the release of this run is: `publish` never replaces one of another run."""
+    folder = artifacts / paths.RELEASE.name
+    release = folder / f"{load_contract(artifacts / 'checkpoint').name}-{params.release.version}"
+    if not release.is_dir():
+        return None
+    verdict = judge(params, artifacts, without_refused(load_evidence(artifacts, recorded)))
+    if read_json(release / VERDICT_FILE) == json.loads(json.dumps(verdict.to_dict())):
+        return f"release: {release}"
+    return f"{release} is of another run; raise release.version in params.yaml to publish this one"
+
+
+if __name__ == "__main__":
+    main()
