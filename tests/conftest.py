@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 import shutil
 from collections.abc import Iterator
@@ -74,9 +73,9 @@ def healthy(params: Params) -> Iterator[Path]:
     if ready := os.environ.get("EDGE_VIT_TEST_RUN"):  # made elsewhere
         yield Path(ready)
         return
-    made_from = modules_of(f"pipeline.stages.{stage}" for stage in HEALTHY)
+    made_from = modules_of(f"pipeline.stages.{stage}" for stage in ("chain", *HEALTHY))
     made_from += [*sorted((ROOT / "embedded").rglob("*.*")), ROOT / "requirements.lock"]
-    key = key_of(made_from, params.model_dump_json(), inspect.getsource(run_stages))
+    key = key_of(made_from, params.model_dump_json())
 
     def make(folder: Path) -> None:
         with pytest.MonkeyPatch.context() as patch:
