@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
+import sys
+import tempfile
 import threading
 import warnings
 from collections.abc import Iterator
@@ -28,6 +30,28 @@ def quiet() -> Iterator[None]:
             yield
     finally:
         logging.disable(before)
+
+
+@contextmanager
+def stderr_unless_error() -> Iterator[None]:
+    """Hold back what C++ libraries write to standard error; write it only if the block raises.
+
+    For libraries without a setting for it. It holds for all threads of this process, so keep the
+    block short.
+    """
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            held.seek(0)
+            os.write(stderr, held.read())
+            raise
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
 
 
 def cores() -> int:

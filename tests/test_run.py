@@ -83,6 +83,15 @@ def test_slow_stages_run_beside_and_dvc_has_nothing_to_do_afterwards(project, ca
     assert capfd.readouterr().out == ""
 
 
+def test_dvc_says_nothing_of_its_own(project, capfd):
+    root = project(**graph())
+    subprocess.run(["git", "init", "-q"], check=True)  # without it DVC has less to say
+    run(root, beside=("slow",))
+    said = capfd.readouterr()
+    assert all(line.startswith("stage ") for line in said.out.splitlines())
+    assert said.err == ""
+
+
 def test_a_target_runs_what_it_needs(project):
     root = project(**graph())
     run(root, "quick", beside=("slow",))

@@ -10,6 +10,7 @@ from executorch.extension.pybindings import _portable_lib as portable
 
 from pipeline.contract.files import read_contract
 from pipeline.errors import InputError
+from pipeline.process import stderr_unless_error
 from pipeline.runtimes import FloatArray
 
 
@@ -17,10 +18,11 @@ class ExecuTorchRuntime:
     """A ``.pte``. The method takes one image at a time, so batches are run image by image."""
 
     def __init__(self, path: Path, threads: int) -> None:
-        portable._unsafe_reset_threadpool(threads)
         self.contract = read_contract(path)
         try:
-            self.module = portable._load_for_executorch(str(path))
+            with stderr_unless_error():  # it logs how it looks for the processor's properties
+                portable._unsafe_reset_threadpool(threads)
+                self.module = portable._load_for_executorch(str(path))
         except RuntimeError as error:
             raise InputError(f"{path}: ExecuTorch cannot load it: {error}") from None
 

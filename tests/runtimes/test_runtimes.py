@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -30,6 +33,16 @@ def test_a_delivered_file_says_itself_how_to_feed_it(healthy, key):
     assert answer.shape == (2, len(contract.labels))
     assert answer.dtype == np.float32
     assert np.isfinite(answer).all()
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("key", FORMATS)
+def test_no_library_writes_a_line_while_a_file_runs(healthy, key):
+    path = delivered_files(healthy)[key]
+    command = [sys.executable, "-m", "pipeline.runtimes.footprint", path, healthy / "samples", "1"]
+    variables = {k: v for k, v in os.environ.items() if k != "TORCH_CPP_LOG_LEVEL"}
+    ran = subprocess.run(command, env=variables, capture_output=True, text=True, check=True)
+    assert ran.stderr == ""
 
 
 def test_the_default_ptl_needs_no_operator_that_1_13_lacks(healthy):
