@@ -20,6 +20,7 @@ from pipeline.evidence.latency import FLOAT, LatencyEvidence, Previous, TimedFil
 from pipeline.evidence.machine import fingerprint
 from pipeline.evidence.model import Machine, sealed_json
 from pipeline.files import atomic, sha256_file, write_json, write_text
+from pipeline.formats import FORMATS
 from pipeline.images.preprocessing import normalize
 from pipeline.images.samples import SampleSet
 from pipeline.metrics import timing
@@ -32,8 +33,6 @@ EVIDENCE_FILE = "evidence.json"
 METRICS_FILE = "metrics.json"
 PLOT_FILE = "latency.csv"
 PREVIOUS = "previous "  # before the format, where a file of the last release is meant
-CONFIDENCE = 0.99  # of each side of a percentile's bounds
-QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
 
 Measured = dict[str, dict[str, Any]]
 
@@ -57,7 +56,7 @@ def latency(params: Latency, artifacts: Path, out: Path) -> None:
 
     print("latency: memory of each file in a process of its own", flush=True)
     memory = footprint.measure(files, artifacts / "samples", params.threads)
-    measured, runs = _time_all(params, files | older, samples)
+    measured = _time_all(params, files | older, samples)
     if {key: sha256_file(path) for key, path in files.items()} != hashes:
         raise IntegrityError("a file was replaced while it was timed; run `dvc repro latency`")
     evidence = LatencyEvidence(
@@ -74,12 +73,8 @@ def latency(params: Latency, artifacts: Path, out: Path) -> None:
     with atomic(out) as new:
         new.mkdir()
         write_json(new / EVIDENCE_FILE, sealed_json(evidence))
-        write_json(new / METRICS_FILE, {key: _quantiles(runs[key]) for key in files})
-        columns = [runs[key] for key in files]
-        lines = [
-            f"{i}," + ",".join(map(str, row)) for i, row in enumerate(zip(*columns, strict=True))
-        ]
-        write_text(new / PLOT_FILE, "\n".join([",".join(["run", *files]), *lines]) + "\n")
+        write_json(new / METRICS_FILE, _metrics(evidence))
+        write_text(new / PLOT_FILE, _rounds(evidence))
 
 
 def _changed(before: Release | None, hashes: dict[str, str]) -> dict[str, Path]:
@@ -104,10 +99,8 @@ def _previous(
     return Previous(release=before.folder.name, artefacts=artefacts)
 
 
-def _time_all(
-    params: Latency, files: dict[str, Path], samples: SampleSet
-) -> tuple[Measured, dict[str, list[float]]]:
-    """Load everything and let it take turns; return what is known of each file, and its times."""
+def _time_all(params: Latency, files: dict[str, Path], samples: SampleSet) -> Measured:
+    """Load everything and let it take turns; return what was measured of each file."""
     runtimes: dict[str, Runtime] = {}
     measured: Measured = {}
     for key, path in files.items():
@@ -128,7 +121,7 @@ def _time_all(
     )
     for key in files:
         measured[key]["runs_ms"] = runs[key]
-    return measured, runs
+    return measured
 
 
 def _image(samples: SampleSet, runtime: Runtime, number: int) -> FloatArray:
@@ -136,17 +129,24 @@ def _image(samples: SampleSet, runtime: Runtime, number: int) -> FloatArray:
     return normalize(samples.images[chosen : chosen + 1], runtime.contract.preprocessing)
 
 
-def _quantiles(runs: list[float]) -> dict[str, float]:
-    """Each percentile that the number of runs can bound, in milliseconds."""
-    bounds = {
-        name: timing.quantile_bounds(runs, quantile, CONFIDENCE)
-        for name, quantile in QUANTILES.items()
+def _metrics(evidence: LatencyEvidence) -> dict[str, Any]:
+    """The few columns of `dvc metrics show` and `dvc exp show`: each file's share of float's time,
+    which holds from machine to machine where milliseconds do not."""
+    shares = {
+        key: round(timing.bootstrap_ratio(file.runs_ms, evidence.float_runs_ms).median, 3)
+        for key, file in evidence.artefacts.items()
+        if key != FLOAT
     }
-    return {
-        f"{name}_ms": round(bound.estimate, 3)
-        for name, bound in bounds.items()
-        if bound.high is not None
-    }
+    return {"time": shares}
+
+
+def _rounds(evidence: LatencyEvidence) -> str:
+    """Every time in milliseconds by round and file, as CSV for `dvc plots`."""
+    lines = ["round,file,ms"]
+    for key, file in evidence.artefacts.items():
+        name = FORMATS[key].suffix if key in FORMATS else key
+        lines += [f"{number},{name},{ms}" for number, ms in enumerate(file.runs_ms, 1)]
+    return "\n".join(lines) + "\n"
 
 
 def main() -> None:

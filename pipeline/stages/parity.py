@@ -31,6 +31,7 @@ from pipeline.evidence.parity import (
 )
 from pipeline.evidence.reference import Reference, read_reference
 from pipeline.files import atomic, sha256_file, write_json, write_text
+from pipeline.formats import quantized
 from pipeline.images.samples import SampleSet
 from pipeline.metrics.logits import logits_sha256
 from pipeline.metrics.measures import (
@@ -232,18 +233,19 @@ def _published(artifacts: Path) -> Published | None:
 
 
 def _metrics(evidence: ParityEvidence) -> dict[str, Any]:
-    """The few numbers that `dvc metrics show` and `dvc exp show` put into columns."""
-    count = evidence.samples.count
-    shown: dict[str, Any] = {}
-    for key, file in evidence.artefacts.items():
-        shown[key] = {"size_mb": round(file.size_bytes / 1e6, 3)}
-        if isinstance(file, MeasuredFile):
-            shown[key] |= {"top1_agreement": file.top1_equal / count, "sqnr_db": file.sqnr_db}
-            if file.accuracy:
-                shown[key]["top1_accuracy"] = file.accuracy.right / count
-    if evidence.reference_accuracy:
-        shown["float"] = {"top1_accuracy": evidence.reference_accuracy.right / count}
-    return shown
+    """The few columns of `dvc metrics show` and `dvc exp show`: SQNR of each int8 file in dB; of
+    agreement in % and the drop in accuracy in percentage points the worst file's; all files' MB."""
+    files = {k: f for k, f in evidence.artefacts.items() if isinstance(f, MeasuredFile)}
+    size = sum(file.size_bytes for file in evidence.artefacts.values())
+    shown: dict[str, Any] = {"size_mb": round(size / 1e6, 2)}
+    if files:
+        agreement = min(file.top1_equal / file.count for file in files.values())
+        shown["agreement"] = round(100 * agreement, 2)
+    pairs = [file.accuracy for file in files.values() if file.accuracy]
+    if pairs:
+        drop = max((pair.only_float - pair.only_edge) / pair.count for pair in pairs)
+        shown["drop_pp"] = round(100 * drop, 2)
+    return shown | {"sqnr": {k: round(files[k].sqnr_db, 1) for k in quantized() if k in files}}
 
 
 def _confusion(logits: Logits, samples: SampleSet) -> str:
