@@ -179,7 +179,7 @@ def test_somebody_elses_commit_meanwhile_is_not_overwritten(hub: Hub, tmp_path: 
     with pytest.raises(NetworkError, match=r"it was changed meanwhile .* run the same command"):
         upload(made, REPO, do=True)
     assert not hub.repositories[REPO].tags
-    with pytest.raises(InputError, match=r"no release \(theirs\.txt\)"):
+    with pytest.raises(InputError, match=r"not part of a release \(theirs\.txt\)"):
         upload(made, REPO, do=True)
 
 
@@ -194,7 +194,7 @@ def test_two_uploads_at_once(hub: Hub, tmp_path: Path, same: bool) -> None:
     if same:
         upload(release(tmp_path), REPO, do=True)
     else:
-        with pytest.raises(IntegrityError, match=r"given a tag v1\.2\.0 meanwhile"):
+        with pytest.raises(IntegrityError, match=r"got a tag v1\.2\.0 meanwhile"):
             upload(release(tmp_path), REPO, do=True)
 
 

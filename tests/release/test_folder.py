@@ -156,7 +156,7 @@ from pipeline.stages import publish
 params, artifacts, baselines, devices, out, point = sys.argv[1:]
 def stop(*given):
     os.kill(os.getpid(), signal.SIGKILL)
-setattr({"documents": folder, "place": publish, "rename": os}[point], point, stop)
+setattr({"documents": folder, "publish_folder": publish, "rename": os}[point], point, stop)
 publish.publish(
     Params.model_validate_json(params), Path(artifacts), Recorded(Path(baselines), Path(devices)),
     Path(out),
@@ -164,7 +164,7 @@ publish.publish(
 """
 
 
-@pytest.mark.parametrize("point", ["documents", "place", "rename"])
+@pytest.mark.parametrize("point", ["documents", "publish_folder", "rename"])
 def test_a_killed_publish_leaves_no_release_and_the_next_one_cleans_up(
     point: str, tmp_path: Path, healthy: Path, recorded: Recorded, params: Params
 ) -> None:

@@ -186,7 +186,7 @@ def test_no_key_is_made_inside_a_repository(tmp_path: Path, where: str) -> None:
     subprocess.run(["git", "init", "-q", tmp_path / "repo"], check=True)
     (tmp_path / "link").symlink_to(tmp_path / "repo")
     for start in ("repo", "link"):
-        with pytest.raises(InputError, match=r"in the git repository .*repo(/\.git)?, from"):
+        with pytest.raises(InputError, match=r"in the git repository .*repo(/\.git)?, where"):
             generate(tmp_path / start / where)
     assert not list((tmp_path / "repo").rglob("*.key"))
 
