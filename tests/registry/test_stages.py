@@ -136,7 +136,7 @@ def test_a_rollback_does_not_go_on_from_what_this_clone_has_not_seen(released: R
     promote(released, "1.2.0")
     ran = released.edge_vit("promote", "deit-tiny", "prod", "--rollback", "--yes", where=other)
     assert ran.status == 2
-    assert "has moved to 1.2.0 since this clone last looked; `git fetch --tags`" in ran.text
+    assert "has moved to 1.2.0 since this clone last looked; run `git fetch --tags`" in ran.text
     git(other, "fetch", "-q", "--tags")
     released.do("promote", "deit-tiny", "prod", "--rollback", where=other)
     assert pointed(released) == "1.1.0"

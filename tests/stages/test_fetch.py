@@ -217,7 +217,7 @@ def test_a_copy_of_a_zoo_file_is_known_as_the_zoo_entry(tmp_path: Path) -> None:
     origin = locate(Model(checkpoint=str(copy)))
     assert origin.name == EMBEDDED
     assert origin.path == copy
-    assert origin.facts.architecture == "deit_tiny_patch16_224"
+    assert origin.info.architecture == "deit_tiny_patch16_224"
 
 
 # Addresses and the hub
