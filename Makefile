@@ -21,17 +21,11 @@ export TORCH_WHEELS
 
 .PHONY: repro verdict gate test test-full test-all checkpoints device-test device-faults demo lint types bench bench-serve bench-peers setup setup-dev clean help
 
-# `dvc repro` with the slow independent stages beside the others.
-define dvc_repro
-	@status=0; python -m pipeline.run $(1) || status=$$?; \
-	  if [ -f artifacts/latency/evidence.json ]; then edge-vit gate || true; fi; exit $$status
-endef
-
 repro: $(SETUP) ## make everything, print the verdict and the release folder
-	$(call dvc_repro)
+	@python -m pipeline.run
 
 verdict: $(SETUP) ## make everything up to the verdict; nothing is published
-	$(call dvc_repro,gate)
+	@python -m pipeline.run gate
 
 gate: $(SETUP) ## judge the evidence again, for CHANNEL (default: that of params.yaml)
 	@edge-vit gate $(if $(CHANNEL),--channel $(CHANNEL))

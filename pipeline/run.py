@@ -19,6 +19,8 @@ from typing import Any
 
 from pipeline.errors import EdgeVitError, InputError, exit_on_error
 from pipeline.files import read_json, write_json
+from pipeline.params import load_params
+from pipeline.paths import ARTIFACTS, Recorded
 
 BESIDE = ("reference", "export_executorch")
 # Of the default run on two cores, until a run here has recorded its own.
@@ -46,6 +48,7 @@ class StageError(EdgeVitError):
 
     def __init__(self, stage: str, status: int) -> None:
         super().__init__(f"stage {stage} failed; what the stages before it made is kept")
+        self.stage = stage
         self.exit_status = status
 
 
@@ -197,8 +200,33 @@ def run(root: Path, target: str | None = None, beside: tuple[str, ...] = BESIDE)
 
 def main(arguments: list[str] | None = None) -> None:
     given = sys.argv[1:] if arguments is None else arguments
+    target = given[0] if given else None
     with exit_on_error():
-        run(Path.cwd(), given[0] if given else None)
+        try:
+            run(Path.cwd(), target)
+        except StageError as error:
+            if error.stage == "gate":
+                _show_files()
+            raise
+        if target in (None, "gate"):
+            _show_files()
+            _conclude()
+
+
+def _show_files() -> None:
+    from pipeline.commands.gate import files_table
+
+    print(f"\n{files_table(load_params(), ARTIFACTS, Recorded())}\n", flush=True)
+
+
+def _conclude() -> None:
+    """Judged anew, so that a run with nothing to do shows its verdict, too."""
+    from pipeline.commands.gate import conclusion
+    from pipeline.release.judge import judge, load_evidence
+
+    params, recorded = load_params(), Recorded()
+    verdict = judge(params, ARTIFACTS, load_evidence(ARTIFACTS, recorded))
+    print(conclusion(verdict, params, ARTIFACTS, recorded))
 
 
 if __name__ == "__main__":

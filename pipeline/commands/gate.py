@@ -21,6 +21,7 @@ from pipeline.release.folder import VERDICT_FILE, without_refused
 from pipeline.release.judge import judge, load_evidence, require
 from pipeline.report import comparison, text
 from pipeline.stages.gate import gate
+from pipeline.verdict.decide import Verdict
 
 
 @command("gate", __doc__)
@@ -35,18 +36,29 @@ def main(channel: str | None, verbose: bool) -> None:
     wanted = {"channel": channel or params.gate.channel}
     judged = params.model_copy(update={"gate": params.gate.model_copy(update=wanted)})
     verdict = gate(judged, artifacts, recorded, paths.VERDICT)
-    evidence = load_evidence(artifacts, recorded)
-    print(comparison.files_table(evidence.parity, evidence.latency, params.gate.confidence))
+    print(files_table(params, artifacts, recorded))
     print()
     if verbose:
         print(text.criteria_table(verdict))
         print()
     require(verdict)
-    print(f"edge-vit: {text.headline(verdict)}")
-    if sentence := text.undecided(verdict):
-        print(sentence)
-    if release := _release(params, artifacts, recorded):
-        print(release)
+    print(conclusion(verdict, params, artifacts, recorded))
+
+
+def files_table(params: Params, artifacts: Path, recorded: Recorded) -> str:
+    """What was measured of each file beside float."""
+    evidence = load_evidence(artifacts, recorded)
+    return comparison.files_table(evidence.parity, evidence.latency, params.gate.confidence)
+
+
+def conclusion(verdict: Verdict, params: Params, artifacts: Path, recorded: Recorded) -> str:
+    """The verdict, where the release is, and what would decide what is undecided; a line each."""
+    lines = [
+        f"edge-vit: {text.headline(verdict)}",
+        _release(params, artifacts, recorded),
+        text.undecided(verdict),
+    ]
+    return "\n".join(line for line in lines if line)
 
 
 def _release(params: Params, artifacts: Path, recorded: Recorded) -> str | None:

@@ -185,7 +185,8 @@ def _operators(program: Any) -> set[str]:
 def main() -> None:
     with exit_on_error():
         params = load_params().quantize
-        export_executorch(params, paths.REWRITTEN, paths.SAMPLES, paths.EXECUTORCH, paths.HESSIANS)
+        folders = paths.REWRITTEN, paths.SAMPLES, paths.EXECUTORCH, paths.HESSIANS
+        print(f"export_executorch: {export_executorch(params, *folders)}")
 
 
 if __name__ == "__main__":

@@ -175,6 +175,7 @@ def main() -> None:
             params.export_onnx,
             paths.HESSIANS,
         )
+        print(f"export_onnx: float file in {paths.ONNX}, int8 file in {paths.ONNX_INT8}")
 
 
 if __name__ == "__main__":

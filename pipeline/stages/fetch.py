@@ -133,6 +133,7 @@ def _preprocessing(data: Mapping[str, Any], cfg: Mapping[str, Any]) -> Preproces
 def main() -> None:
     with exit_on_error():
         fetch(load_params(), paths.CHECKPOINT)
+        print(f"fetch: float weights and contract in {paths.CHECKPOINT}")
 
 
 if __name__ == "__main__":

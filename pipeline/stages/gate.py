@@ -36,7 +36,7 @@ def main() -> None:
     with exit_on_error():
         verdict = gate(load_params(), paths.ARTIFACTS, Recorded(), paths.VERDICT)
         require(verdict)
-        print(text.headline(verdict))
+        print(f"gate: {text.headline(verdict)}")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -45,7 +44,7 @@ PLAIN_MODES = ("RGB", "L")
 ORIENTATION = ExifTags.Base.Orientation
 
 
-def golden(params: Params, artifacts: Path, out: Path) -> None:
+def golden(params: Params, artifacts: Path, out: Path) -> GoldenEvidence:
     """Write folder ``out``: ``golden.json``, ``images/`` and ``inputs.f32``.
 
     ``inputs.f32`` is little-endian float32 [n, 3, H, W], the images in the order of the JSON.
@@ -81,7 +80,7 @@ def golden(params: Params, artifacts: Path, out: Path) -> None:
             machine=Machine(**fingerprint()),
         )
         write_json(new / GOLDEN_FILE, sealed_json(evidence))
-    print(f"golden: {len(images)} images, answers of {len(files)} files", file=sys.stderr)
+    return evidence
 
 
 def _first_samples(params: Params, artifacts: Path, contract: Contract) -> list[ImageSource]:
@@ -141,7 +140,9 @@ def _answers(path: Path, inputs: FloatArray) -> GoldenAnswers:
 
 def main() -> None:
     with exit_on_error():
-        golden(load_params(), paths.ARTIFACTS, paths.GOLDEN)
+        written = golden(load_params(), paths.ARTIFACTS, paths.GOLDEN)
+        images, files = len(written.images), len(written.artefacts)
+        print(f"golden: {images} images and the answers of {files} files in {paths.GOLDEN}")
 
 
 if __name__ == "__main__":

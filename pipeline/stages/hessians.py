@@ -41,6 +41,7 @@ def main() -> None:
         params = load_params()
         folders = paths.REWRITTEN, paths.SAMPLES, paths.HESSIANS
         hessians(params.quantize, params.export_onnx, *folders)
+        print(f"hessians: statistics of the linear layers' inputs in {paths.HESSIANS}")
 
 
 if __name__ == "__main__":

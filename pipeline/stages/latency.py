@@ -25,6 +25,7 @@ from pipeline.images.preprocessing import normalize
 from pipeline.images.samples import SampleSet
 from pipeline.metrics import timing
 from pipeline.params import Latency, load_params
+from pipeline.progress import note
 from pipeline.release.read import Release, last_release
 from pipeline.runtimes import FloatArray, Runtime, footprint, load
 from pipeline.runtimes.interleave import interleave, time_ms
@@ -37,7 +38,7 @@ PREVIOUS = "previous "  # before the format, where a file of the last release is
 Measured = dict[str, dict[str, Any]]
 
 
-def latency(params: Latency, artifacts: Path, out: Path) -> None:
+def latency(params: Latency, artifacts: Path, out: Path) -> LatencyEvidence:
     """Time the files below ``artifacts`` and the float model, and write folder ``out``.
 
     Raises:
@@ -54,7 +55,7 @@ def latency(params: Latency, artifacts: Path, out: Path) -> None:
     older = _changed(before, hashes)
     samples = SampleSet.load(artifacts / "samples")
 
-    print("latency: memory of each file in a process of its own", flush=True)
+    note("latency: memory of each file in a process of its own")
     memory = footprint.measure(files, artifacts / "samples", params.threads)
     measured = _time_all(params, files | older, samples)
     if {key: sha256_file(path) for key, path in files.items()} != hashes:
@@ -75,6 +76,7 @@ def latency(params: Latency, artifacts: Path, out: Path) -> None:
         write_json(new / EVIDENCE_FILE, sealed_json(evidence))
         write_json(new / METRICS_FILE, _metrics(evidence))
         write_text(new / PLOT_FILE, _rounds(evidence))
+    return evidence
 
 
 def _changed(before: Release | None, hashes: dict[str, str]) -> dict[str, Path]:
@@ -144,14 +146,19 @@ def _rounds(evidence: LatencyEvidence) -> str:
     """Every time in milliseconds by round and file, as CSV for `dvc plots`."""
     lines = ["round,file,ms"]
     for key, file in evidence.artefacts.items():
-        name = FORMATS[key].suffix if key in FORMATS else key
-        lines += [f"{number},{name},{ms}" for number, ms in enumerate(file.runs_ms, 1)]
+        lines += [f"{number},{_name(key)},{ms}" for number, ms in enumerate(file.runs_ms, 1)]
     return "\n".join(lines) + "\n"
+
+
+def _name(key: str) -> str:
+    return FORMATS[key].suffix if key in FORMATS else key
 
 
 def main() -> None:
     with exit_on_error():
-        latency(load_params().latency, paths.ARTIFACTS, paths.LATENCY)
+        timed = latency(load_params().latency, paths.ARTIFACTS, paths.LATENCY).artefacts
+        medians = (f"{_name(key)} {timing.median(file.runs_ms):.1f}" for key, file in timed.items())
+        print(f"latency: median ms for one image: {', '.join(medians)}")
 
 
 if __name__ == "__main__":

@@ -72,7 +72,8 @@ def without_source(content: bytes) -> bytes:
 
 def main() -> None:
     with exit_on_error():
-        lite(load_params().quantize, paths.OPTIMIZED, paths.LITE)
+        written = lite(load_params().quantize, paths.OPTIMIZED, paths.LITE)
+        print(f"lite: {written}")
 
 
 if __name__ == "__main__":

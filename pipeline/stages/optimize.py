@@ -34,6 +34,7 @@ def optimize(scripted: Path, out: Path) -> None:
 def main() -> None:
     with exit_on_error():
         optimize(paths.SCRIPTED, paths.OPTIMIZED)
+        print(f"optimize: TorchScript file for mobile in {paths.OPTIMIZED}")
 
 
 if __name__ == "__main__":

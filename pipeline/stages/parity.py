@@ -50,7 +50,7 @@ METRICS_FILE = "metrics.json"
 PLOT_FILE = "confusion.csv"
 
 
-def parity(params: Parity, artifacts: Path, out: Path) -> None:
+def parity(params: Parity, artifacts: Path, out: Path) -> ParityEvidence:
     """Measure the files below ``artifacts`` and write folder ``out``.
 
     Raises:
@@ -106,6 +106,7 @@ def parity(params: Parity, artifacts: Path, out: Path) -> None:
         write_json(new / EVIDENCE_FILE, sealed_json(evidence))
         write_json(new / METRICS_FILE, _metrics(evidence))
         write_text(new / PLOT_FILE, _confusion(logits["ptl"], samples))
+    return evidence
 
 
 def _load_reference(artifacts: Path, samples: SampleSet) -> tuple[Logits, Reference]:
@@ -260,7 +261,10 @@ def _confusion(logits: Logits, samples: SampleSet) -> str:
 
 def main() -> None:
     with exit_on_error():
-        parity(load_params().parity, paths.ARTIFACTS, paths.PARITY)
+        written = parity(load_params().parity, paths.ARTIFACTS, paths.PARITY)
+        agreement = _metrics(written).get("agreement")
+        worst = "no file" if agreement is None else f"every file at least {agreement:g}% of them"
+        print(f"parity: {written.samples.count} images; {worst} as float does")
 
 
 if __name__ == "__main__":

@@ -44,7 +44,7 @@ def publish(params: Params, artifacts: Path, recorded: Recorded, out: Path) -> P
     with beside(release) as new:
         fill(new, run, artifacts, contract, verdict, evidence, params)
         is_new = publish_folder(new, release)
-    print(f"published {release}" if is_new else f"{release} was published before, the very same")
+    print(f"publish: {release}" if is_new else f"publish: {release} is there already, the same")
     return release
 
 

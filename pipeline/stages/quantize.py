@@ -26,6 +26,7 @@ def quantize(params: Quantize, checkpoint: Path, samples: Path, out: Path) -> No
 def main() -> None:
     with exit_on_error():
         quantize(load_params().quantize, paths.REWRITTEN, paths.SAMPLES, paths.QUANTIZED)
+        print(f"quantize: int8 weights in {paths.QUANTIZED}")
 
 
 if __name__ == "__main__":

@@ -59,6 +59,7 @@ def reference(params: Settings, checkpoint: Path, samples: Path, out: Path) -> N
 def main() -> None:
     with exit_on_error():
         reference(load_params().reference, paths.CHECKPOINT, paths.SAMPLES, paths.REFERENCE)
+        print(f"reference: logits of the float model in {paths.REFERENCE}")
 
 
 if __name__ == "__main__":

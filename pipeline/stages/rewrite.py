@@ -101,6 +101,7 @@ def apply(params: Rewrite, model: nn.Module, images: Sequence[torch.Tensor]) -> 
 def main() -> None:
     with exit_on_error():
         rewrite(load_params().rewrite, paths.CHECKPOINT, paths.SAMPLES, paths.REWRITTEN)
+        print(f"rewrite: float weights to quantize in {paths.REWRITTEN}")
 
 
 if __name__ == "__main__":

@@ -264,6 +264,7 @@ def _write_header(file: BinaryIO, count: int, contract: Contract) -> None:
 def main() -> None:
     with exit_on_error():
         samples(load_params().samples, load_contract(paths.CHECKPOINT), paths.SAMPLES)
+        print(f"samples: images to evaluate and to calibrate with in {paths.SAMPLES}")
 
 
 if __name__ == "__main__":

@@ -36,6 +36,7 @@ def script(quantized: Path, out: Path) -> None:
 def main() -> None:
     with exit_on_error():
         script(paths.QUANTIZED, paths.SCRIPTED)
+        print(f"script: TorchScript file in {paths.SCRIPTED}")
 
 
 if __name__ == "__main__":
