@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from pipeline.errors import InputError
-from pipeline.run import StageError, run
+from pipeline.run import StageError, main, run
 
 # DVC uses what its own dependencies have deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -117,3 +117,31 @@ def test_a_failure_ends_the_stage_beside(project):
     with pytest.raises(StageError, match="stage quick failed"):
         run(root, beside=("slow",))
     assert time.monotonic() - started < 30
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    """What is printed after the stages: the names of the parts, in their order."""
+    parts = []
+    monkeypatch.setattr("pipeline.run._show_files", lambda: parts.append("files"))
+    monkeypatch.setattr("pipeline.run._conclude", lambda: parts.append("conclusion"))
+    return parts
+
+
+def test_a_run_ends_with_its_result_also_if_there_was_nothing_to_do(project, shown):
+    project(**graph())
+    main([])
+    assert shown == ["files", "conclusion"]
+    main([])
+    assert shown == ["files", "conclusion"] * 2
+    main(["quick"])
+    assert shown == ["files", "conclusion"] * 2
+
+
+@pytest.mark.parametrize(("failing", "parts"), [("gate", ["files"]), ("quick", [])])
+def test_a_refused_run_shows_its_files_and_no_conclusion(project, shown, failing, parts):
+    project(**graph() | {failing: stage(failing, "fetch", status=1)})
+    with pytest.raises(SystemExit) as left:
+        main([])
+    assert left.value.code == 1
+    assert shown == parts
