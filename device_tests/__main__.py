@@ -15,7 +15,7 @@ from pathlib import Path
 
 from device_tests import bundle, cache
 from device_tests.record import record
-from device_tests.target import Bundle, Missing
+from device_tests.target import Bundle, Findings, Missing
 from device_tests.targets import NAMES, target
 from pipeline import paths
 from pipeline.errors import EdgeVitError, InputError, exit_on_error
@@ -39,6 +39,11 @@ def device_test(
     broken: dict[str, EdgeVitError] = {}
     for name in names:
         chosen = target(name)
+        formats = tuple(key for key in chosen.FORMATS if key in files.files)
+        if not formats:
+            record(name, (), Findings([]), files, into)
+            print(f"{name}: none of its formats is in formats of params.yaml", flush=True)
+            continue
         lacking = chosen.missing()
         if lacking is not None:
             missing[name] = lacking
@@ -53,7 +58,7 @@ def device_test(
         except EdgeVitError as error:
             broken[name] = error
             continue
-        record(name, tuple(chosen.FORMATS), found, files, into)
+        record(name, formats, found, files, into)
         ran = time.perf_counter()
         print(f"{name}: {installed - started:.0f} s to install, {ran - installed:.0f} s to run")
     return _judge(names, files, gate, into, missing, broken)

@@ -51,6 +51,7 @@ class Format:
     runtime: str  # loads a path for a number of threads; see pipeline.runtimes.Runtime
     contract: str  # reads the bytes of a file's contract, without the runtime
     schemes: tuple[str, ...] = ()  # of int8, that `tune` tries on a vision transformer; none: float
+    compared: tuple[str, ...] = ()  # its stages that should change no answer, each against the last
     rounds: bool = False  # whether quantize.rounding changes it
     rates: Mapping[str, Rates] = field(default_factory=dict)  # by scheme
 
@@ -127,6 +128,7 @@ register(
         tag="pytorch",
         option="lite",
         stages=("rewrite", "quantize", "script", "optimize", "lite"),
+        compared=("script", "optimize", "lite"),
         runtime="pipeline.runtimes.ptl:LiteRuntime",
         contract="pipeline.contract.files:in_archive",
         schemes=("per_channel", "per_tensor", "static_symmetric"),
@@ -155,6 +157,7 @@ register(
         tag="onnx",
         option="onnx",
         stages=("rewrite", "export_onnx"),
+        compared=("export_onnx",),
         runtime="pipeline.runtimes.onnx:OnnxRuntime",
         contract="pipeline.contract.files:in_metadata",
     )
@@ -203,6 +206,9 @@ register(
         },
     )
 )
+
+BUILT_IN = tuple(FORMATS)
+"""The formats that are made unless params.yaml chooses others."""
 
 
 def _load_plugins() -> None:

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
-from pipeline.formats import FORMATS, unknown
+from pipeline.formats import BUILT_IN, FORMATS, ordered, unknown
 from pipeline.schema import HASH_OR_TRUST, KEBAB, VERSION, Count, Fraction, Positive, Section, load
 from pipeline.schemes import SCHEMES, SchemeName
 
@@ -135,6 +135,17 @@ def _known_format(key: str) -> str:
 FormatKey = Annotated[str, AfterValidator(_known_format)]
 
 
+def _each_once(keys: tuple[str, ...]) -> tuple[str, ...]:
+    """The formats in the order of tables, which is that of everything that is made of them."""
+    for key in keys:
+        if keys.count(key) > 1:
+            raise ValueError(f"{key} is named more than once")
+    return ordered(keys)
+
+
+Formats = Annotated[tuple[FormatKey, ...], Field(min_length=1), AfterValidator(_each_once)]
+
+
 class Budget(Section):
     """Limits of one artefact; a key left out is a criterion not asked for."""
 
@@ -190,9 +201,25 @@ class Params(Section):
     golden: Golden = Golden()
     parity: Parity = Parity()
     latency: Latency = Latency()
+    formats: Formats = BUILT_IN  # before the gate, whose budgets are checked against it
     gate: Gate
     baseline: Baseline
     release: Release
+
+    @field_validator("gate")
+    @classmethod
+    def _budgets_of_formats(cls, gate: Gate, info: ValidationInfo) -> Gate:
+        """Keep the budgets of the chosen formats; each needs one."""
+        chosen = info.data.get("formats", ())  # nothing where they are not valid themselves
+        for key in chosen:
+            if key not in gate.budgets:
+                raise ValueError(
+                    f"budgets has none for {key}; add gate.budgets.{key}, or take {key} out of "
+                    "formats"
+                )
+        return gate.model_copy(
+            update={"budgets": {key: gate.budgets[key] for key in gate.budgets if key in chosen}}
+        )
 
     @property
     def calibrated(self) -> bool:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.files import sole_file
+from pipeline.errors import InputError
+from pipeline.files import atomic, sole_file, write_text
 from pipeline.formats import FORMATS
 
 ARTIFACTS = Path("artifacts")
@@ -32,6 +34,7 @@ REPORTS = ARTIFACTS / "reports"
 VERDICT = ARTIFACTS / "verdict"
 RELEASE = ARTIFACTS / "release"
 
+OFF_FILE = "README.txt"  # all that a stage writes for a format that is off
 TORCHSCRIPT_FILE = "model.pt"
 CONTRACT_SUFFIX = ".contract.json"  # beside a .pte, which has no room for a contract
 DATA_SUFFIX = ".data"  # beside an .onnx, which has no room for more than 2 GB of weights
@@ -46,18 +49,45 @@ class Recorded:
 
 
 def delivered_files(artifacts: Path) -> dict[str, Path]:
-    """The files that a release delivers, by format.
+    """The files that a release delivers, by format; without formats that are off.
 
     Raises:
         InputError: one is missing, or there is more than one of its kind.
     """
-    return {key: delivered_file(artifacts, key) for key in FORMATS}
+    return {
+        key: delivered_file(artifacts, key)
+        for key, known in FORMATS.items()
+        if (folder := artifacts / known.folder).is_dir() and not is_off(folder)
+    }
 
 
 def delivered_file(artifacts: Path, key: str) -> Path:
-    """The one of them that has format ``key``; errors as :func:`delivered_files`."""
+    """The one of them that has format ``key``; errors as :func:`delivered_files`, or it is off."""
     known = FORMATS[key]
-    return sole_file(artifacts / known.folder, known.suffix)
+    folder = artifacts / known.folder
+    if is_off(folder):
+        raise InputError(note(folder))
+    return sole_file(folder, known.suffix)
+
+
+def left_out(key: str, formats: Sequence[str], folder: Path) -> bool:
+    """Whether format ``key`` is off; then write ``folder`` with a note that says so."""
+    if key in formats:
+        return False
+    with atomic(folder) as new:
+        new.mkdir()
+        write_text(new / OFF_FILE, f"format {key} is off: it is not in formats of params.yaml\n")
+    return True
+
+
+def is_off(folder: Path) -> bool:
+    """Whether a stage left a note in ``folder`` instead of its output."""
+    return (folder / OFF_FILE).is_file()
+
+
+def note(folder: Path) -> str:
+    """The note that says which format is off; empty where there is none."""
+    return (folder / OFF_FILE).read_text(encoding="utf-8").strip() if is_off(folder) else ""
 
 
 def data_file(path: Path) -> Path:

@@ -105,6 +105,34 @@ def test_a_misspelt_format_is_named_with_the_one_that_was_meant(tmp_path: Path) 
     )
 
 
+def test_formats_are_known_and_named_once(tmp_path: Path) -> None:
+    assert explained(tmp_path, "formats", ["onnx", "plt"]) == (
+        "params.yaml: formats.1: plt is not a format; did you mean ptl?"
+    )
+    assert explained(tmp_path, "formats", ["pte", "pte"]) == (
+        "params.yaml: formats: pte is named more than once"
+    )
+    assert explained(tmp_path, "formats", []) == (
+        "params.yaml: formats must be a list of at least 1, got []"
+    )
+
+
+def test_budgets_are_those_of_the_chosen_formats(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(yaml.safe_dump(VALUES | {"formats": ["pte", "ptl"]}))
+    params = load_params(path)
+    assert params.formats == ("ptl", "pte")
+    assert set(params.gate.budgets) == {"ptl", "pte"}
+
+
+def test_a_chosen_format_needs_a_budget(tmp_path: Path) -> None:
+    budgets = {k: v for k, v in VALUES["gate"]["budgets"].items() if k != "pte"}
+    assert explained(tmp_path, "gate.budgets", budgets) == (
+        "params.yaml: gate: budgets has none for pte; add gate.budgets.pte, or take pte out of "
+        "formats"
+    )
+
+
 def test_a_key_like_no_other_lists_what_is_known_there(tmp_path: Path) -> None:
     assert explained(tmp_path, "latency.zzz", 1) == (
         "params.yaml: latency.zzz is not a parameter; "

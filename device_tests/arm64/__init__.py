@@ -73,7 +73,7 @@ def run(bundle: Bundle, cache: Path) -> Findings:
         return _run(emulator, bundle, key, machine)
 
     with ThreadPoolExecutor(cores()) as pool:
-        return Findings(list(pool.map(one, FORMATS)))
+        return Findings(list(pool.map(one, filter(bundle.files.__contains__, FORMATS))))
 
 
 def _run(emulator: Emulator, bundle: Bundle, key: str, machine: str) -> Cell:

@@ -41,7 +41,7 @@ def rebuild(params: Params, inputs: build.Inputs, into: Path) -> dict[str, Path]
     contract = _checkpoint(params, inputs.checkpoint, checkpoint)
     if params.calibrated:
         _samples(params, inputs.samples, contract, samples)
-    chain.run(params, into, *chain.stages_of())
+    chain.run(params, into, *chain.stages_of(params.formats))
     write_text(into / LABELS_FILE, labels_text(contract))
     made = [into / LABELS_FILE, checkpoint / CONTRACT_FILE]
     for path in paths.delivered_files(into).values():

@@ -195,7 +195,9 @@ def checkout_mismatches(checkout: Path, build: Build) -> list[str]:
         lines.append(f"{LOCK_FILE}: it was made with a different one")
     here = _without_paths(load_params(checkout / PARAMS_FILE)).model_dump()
     was = build.params.model_dump()
-    for section in Params.model_fields:
+    if here.pop("formats") != was.pop("formats"):
+        lines.append(f"{PARAMS_FILE}: formats was different")
+    for section in was:
         for key, value in was[section].items():
             if here[section][key] != value and (section, key) != NAME:
                 lines.append(f"{PARAMS_FILE}: {section}.{key} was different")

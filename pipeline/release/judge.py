@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from pipeline import paths
-from pipeline.errors import GateError
+from pipeline.errors import GateError, InputError
 from pipeline.evidence.read import Evidence, EvidencePaths, read_evidence
 from pipeline.files import read_json, sha256_file
+from pipeline.formats import FORMATS, ordered
 from pipeline.params import Params
 from pipeline.paths import Recorded
 from pipeline.report import text
@@ -26,8 +27,24 @@ def load_evidence(artifacts: Path, recorded: Recorded) -> Evidence:
 
 
 def judge(params: Params, artifacts: Path, evidence: Evidence) -> Verdict:
-    """Hash the files to be published and judge the evidence for exactly these bytes."""
+    """Hash the files to be published and judge the evidence for exactly these bytes.
+
+    Raises:
+        InputError: the files are not those of the formats that params.yaml chooses.
+    """
     delivered = paths.delivered_files(artifacts)
+    for key in ordered([*params.formats, *delivered]):
+        folder = artifacts / FORMATS[key].folder
+        if key not in delivered:
+            raise InputError(
+                f"{folder} has no {FORMATS[key].suffix}, and {key} is in formats of params.yaml; "
+                "run `dvc repro` to make it"
+            )
+        if key not in params.formats:
+            raise InputError(
+                f"{folder} has a {FORMATS[key].suffix}, and {key} is not in formats of "
+                "params.yaml; run `dvc repro`, which takes it away"
+            )
     files = Files(
         artefacts={key: sha256_file(path) for key, path in delivered.items()},
         checkpoint=sha256_file(artifacts / "checkpoint" / "model.safetensors"),

@@ -26,7 +26,7 @@ from pipeline.evidence.model import SealedEvidence, read_sealed
 from pipeline.evidence.parity import ParityEvidence
 from pipeline.evidence.read import Evidence, EvidencePaths, measure_again, read_evidence
 from pipeline.files import read_bytes, read_json, sha256_file
-from pipeline.formats import FORMATS
+from pipeline.formats import FORMATS, ordered
 from pipeline.params import Baseline, Gate
 from pipeline.paths import data_file
 from pipeline.release import signatures
@@ -146,13 +146,18 @@ def _contracts(folder: Path) -> Iterator[str]:
     contract = load_contract(folder)
     if read_bytes(folder / LABELS_FILE) != labels_text(contract).encode():
         yield f"{LABELS_FILE} has other labels than {CONTRACT_FILE}"
-    for key, form in FORMATS.items():
-        files = model_files(folder).get(key, [])
-        if len(files) != 1:
-            names = ", ".join(path.name for path in files) or "none"
-            yield f"one *{form.suffix} is expected, found {names}"
+    present = model_files(folder)
+    for key, files in present.items():
         for path in files:
             yield from _guarded(path.name, _contract(path, key, contract), folder)
+    budgets = _judged_by(folder).gate.budgets
+    for key in ordered([*budgets, *present]):
+        files = present.get(key, [])
+        if key not in budgets:
+            yield f"{files[0].name} is of format {key}, which {PARAMS_FILE} has no budget for"
+        elif len(files) != 1:
+            names = ", ".join(path.name for path in files) or "none"
+            yield f"one *{FORMATS[key].suffix} is expected, found {names}"
 
 
 def _contract(path: Path, key: str, contract: Contract) -> Iterator[str]:
@@ -225,11 +230,7 @@ def _verdict(folder: Path, sha256: Mapping[str, str]) -> Iterator[str]:
 def _decide_again(folder: Path, sha256: Mapping[str, str]) -> tuple[Evidence, JudgedBy, Verdict]:
     """Judge the evidence of the release for the bytes that are there."""
     evidence_paths = EvidencePaths.of_release(folder)
-    path = folder / PARAMS_FILE
-    try:
-        judged_by = JudgedBy.model_validate_json(read_bytes(path), strict=True)
-    except ValueError as error:
-        raise IntegrityError(f"{path} is not what edge-vit writes ({shown(error, 200)})") from None
+    judged_by = _judged_by(folder)
     delivered = Files(
         artefacts={k: sha256.get(f[0].name, "") for k, f in model_files(folder).items()},
         checkpoint=load_contract(folder).checkpoint.sha256,
@@ -239,6 +240,14 @@ def _decide_again(folder: Path, sha256: Mapping[str, str]) -> tuple[Evidence, Ju
     _require_few_rounds(evidence, evidence_paths)
     verdict = decide(judged_by.gate, judged_by.baseline.device, delivered, evidence)
     return evidence, judged_by, verdict
+
+
+def _judged_by(folder: Path) -> JudgedBy:
+    path = folder / PARAMS_FILE
+    try:
+        return JudgedBy.model_validate_json(read_bytes(path), strict=True)
+    except ValueError as error:
+        raise IntegrityError(f"{path} is not what edge-vit writes ({shown(error, 200)})") from None
 
 
 def _require_few_rounds(evidence: Evidence, evidence_paths: EvidencePaths) -> None:

@@ -107,7 +107,7 @@ def _context(findings: Findings) -> dict[str, Any]:
         "warnings": report.selection_bias_warning(parity, params.gate, findings.judged),
         "judged": findings.judged,
         "scatters": {key: charts.scatter(key, reference, logits) for key, logits in finite.items()},
-        "not_drawn": [FORMATS[key].suffix for key in FORMATS if key not in finite],
+        "not_drawn": [FORMATS[key].suffix for key in params.formats if key not in finite],
         "samples": samples,
         "labelled": labels is not None,
         "finite": list(finite),

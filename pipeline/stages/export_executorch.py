@@ -5,15 +5,17 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline import paths
-from pipeline.contract.contract import Artefact
+from pipeline.contract.contract import Artefact, Contract
 from pipeline.contract.files import MODEL_FILE
 from pipeline.errors import exit_on_error
+from pipeline.export.failure import exporting
 from pipeline.files import atomic, write_text
+from pipeline.formats import BUILT_IN
 from pipeline.images.samples import calibration_input
 from pipeline.params import Quantize, load_params
 from pipeline.process import one_thread, quiet
@@ -31,27 +33,66 @@ OLDEST_RUNTIME = "ExecuTorch 1.0.1"  # the oldest that device_tests runs the fil
 
 
 def export_executorch(
-    params: Quantize, checkpoint: Path, samples: Path, out: Path, hessians: Path | None = None
-) -> Path:
+    params: Quantize,
+    checkpoint: Path,
+    samples: Path,
+    out: Path,
+    hessians: Path | None = None,
+    formats: Sequence[str] = BUILT_IN,
+) -> Path | None:
     """Write folder ``out`` with the ``.pte`` and its contract; return the ``.pte``'s path.
 
     XNNPACK quantizes dynamically only with per-channel weights, so that is what the file has for
     scheme ``per_tensor``, too; its name and contract say so. Folder ``samples`` has the calibration
     images of scheme ``static`` and of rounding ``gptq``; folder ``hessians`` has what stage
     ``hessians`` found on them for the latter, which is collected again if None.
-    """
-    import torch
 
-    from pipeline.models.efficient import to_efficient
-    from pipeline.models.tracing import plain
-    from pipeline.quantization.gptq import linears, round_weights
-    from pipeline.quantization.hessians import collect, read
+    Raises:
+        InputError: ExecuTorch cannot express the model.
+    """
+    if paths.left_out("pte", formats, out):
+        return None
     from pipeline.quantization.load import load_model
 
     params = params.for_other_runtimes
     # Fused attention would be decomposed with a guard for fully masked rows, whose operators
     # XNNPACK lacks: twice the latency, for a case that images never have.
     model, contract = load_model(checkpoint / MODEL_FILE, fused_attention=False)
+    with exporting("pte", formats, contract):
+        program = _program(params, model, contract, samples, hessians)
+        final = contract.for_artefact(
+            Artefact(
+                format="pte",
+                quantization=params.describe("per_channel"),
+                keep_float=params.keep_float,
+                engine="executorch with XNNPACK",
+                oldest_runtime=OLDEST_RUNTIME,
+                operators=tuple(sorted(_operators(program))),
+            )
+        )
+    name = contract.file_name("static" if params.static else "per_channel", ".pte")
+    with atomic(out) as new:
+        new.mkdir()
+        (new / name).write_bytes(program.buffer)
+        write_text(new / (name + paths.CONTRACT_SUFFIX), final.to_json())
+    return out / name
+
+
+def _program(
+    params: Quantize,
+    model: torch.nn.Module,
+    contract: Contract,
+    samples: Path,
+    hessians: Path | None,
+) -> Any:
+    """Round the weights, quantize and lower; return ExecuTorch's program."""
+    import torch
+
+    from pipeline.models.efficient import to_efficient
+    from pipeline.models.tracing import plain
+    from pipeline.quantization.gptq import linears, round_weights
+    from pipeline.quantization.hessians import collect, read
+
     # Standardized weights become constants, which XNNPACK takes.
     model = to_efficient(plain(model))
     example = (torch.zeros(contract.input_shape),)
@@ -74,23 +115,7 @@ def export_executorch(
         note("export_executorch: quantizing (2 of 3)")
         quantized = _quantize(model, batches, params)
         note("export_executorch: lowering to XNNPACK (3 of 3)")
-        program = _lower(quantized, example)
-    final = contract.for_artefact(
-        Artefact(
-            format="pte",
-            quantization=params.describe("per_channel"),
-            keep_float=params.keep_float,
-            engine="executorch with XNNPACK",
-            oldest_runtime=OLDEST_RUNTIME,
-            operators=tuple(sorted(_operators(program))),
-        )
-    )
-    name = contract.file_name("static" if params.static else "per_channel", ".pte")
-    with atomic(out) as new:
-        new.mkdir()
-        (new / name).write_bytes(program.buffer)
-        write_text(new / (name + paths.CONTRACT_SUFFIX), final.to_json())
-    return out / name
+        return _lower(quantized, example)
 
 
 def _quantize(
@@ -184,9 +209,10 @@ def _operators(program: Any) -> set[str]:
 
 def main() -> None:
     with exit_on_error():
-        params = load_params().quantize
+        params = load_params()
         folders = paths.REWRITTEN, paths.SAMPLES, paths.EXECUTORCH, paths.HESSIANS
-        print(f"export_executorch: {export_executorch(params, *folders)}")
+        written = export_executorch(params.quantize, *folders, params.formats)
+        print(f"export_executorch: {written or paths.note(paths.EXECUTORCH)}")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,7 @@ from pipeline import paths
 from pipeline.contract.contract import Contract
 from pipeline.contract.files import MODEL_FILE
 from pipeline.errors import exit_on_error
+from pipeline.export.failure import exporting
 from pipeline.export.onnx_file import (
     MAX_FILE_BYTES,
     _export,
@@ -18,6 +20,7 @@ from pipeline.export.onnx_file import (
     _weights_bytes,
 )
 from pipeline.files import atomic
+from pipeline.formats import BUILT_IN
 from pipeline.images.samples import calibration_input
 from pipeline.params import ExportOnnx, Quantize, load_params
 from pipeline.process import one_thread, quiet
@@ -39,6 +42,7 @@ def export_onnx(
     int8_out: Path,
     own: ExportOnnx,
     hessians: Path | None = None,
+    formats: Sequence[str] = BUILT_IN,
 ) -> None:
     """Write folder ``float_out`` with the float file and ``int8_out`` with the int8 one.
 
@@ -47,7 +51,14 @@ def export_onnx(
     Folder ``samples`` has the calibration images of scheme ``static``, of rounding ``gptq`` and of
     ``smooth_hidden``; folder ``hessians`` has what stage ``hessians`` found on them for the latter
     two, which is collected again if None.
+
+    Raises:
+        InputError: ONNX or ONNX Runtime's quantizer cannot express the model.
     """
+    outs = {"onnx": float_out, "int8_onnx": int8_out}
+    chosen = [key for key, out in outs.items() if not paths.left_out(key, formats, out)]
+    if not chosen:
+        return
     import onnx
 
     from pipeline.export.onnx_quantize import quantize as quantize_static
@@ -56,25 +67,33 @@ def export_onnx(
     from pipeline.quantization.load import load_model
 
     params = params.for_other_runtimes
-    note("export_onnx: float file (1 of 3)")
     network, contract = load_model(checkpoint / MODEL_FILE, fused_attention=False)
     network = efficient.to_efficient(plain(network))
-    model = _export(network, contract)
     float_name = contract.file_name("float", ".onnx")
-    with atomic(float_out) as new:
-        new.mkdir()
-        _save(model, contract, "onnx", "none", (), new / float_name)
+    if "onnx" in chosen:
+        note("export_onnx: float file (1 of 3)")
+        with exporting("onnx", formats, contract), atomic(float_out) as new:
+            new.mkdir()
+            model = _export(network, contract)
+            _save(model, contract, "onnx", "none", (), new / float_name)
+    if "int8_onnx" not in chosen:
+        return
 
     if not efficient.has_attention(network):
         own = PLAIN
     own_graph = not params.static and (own != PLAIN or params.rounding != "nearest")
     int8_name = contract.file_name(params.scheme, ".int8.onnx")
-    with quiet(), atomic(int8_out) as new:
+    with exporting("int8_onnx", formats, contract), quiet(), atomic(int8_out) as new:
         new.mkdir()
         source, target = float_out / float_name, new / int8_name
         if own_graph:
             folders = samples, hessians
-            source, model = _prepared(network, contract, params, own, folders, target)
+            model = _prepared(network, contract, params, own, folders)
+        elif "onnx" not in chosen:
+            model = _export(network, contract)
+        apart = own_graph or "onnx" not in chosen
+        if apart:
+            source = _beside(target, model)
         note("export_onnx: int8 file (3 of 3)")
         kept = _kept_nodes(model, params.keep_float)
         if params.static:
@@ -82,7 +101,7 @@ def export_onnx(
             quantize_static(source, target, kept, images)
         else:
             _quantize_dynamic(source, target, kept, params)
-        if own_graph:
+        if apart:
             source.unlink()
             paths.data_file(source).unlink(missing_ok=True)
         quantized = onnx.load(target)
@@ -111,10 +130,9 @@ def _prepared(
     params: Quantize,
     own: ExportOnnx,
     folders: tuple[Path, Path | None],
-    target: Path,
-) -> tuple[Path, onnx.ModelProto]:
-    """The float model as dynamic int8 is to have it, in a file beside ``target``: its weights
-    rounded already, hidden channels smoothed, in ONNX Runtime's own operators."""
+) -> onnx.ModelProto:
+    """The float model as dynamic int8 is to have it: its weights rounded already, hidden channels
+    smoothed, in ONNX Runtime's own operators."""
     import onnx
 
     from pipeline.export.onnx_operators import DOMAIN, fused
@@ -126,11 +144,18 @@ def _prepared(
     model = _export(network, contract)
     if fuses and all(known.domain != DOMAIN for known in model.opset_import):
         model.opset_import.append(onnx.helper.make_opsetid(DOMAIN, 1))
+    return model
+
+
+def _beside(target: Path, model: onnx.ModelProto) -> Path:
+    """Write the float model to a file beside ``target``; return its path."""
+    import onnx
+
     source = target.with_suffix(".float")
     if _weights_bytes(model) > MAX_FILE_BYTES:
         _move_weights(model, paths.data_file(source))
     onnx.save(model, source)
-    return source, model
+    return source
 
 
 def _smooth_and_round(
@@ -174,6 +199,7 @@ def main() -> None:
             paths.ONNX_INT8,
             params.export_onnx,
             paths.HESSIANS,
+            params.formats,
         )
         print(f"export_onnx: float file in {paths.ONNX}, int8 file in {paths.ONNX_INT8}")
 

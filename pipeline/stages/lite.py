@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline import paths
 from pipeline.contract.contract import EXTRA_FILE, Artefact
 from pipeline.errors import exit_on_error
+from pipeline.export.failure import exporting
 from pipeline.files import atomic, write_bytes
+from pipeline.formats import BUILT_IN
 from pipeline.params import Quantize, load_params
 
 FUSED_ATTENTION = "aten::scaled_dot_product_attention"
@@ -19,8 +22,16 @@ SOURCE = "code/"
 WRITTEN_ALWAYS = {"version", "byteorder", ".data/serialization_id"}  # by PyTorch's writer
 
 
-def lite(params: Quantize, optimized: Path, out: Path) -> Path:
-    """Write folder ``out`` with the one ``NAME-SCHEME-VERSION.ptl``; return its path."""
+def lite(
+    params: Quantize, optimized: Path, out: Path, formats: Sequence[str] = BUILT_IN
+) -> Path | None:
+    """Write folder ``out`` with the one ``NAME-SCHEME-VERSION.ptl``; return its path.
+
+    Raises:
+        InputError: the Lite interpreter's writer cannot express the model.
+    """
+    if paths.left_out("ptl", formats, out):
+        return None
     from torch.jit.mobile import _export_operator_list, _load_for_lite_interpreter
 
     from pipeline.export import torchscript
@@ -28,7 +39,7 @@ def lite(params: Quantize, optimized: Path, out: Path) -> Path:
 
     model, contract = torchscript.load(optimized / torchscript.FILE)
     name = contract.file_name(params.scheme, ".ptl")
-    with quiet():
+    with exporting("ptl", formats, contract), quiet():
         # The operators are those of the bytecode, which exists only once it has been written.
         bytecode = model._save_to_buffer_for_lite_interpreter()
         operators = _export_operator_list(_load_for_lite_interpreter(io.BytesIO(bytecode)))
@@ -72,8 +83,9 @@ def without_source(content: bytes) -> bytes:
 
 def main() -> None:
     with exit_on_error():
-        written = lite(load_params().quantize, paths.OPTIMIZED, paths.LITE)
-        print(f"lite: {written}")
+        params = load_params()
+        written = lite(params.quantize, paths.OPTIMIZED, paths.LITE, params.formats)
+        print(f"lite: {written or paths.note(paths.LITE)}")
 
 
 if __name__ == "__main__":

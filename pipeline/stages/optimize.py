@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline import paths
 from pipeline.errors import InputError, exit_on_error
+from pipeline.export.failure import exporting
+from pipeline.formats import BUILT_IN
+from pipeline.params import load_params
 
 
-def optimize(scripted: Path, out: Path) -> None:
+def optimize(scripted: Path, out: Path, formats: Sequence[str] = BUILT_IN) -> None:
     """Optimize the TorchScript file of folder ``scripted`` and write folder ``out``.
 
     Raises:
         InputError: this PyTorch is built without XNNPACK, as 2.13 and later are.
     """
+    if paths.left_out("ptl", formats, out):
+        return
     import torch
     from torch.utils.mobile_optimizer import optimize_for_mobile
 
@@ -26,15 +32,17 @@ def optimize(scripted: Path, out: Path) -> None:
             "needs; install torch 2.12.1, the last that has it (`make repro` does)"
         )
     model, contract = torchscript.load(scripted / torchscript.FILE)
-    with quiet():
-        optimized = optimize_for_mobile(model)
-    torchscript.save(optimized, contract, out)
+    with exporting("ptl", formats, contract):
+        with quiet():
+            optimized = optimize_for_mobile(model)
+        torchscript.save(optimized, contract, out)
 
 
 def main() -> None:
     with exit_on_error():
-        optimize(paths.SCRIPTED, paths.OPTIMIZED)
-        print(f"optimize: TorchScript file for mobile in {paths.OPTIMIZED}")
+        optimize(paths.SCRIPTED, paths.OPTIMIZED, load_params().formats)
+        wrote = f"TorchScript file for mobile in {paths.OPTIMIZED}"
+        print(f"optimize: {paths.note(paths.OPTIMIZED) or wrote}")
 
 
 if __name__ == "__main__":

@@ -60,16 +60,19 @@ def parity(params: Parity, artifacts: Path, out: Path) -> ParityEvidence:
     reference, description = _load_reference(artifacts, samples)
     steps = min(params.step_samples, len(samples))
     whole = paths.delivered_files(artifacts)
-    partial = {
-        "rewritten": artifacts / "rewritten" / "model.safetensors",
-        "quantized": artifacts / "quantized" / "model.safetensors",
-        "scripted": artifacts / "scripted" / paths.TORCHSCRIPT_FILE,
-        "optimized": artifacts / "optimized" / paths.TORCHSCRIPT_FILE,
-    }
+    partial = {"rewritten": artifacts / "rewritten" / "model.safetensors"}
+    scripts = not paths.is_off(artifacts / "quantized")
+    if scripts:
+        partial |= {
+            "quantized": artifacts / "quantized" / "model.safetensors",
+            "scripted": artifacts / "scripted" / paths.TORCHSCRIPT_FILE,
+            "optimized": artifacts / "optimized" / paths.TORCHSCRIPT_FILE,
+        }
     hashes = {key: sha256_file(path) for key, path in (whole | partial).items()}
     runs = [Run(key, path, len(samples)) for key, path in whole.items()]
     runs += [Run(key, path, steps) for key, path in partial.items()]
-    runs += [Run("quantized_nudged", partial["quantized"], steps, nudged=True)]
+    if scripts:
+        runs.append(Run("quantized_nudged", partial["quantized"], steps, nudged=True))
     logits = run_all(runs, artifacts / "samples", "parity")
     for key, path in (whole | partial).items():
         if sha256_file(path) != hashes[key]:
@@ -96,7 +99,7 @@ def parity(params: Parity, artifacts: Path, out: Path) -> ParityEvidence:
         },
         float_size_bytes=(artifacts / "checkpoint" / "model.safetensors").stat().st_size,
         steps=_steps(logits, reference, hashes, steps),
-        weights=_weights(artifacts),
+        weights=_weights(artifacts) if scripts else None,
         logits_sha256={key: logits_sha256(rows) for key, rows in everything.items()},
         machine=Machine(**fingerprint()),
     )
@@ -105,7 +108,7 @@ def parity(params: Parity, artifacts: Path, out: Path) -> ParityEvidence:
         np.savez_compressed(new / LOGITS_FILE, allow_pickle=False, **everything)
         write_json(new / EVIDENCE_FILE, sealed_json(evidence))
         write_json(new / METRICS_FILE, _metrics(evidence))
-        write_text(new / PLOT_FILE, _confusion(logits["ptl"], samples))
+        write_text(new / PLOT_FILE, _confusion(logits[next(iter(whole))], samples))
     return evidence
 
 
@@ -140,11 +143,20 @@ def _steps(
     logits: dict[str, Logits], reference: Logits, hashes: dict[str, str], count: int
 ) -> dict[str, MeasuredStep | NonFiniteStep]:
     """Each step against the step before, and the noise floor that it may not leave."""
-    quantized = logits["quantized"]
-    nudged = between_steps(quantized, logits["quantized_nudged"])
+    return {
+        **(_scripting(logits, hashes, count) if "quantized" in logits else {}),
+        **_of_float(logits, reference, hashes, count),
+    }
+
+
+def _scripting(
+    logits: dict[str, Logits], hashes: dict[str, str], count: int
+) -> dict[str, MeasuredStep | NonFiniteStep]:
+    """The steps from the quantized model to the ``.ptl``."""
+    nudged = between_steps(logits["quantized"], logits["quantized_nudged"])
     chain = {"script": "scripted", "optimize": "optimized", "lite": "ptl"}
     befores = {"script": "quantized", "optimize": "scripted", "lite": "optimized"}
-    steps = {
+    return {
         step: _step(
             between_steps(logits[befores[step]], logits[after][:count]),
             before=befores[step],
@@ -155,20 +167,28 @@ def _steps(
         )
         for step, after in chain.items()
     }
-    return steps | {
+
+
+def _of_float(
+    logits: dict[str, Logits], reference: Logits, hashes: dict[str, str], count: int
+) -> dict[str, MeasuredStep | NonFiniteStep]:
+    """The steps that are held to the float model itself."""
+    steps = {
         "rewrite": _step(
             between_steps(reference[:count], logits["rewritten"]),
             before="reference",
             after="rewritten",
             after_sha256=hashes["rewritten"],
-        ),
-        "export_onnx": _step(
+        )
+    }
+    if "onnx" in logits:
+        steps["export_onnx"] = _step(
             between_steps(reference, logits["onnx"]),
             before="reference",
             after="onnx",
             after_sha256=hashes["onnx"],
-        ),
-    }
+        )
+    return steps
 
 
 def _weights(artifacts: Path) -> Weights:
@@ -250,7 +270,7 @@ def _metrics(evidence: ParityEvidence) -> dict[str, Any]:
 
 
 def _confusion(logits: Logits, samples: SampleSet) -> str:
-    """The ``.ptl``'s answers beside the labels, as CSV for `dvc plots`; empty without labels."""
+    """A file's answers beside the labels, as CSV for `dvc plots`; empty without labels."""
     lines = ["actual,predicted"]
     if samples.labels is not None:
         names = [label.replace(",", " ") for label in samples.classes]

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline import paths
 from pipeline.errors import exit_on_error
+from pipeline.formats import BUILT_IN
 from pipeline.params import Quantize, load_params
 
 
-def quantize(params: Quantize, checkpoint: Path, samples: Path, out: Path) -> None:
+def quantize(
+    params: Quantize,
+    checkpoint: Path,
+    samples: Path,
+    out: Path,
+    formats: Sequence[str] = BUILT_IN,
+) -> None:
     """Quantize the float model of folder ``checkpoint`` and write folder ``out``.
 
     Folder ``samples`` has the calibration images, which schemes with fixed ranges need.
@@ -18,6 +26,8 @@ def quantize(params: Quantize, checkpoint: Path, samples: Path, out: Path) -> No
         ParamsError: a pattern of ``quantize.keep_float`` or ``keep_dynamic`` names no layer, or
             there are no calibration images and the scheme needs some.
     """
+    if paths.left_out("ptl", formats, out):
+        return
     from pipeline.quantization.scheme import scheme_module
 
     scheme_module(params.scheme).quantize(params, checkpoint, samples, out)
@@ -25,8 +35,11 @@ def quantize(params: Quantize, checkpoint: Path, samples: Path, out: Path) -> No
 
 def main() -> None:
     with exit_on_error():
-        quantize(load_params().quantize, paths.REWRITTEN, paths.SAMPLES, paths.QUANTIZED)
-        print(f"quantize: int8 weights in {paths.QUANTIZED}")
+        params = load_params()
+        folders = paths.REWRITTEN, paths.SAMPLES, paths.QUANTIZED
+        quantize(params.quantize, *folders, params.formats)
+        wrote = f"int8 weights in {paths.QUANTIZED}"
+        print(f"quantize: {paths.note(paths.QUANTIZED) or wrote}")
 
 
 if __name__ == "__main__":

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline import paths
 from pipeline.contract.files import MODEL_FILE
-from pipeline.errors import InputError, exit_on_error
+from pipeline.errors import exit_on_error
+from pipeline.export.failure import exporting
+from pipeline.formats import BUILT_IN
+from pipeline.params import load_params
 
 
-def script(quantized: Path, out: Path) -> None:
+def script(quantized: Path, out: Path, formats: Sequence[str] = BUILT_IN) -> None:
     """Script the model of folder ``quantized`` and write folder ``out``.
 
     Raises:
         InputError: TorchScript cannot express the architecture; its own words are passed on.
     """
+    if paths.left_out("ptl", formats, out):
+        return
     import torch
 
     from pipeline.export import torchscript
@@ -23,20 +29,17 @@ def script(quantized: Path, out: Path) -> None:
 
     use_qnnpack()
     model, contract = load_model(quantized / MODEL_FILE)
-    try:
+    with exporting("ptl", formats, contract):
         with quiet():
             scripted = torch.jit.script(model)
-    except (RuntimeError, torch.jit.Error) as error:
-        raise InputError(
-            f"{contract.checkpoint.architecture} cannot be scripted: {error}"
-        ) from None
-    torchscript.save(scripted, contract, out)
+        torchscript.save(scripted, contract, out)
 
 
 def main() -> None:
     with exit_on_error():
-        script(paths.QUANTIZED, paths.SCRIPTED)
-        print(f"script: TorchScript file in {paths.SCRIPTED}")
+        script(paths.QUANTIZED, paths.SCRIPTED, load_params().formats)
+        wrote = f"TorchScript file in {paths.SCRIPTED}"
+        print(f"script: {paths.note(paths.SCRIPTED) or wrote}")
 
 
 if __name__ == "__main__":

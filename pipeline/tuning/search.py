@@ -146,7 +146,8 @@ class Tuner:
         mean SQNR in dB and what to say of each."""
         split, samples = self.split, self.split.artifacts / "samples"
         total, nearness, said = 0.0, [], []
-        bar = progress(quantized(), desc="files of all formats", unit="file")
+        keys = [key for key in quantized() if key in self.params.formats]
+        bar = progress(keys, desc="files of all formats", unit="file")
         with tempfile.TemporaryDirectory() as folder, _bars_of_others_hidden():
             for key in bar:
                 try:
@@ -162,7 +163,7 @@ class Tuner:
                 answers = measured.answers
                 nearness.append(answers.sqnr_db if isinstance(answers, FloatComparison) else 0.0)
                 said.append("; ".join(map(words, criteria)))
-        return total, sum(nearness) / len(quantized()), said
+        return total, sum(nearness) / len(keys), said
 
 
 def tune(

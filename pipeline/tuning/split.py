@@ -172,7 +172,7 @@ def make(
         if not (into / name).exists():
             (into / name).symlink_to(source.absolute())
     ready = {stage for stage, name in SHARED.items() if (into / name).exists()}
-    changed = {"rewrite": recipe.rewrite, "quantize": recipe.quantize}
+    changed = {"rewrite": recipe.rewrite, "quantize": recipe.quantize, "formats": (key,)}
     chain.run(
         params.model_copy(update=changed),
         into,

@@ -59,7 +59,7 @@ def decide(gate: Gate, device: str, delivered: Files, evidence: Evidence) -> Ver
     """Judge the evidence; ``device`` names the reference GPU whose record a release needs."""
     parity, latency = evidence.parity, evidence.latency
     criteria = (
-        *files.criteria(delivered, parity, latency, evidence.devices.golden),
+        *files.criteria(gate, delivered, parity, latency, evidence.devices.golden),
         *steps.criteria(gate, parity),
         *quality.criteria(gate, parity),
         *speed.criteria(gate, latency),

@@ -53,7 +53,7 @@ def test_what_is_read_is_written_again_byte_by_byte(
         ("artefacts.ptl.finite", 3, "artefacts.ptl.finite must be true or false"),
         ("artefacts.ptl.count", 7, "ptl was measured on [7, 2000] samples at once"),
         ("samples.count", 1.5, "samples.count: expected a whole number, found 1.5"),
-        ("weights", None, "weights: expected an object, found null"),
+        ("noise_floor", None, "noise_floor: expected an object, found null"),
         ("machine.packages.torch", 3, "machine.packages.torch: expected a string, found 3"),
         ("seal_of", "me", "seal_of is not a field that this edge-vit knows"),
     ],

@@ -20,13 +20,14 @@ from pipeline.metrics.logits import json_logits, logits_sha256
 from pipeline.metrics.measures import against_float, between_steps
 from pipeline.params import Budget, Gate
 from pipeline.verdict.criteria.files import Files
-from pipeline.verdict.criteria.steps import STEPS
+from pipeline.verdict.criteria.steps import ALWAYS
 from pipeline.verdict.criterion import FAIL, Criterion
 from pipeline.verdict.decide import Verdict, decide
 
 Logits = NDArray[np.float32]
 
 COUNT, CLASSES = 2000, 10
+STEPS = (ALWAYS, *(step for known in FORMATS.values() for step in known.compared))
 FLOOR = 1e-5
 DEVICE = "NVIDIA GeForce RTX 4090"
 MACHINE = {

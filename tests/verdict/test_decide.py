@@ -15,12 +15,10 @@ from pipeline.evidence.baselines import Baseline
 from pipeline.formats import FORMATS
 from pipeline.metrics import intervals
 from pipeline.metrics.measures import NonFinite, StepComparison, between_steps
-from pipeline.verdict.criteria.files import DELIVERING
-from pipeline.verdict.criteria.steps import STEPS
 from pipeline.verdict.criterion import FAIL, PASS, UNDECIDED
 from pipeline.verdict.decide import Verdict
 from tests.verdict import builders
-from tests.verdict.builders import COUNT, Case
+from tests.verdict.builders import COUNT, STEPS, Case
 
 GOOD = builders.case()
 FORMAT = st.sampled_from(list(FORMATS))
@@ -138,7 +136,7 @@ def test_evidence_for_another_checkpoint_or_other_samples_fails(which: str) -> N
     assert not case.decide().passed
 
 
-@pytest.mark.parametrize("step", DELIVERING)
+@pytest.mark.parametrize("step", ["lite", "export_onnx"])
 def test_a_step_that_ended_in_other_bytes_than_the_delivered_fails(step: str) -> None:
     case = fresh()
     case.parity["steps"][step]["after_sha256"] = builders.digest("other")
@@ -424,6 +422,29 @@ def test_a_step_whose_noise_is_not_finite_fails() -> None:
     case = fresh()
     case.parity["steps"]["script"]["noise"] = NonFinite(count=64).model_dump()
     assert case.outcome("noise_multiple", "script") == FAIL
+
+
+def test_weights_that_were_not_compared_fail_where_a_file_has_them() -> None:
+    case = fresh()
+    case.parity["weights"] = None
+    assert case.outcome("weight_error_max_steps", "quantize") == FAIL
+
+
+def test_nothing_is_asked_of_a_format_that_is_off() -> None:
+    case = fresh()
+    only = {"onnx": case.gate.budgets["onnx"]}
+    case.gate = case.gate.model_copy(update={"budgets": only})
+    case.parity["weights"] = None
+    case.parity["steps"] = {name: case.parity["steps"][name] for name in ("rewrite", "export_onnx")}
+    for key in ("ptl", "int8_onnx", "pte"):
+        for evidence in (case.parity, case.latency, case.latency["previous"]):
+            del evidence["artefacts"][key]
+    artefacts = {"onnx": case.files.artefacts["onnx"]}
+    case.files = replace(case.files, artefacts=artefacts)
+    verdict = case.decide()
+    assert verdict.passed
+    about = {"all files", "rewrite", "export_onnx", "float", ".onnx"}
+    assert {c.subject for c in verdict.criteria if c.name != "devices"} == about
 
 
 def test_a_step_that_was_not_compared_fails() -> None:

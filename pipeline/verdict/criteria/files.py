@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from pipeline.evidence.golden import FLOAT, GoldenAnswers, GoldenEvidence
 from pipeline.evidence.latency import LatencyEvidence, TimedFile
 from pipeline.evidence.parity import DeliveredFile, ParityEvidence
-from pipeline.formats import FORMATS
+from pipeline.formats import FORMATS, ordered
+from pipeline.params import Gate
 from pipeline.verdict.criterion import FAIL, PASS, Criterion, plain
-
-DELIVERING = {"lite": "ptl", "export_onnx": "onnx"}  # steps whose output is published
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,32 +23,40 @@ class Files:
 
 
 def criteria(
+    gate: Gate,
     files: Files,
     parity: ParityEvidence,
     latency: LatencyEvidence,
     golden: GoldenEvidence | None,
 ) -> Iterator[Criterion]:
-    """Yield a failed criterion for each file that is not the measured one, else a passed one."""
+    """Yield a failed criterion for each file that is not the measured one, else a passed one.
+
+    Files are those that have a budget, are there, or are in some evidence.
+    """
+    measured_keys = [*parity.artefacts, *latency.artefacts, *(golden.artefacts if golden else ())]
+    keys = ordered([*gate.budgets, *files.artefacts, *measured_keys])
     pairs: list[tuple[str, str | None, str | None, str]] = [
         ("checkpoint", files.checkpoint, parity.checkpoint_sha256, "parity"),
         ("checkpoint", files.checkpoint, latency.artefacts[FLOAT].sha256, "latency"),
         ("samples", files.samples, parity.samples.sha256, "parity"),
         ("samples", files.samples, latency.samples_sha256, "latency"),
     ]
-    for key in FORMATS:
+    for key in keys:
         measured, timed = parity.artefacts.get(key), latency.artefacts.get(key)
         pairs.append((FORMATS[key].suffix, files.artefacts.get(key), _sha256(measured), "parity"))
         pairs.append((FORMATS[key].suffix, files.artefacts.get(key), _sha256(timed), "latency"))
     if golden is not None:
         pairs.append(("checkpoint", files.checkpoint, golden.artefacts[FLOAT].sha256, "golden"))
-        for key in FORMATS:
+        for key in keys:
             answers = golden.artefacts.get(key)
             pairs.append(
                 (FORMATS[key].suffix, files.artefacts.get(key), _sha256(answers), "golden")
             )
-    for name, delivered in DELIVERING.items():
-        if step := parity.steps.get(name):
-            pairs.append((name, files.artefacts.get(delivered), step.after_sha256, "parity"))
+    for key in keys:
+        step = parity.steps.get(next(iter(FORMATS[key].compared[-1:]), ""))
+        if step:  # whose output is published
+            name = FORMATS[key].compared[-1]
+            pairs.append((name, files.artefacts.get(key), step.after_sha256, "parity"))
     others = [pair for pair in pairs if not pair[1] or pair[1] != pair[2]]
     for subject, actual, recorded, kind in others:
         yield plain(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pipeline.evidence.parity import ParityEvidence
-from pipeline.formats import FORMATS
+from pipeline.formats import FORMATS, ordered
 from pipeline.metrics import intervals
 from pipeline.metrics.intervals import Interval
 from pipeline.metrics.measures import FloatComparison, NonFinite
@@ -16,7 +16,7 @@ from pipeline.verdict.criterion import FAIL, PASS, UNDECIDED, Criterion, compare
 def criteria(gate: Gate, parity: ParityEvidence) -> Iterator[Criterion]:
     """Yield the criteria of the float model and of each file."""
     yield from _published(gate, parity)
-    for key in FORMATS:
+    for key in ordered([*gate.budgets, *parity.artefacts]):
         file = parity.artefacts.get(key)
         size = file.size_bytes if file else 0
         yield from of_file(gate, key, file, size, parity.float_size_bytes)

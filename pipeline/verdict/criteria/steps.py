@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from pipeline.evidence.parity import MeasuredStep, ParityEvidence
+from pipeline.evidence.parity import MeasuredStep, ParityEvidence, Weights
+from pipeline.formats import FORMATS, ordered
 from pipeline.metrics.measures import NonFinite
 from pipeline.params import Gate
 from pipeline.verdict.criterion import FAIL, PASS, Criterion, plain
 
-STEPS = ("rewrite", "script", "optimize", "lite", "export_onnx")
+NO_LAYER = "no int8 layer was compared"
+ALWAYS = "rewrite"  # the step that every format has
 
 
 def criteria(gate: Gate, parity: ParityEvidence) -> Iterator[Criterion]:
     """Yield the criteria of the int8 weights and of the steps that should change nothing."""
-    yield from _weights(gate, parity)
-    yield from _steps(gate, parity)
+    keys = ordered([*gate.budgets, *parity.artefacts])
+    if parity.weights is not None:
+        yield from _weights(gate, parity.weights)
+    elif any("quantize" in FORMATS[key].stages for key in keys):
+        yield plain("weight_error_max_steps", "quantize", FAIL, NO_LAYER)
+    wanted = [step for key in keys for step in FORMATS[key].compared]
+    yield from _steps(gate, parity, [ALWAYS, *wanted])
 
 
-def _weights(gate: Gate, parity: ParityEvidence) -> Iterator[Criterion]:
-    weights = parity.weights
+def _weights(gate: Gate, weights: Weights) -> Iterator[Criterion]:
     worst, limit = weights.worst_error_steps, gate.weight_error_max_steps
     changed = weights.changed_floats
     if changed:
@@ -31,7 +37,7 @@ def _weights(gate: Gate, parity: ParityEvidence) -> Iterator[Criterion]:
             f"model's, first {changed[0]}; run `dvc repro --force quantize`",
         )
     if not weights.layers:
-        yield plain("weight_error_max_steps", "quantize", FAIL, "no int8 layer was compared")
+        yield plain("weight_error_max_steps", "quantize", FAIL, NO_LAYER)
         return
     ok = worst <= limit
     yield Criterion(
@@ -49,9 +55,9 @@ def _weights(gate: Gate, parity: ParityEvidence) -> Iterator[Criterion]:
     )
 
 
-def _steps(gate: Gate, parity: ParityEvidence) -> Iterator[Criterion]:
+def _steps(gate: Gate, parity: ParityEvidence, names: Sequence[str]) -> Iterator[Criterion]:
     """Steps that should change nothing, each against the step before and its noise floor."""
-    for name in STEPS:
+    for name in names:
         step = parity.steps.get(name)
         if step is None:
             yield plain("noise_multiple", name, FAIL, f"the {name} step was not compared")
