@@ -54,7 +54,9 @@ def find_files(artifacts: Path) -> tuple[dict[str, Path], list[str]]:
     }
     files = {name: path for name, path in wanted.items() if path.is_file()}
     missing = [
-        f"{wanted[name]} is missing; run `dvc repro`" for name in wanted if name not in files
+        f"{wanted[name]} is missing; run `dvc repro`"
+        for name in wanted
+        if name not in files and not paths.is_off(wanted[name].parent)
     ]
     if FLOAT not in files:
         raise InputError(f"{wanted[FLOAT]} is missing; run `dvc repro` to make it")

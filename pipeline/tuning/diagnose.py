@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline import paths
 from pipeline.contract.files import MODEL_FILE, load_contract
 from pipeline.errors import InputError, IntegrityError
 from pipeline.evidence.logits import Logits
@@ -54,6 +55,11 @@ def diagnose(artifacts: Path, out: Path, count: int = SAMPLES, pattern: str = "*
         InputError: artifacts are missing, or the pattern names no quantized layer.
         IntegrityError: quantized model, reference and samples do not belong together.
     """
+    if paths.is_off(artifacts / "quantized"):
+        raise InputError(
+            "the layers are those of the .ptl, and format ptl is off; add it to formats of "
+            "params.yaml and run `dvc repro`"
+        )
     samples = SampleSet.load(artifacts / "samples")
     reference = _reference(artifacts, samples)
     float_file = artifacts / "rewritten" / MODEL_FILE

@@ -178,9 +178,11 @@ def tune(
     """Search until there are ``most`` trials or ``minutes`` are over; return what to print.
 
     Raises:
-        InputError: optuna is not there, artifacts are missing, another search is at work, or
+        InputError: the format is off, optuna is not there, artifacts are missing, another search is at work, or
             there are no images beside the gate's.
     """
+    if key not in params.formats:
+        raise InputError(f"format {key} is off: it is not in formats of params.yaml")
     optuna = _optuna()
     with trials.splitted(params, artifacts, count) as split:
         study = _study(optuna, params, split, key)
