@@ -178,7 +178,8 @@ def tune(
     """Search until there are ``most`` trials or ``minutes`` are over; return what to print.
 
     Raises:
-        InputError: the format is off, optuna is not there, artifacts are missing, another search is at work, or
+        InputError: the format is off, optuna is not there, artifacts are missing, another search
+            is at work, or
             there are no images beside the gate's.
     """
     if key not in params.formats:
