@@ -60,7 +60,7 @@ def test_publishing_the_same_again_is_nothing_new(
     (release / SIGNATURE_FILE).write_text("signed meanwhile")
     before = content(release)
     assert publish(params, healthy, recorded, release.parent) == release
-    assert "was published before, the very same" in capsys.readouterr().out
+    assert "is there already, the same" in capsys.readouterr().out
     assert content(release) == before
     assert os.listdir(release.parent) == [release.name]
 
