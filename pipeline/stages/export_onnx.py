@@ -201,7 +201,9 @@ def main() -> None:
             paths.HESSIANS,
             params.formats,
         )
-        print(f"export_onnx: float file in {paths.ONNX}, int8 file in {paths.ONNX_INT8}")
+        of_float = paths.note(paths.ONNX) or f"float file in {paths.ONNX}"
+        of_int8 = paths.note(paths.ONNX_INT8) or f"int8 file in {paths.ONNX_INT8}"
+        print(f"export_onnx: {of_float}, {of_int8}")
 
 
 if __name__ == "__main__":

@@ -179,8 +179,7 @@ def tune(
 
     Raises:
         InputError: the format is off, optuna is not there, artifacts are missing, another search
-            is at work, or
-            there are no images beside the gate's.
+            is at work, or there are no images beside the gate's.
     """
     if key not in params.formats:
         raise InputError(f"format {key} is off: it is not in formats of params.yaml")
