@@ -6,8 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import device_tests
+
 HERE = Path(__file__).parent
-ARM64 = HERE.parent / "arm64"
+DEVICES = Path(device_tests.__file__).parent
+ARM64 = DEVICES / "arm64"
 RECIPES = "benchmarks.peers.recipes"
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.peers import environment
-from benchmarks.peers.field import BY_NAME, HERE, Contender
+from benchmarks.peers.field import BY_NAME, DEVICES, HERE, Contender
 from device_tests import cache
 from device_tests.arm64 import missing
 from device_tests.arm64.emulator import CPU, PLUGIN_SOURCE, Emulator
@@ -23,7 +23,7 @@ from pipeline.files import sha256_file, sole_file
 CONTENDER = "benchmarks.peers.contender"
 COUNTED = 2  # inferences between two marks
 COUNT_SECONDS = 1800
-RUNNERS = (HERE / "contender.py", HERE.parent / "runner.py")
+RUNNERS = (HERE / "contender.py", DEVICES / "runner.py")
 
 Logits = NDArray[np.float32]
 

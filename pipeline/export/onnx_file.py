@@ -81,11 +81,16 @@ def _save(
         )
     )
     about = {METADATA_KEY: final.to_json()}
-    if _weights_bytes(model) > MAX_FILE_BYTES:
+    if is_too_large(model):
         about[DATA_KEY] = _move_weights(model, paths.data_file(path))
     onnx.helper.set_model_props(model, about)
     write_bytes(path, model.SerializeToString(deterministic=True))
     onnx.checker.check_model(path, full_check=True)  # a file, which may have others beside it
+
+
+def is_too_large(model: onnx.ModelProto) -> bool:
+    """Whether the weights must lie in a file of their own."""
+    return _weights_bytes(model) > MAX_FILE_BYTES
 
 
 def _weights_bytes(model: onnx.ModelProto) -> int:

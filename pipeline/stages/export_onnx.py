@@ -12,12 +12,11 @@ from pipeline.contract.files import MODEL_FILE
 from pipeline.errors import exit_on_error
 from pipeline.export.failure import exporting
 from pipeline.export.onnx_file import (
-    MAX_FILE_BYTES,
     _export,
     _kept_nodes,
     _move_weights,
     _save,
-    _weights_bytes,
+    is_too_large,
 )
 from pipeline.files import atomic
 from pipeline.formats import BUILT_IN
@@ -152,7 +151,7 @@ def _beside(target: Path, model: onnx.ModelProto) -> Path:
     import onnx
 
     source = target.with_suffix(".float")
-    if _weights_bytes(model) > MAX_FILE_BYTES:
+    if is_too_large(model):
         _move_weights(model, paths.data_file(source))
     onnx.save(model, source)
     return source

@@ -24,8 +24,11 @@ from pipeline.evidence.seal import check_seal
 from pipeline.files import sha256_file, write_json
 from pipeline.images.preprocessing import normalize
 from pipeline.images.samples import SampleSet, samples_sha256
+from pipeline.metrics.logits import logits_sha256
+from pipeline.metrics.measures import Flips
 from tests.benchmarks.recipe import CLASSES, SIZE, write_model
 from tests.release import builders
+from tests.verdict.builders import MACHINE
 
 COUNT = 12
 VARIANTS = ("sound", "broken", "nan", "classes", "nothing", "truncated")
@@ -73,8 +76,12 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         {"schema": 1, "ids": ids, "labels": labels, "classes": [], "sha256": sha256},
     )
     about = {"samples_sha256": sha256, "checkpoint_sha256": sha256_file(checkpoint)}
-    floor = {"noise_floor": {"max_abs": 1e-6}}
-    write_json(artifacts / "reference" / "reference.json", about | floor)
+    floor = {"max_abs": 1e-6, "count": COUNT, "runs": {"batch_8": 1e-6}}
+    write_json(
+        artifacts / "reference" / "reference.json",
+        {"schema": 1, **about, "logits_sha256": logits_sha256(logits)}
+        | {"noise_floor": floor, "machine": MACHINE},
+    )
     return artifacts
 
 
@@ -198,7 +205,9 @@ def test_every_peer_has_its_recipe_its_lock_and_a_rival_in_the_field() -> None:
 def entry(key: str, rival: str, runs: list[float], **more: Any) -> dict[str, Any]:
     accuracy = {"both": 90, "only_float": 2, "only_edge": 1, "neither": 7}
     agreement = {"count": 100, "finite": True, "top1_equal": 97, "top5_equal": 95}
+    distances = ("kl_mean", "kl_p99", "cosine_mean", "max_abs", "p999_abs")
     measured = {**agreement, "sqnr_db": 41.23, "accuracy": accuracy}
+    measured |= {"flips": dict.fromkeys(Flips.model_fields, 0)} | dict.fromkeys(distances, 0.0)
     values = {"key": key, "label": "", "rival": rival, "runs_ms": runs, "size_bytes": 6_000_000}
     nothing = {"instructions": [], "error": None, "instructions_error": None}
     return values | nothing | {"measured": measured} | more

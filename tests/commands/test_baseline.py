@@ -22,7 +22,7 @@ from pipeline.images.samples import content_hash, samples_sha256
 from pipeline.models.build import create
 from pipeline.quantization.dynamic import save
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 COUNT, SIZE = 40, 160
 # What a GPU box need not have.
 BLOCKED = ("pydantic", "yaml", "scipy", "tqdm", "dvc", "tabulate")

@@ -10,6 +10,7 @@ import pytest
 
 from pipeline import paths
 from pipeline.errors import IntegrityError
+from pipeline.export import onnx_file
 from pipeline.files import sole_file
 from pipeline.images.preprocessing import normalize
 from pipeline.images.samples import SampleSet
@@ -23,7 +24,7 @@ def split(healthy, tmp_path_factory):
     """The float file with its weights beside it, and the int8 file, which fits."""
     folder = tmp_path_factory.mktemp("split")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(export_onnx, "MAX_FILE_BYTES", 10_000_000)
+        patch.setattr(onnx_file, "MAX_FILE_BYTES", 10_000_000)
         export_onnx.export_onnx(
             Quantize(),
             healthy / "checkpoint",

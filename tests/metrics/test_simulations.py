@@ -7,7 +7,6 @@ allowance for chance is three standard errors of the simulation.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +14,7 @@ from scipy.signal import lfilter
 from scipy.special import ndtr, stdtrit
 
 from pipeline.metrics import intervals
+from pipeline.metrics.measures import PairedCounts
 from pipeline.params import Gate
 from pipeline.verdict.criteria import quality, speed
 from pipeline.verdict.criterion import FAIL, PASS, UNDECIDED
@@ -37,18 +37,18 @@ def outcomes_of_accuracy(n: int, lost: float, won: float) -> dict[str, float]:
         rng.multinomial(n, chances, COMPARISONS)[:, 1:3], axis=0, return_counts=True
     )
     seen = dict.fromkeys((PASS, FAIL, UNDECIDED), 0.0)
+    whole = builders.case().evidence.parity
+    file = whole.artefacts["ptl"]
     for (only_float, only_edge), count in zip(drawn.tolist(), times.tolist(), strict=True):
         right = round(both * n)
-        pairs = {"both": right, "only_float": only_float, "only_edge": only_edge}
-        pairs["neither"] = n - right - only_float - only_edge
-        measured = {"count": n, "finite": True, "sqnr_db": 40.0, "size_bytes": 1}
-        parity: dict[str, Any] = {
-            "published": None,
-            "reference_accuracy": None,
-            "samples": {"count": n},
-            "float_size_bytes": 4,
-            "artefacts": {"ptl": measured | {"accuracy": pairs}},
-        }
+        pairs = PairedCounts(
+            both=right,
+            only_float=only_float,
+            only_edge=only_edge,
+            neither=n - right - only_float - only_edge,
+        )
+        measured = file.model_copy(update={"count": n, "accuracy": pairs})
+        parity = whole.model_copy(update={"artefacts": {"ptl": measured}})
         found = [c for c in quality.criteria(gate, parity) if c.name == "accuracy_drop_max_pp"]
         seen[found[0].outcome] += count / COMPARISONS
     return seen
@@ -95,16 +95,14 @@ def outcomes_of_latency(ratio: float, limit: float, rho: float, n: int) -> dict[
     shared = alike(rng, (TIMED, n), 0.8, 0.03)
     float_times = 30 * np.exp(shared)
     file_times = ratio * 30 * np.exp(shared + alike(rng, (TIMED, n), rho, NOISE))
+    whole = builders.case().evidence.latency
     for float_ms, file_ms in zip(float_times, file_times, strict=True):
-        latency: dict[str, Any] = {
-            "artefacts": {
-                "float": {"runs_ms": float_ms.tolist()},
-                "ptl": {"runs_ms": file_ms.tolist()},
-            },
-            "previous": None,
-            "threads": 1,
-            "machine": {"processor": "a simulation"},
+        runs = {"float": float_ms.tolist(), "ptl": file_ms.tolist()}
+        timed = {
+            key: whole.artefacts[key].model_copy(update={"runs_ms": tuple(ms)})
+            for key, ms in runs.items()
         }
+        latency = whole.model_copy(update={"artefacts": timed, "previous": None})
         (criterion,) = speed.criteria(gate, latency)
         seen[criterion.outcome] += 1 / TIMED
     return seen

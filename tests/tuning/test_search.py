@@ -29,7 +29,7 @@ from pipeline.tuning.split import splitted
 from tests.test_cli import run
 from tests.tuning.test_space import result
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 COMMAND = ("-m", "pipeline.cli", "tune", "--format", "ptl", "--samples", "8")
 TRIALS = 3  # that of params.yaml, the same recipe by the queue, and another scheme
 
