@@ -181,6 +181,9 @@ def tune(
         InputError: the format is off, optuna is not there, artifacts are missing, another search
             is at work, or there are no images beside the gate's.
     """
+    if not minutes > 0:  # NaN, too
+        raise InputError("--minutes must be above 0")
+
     if key not in params.formats:
         raise InputError(f"format {key} is off: it is not in formats of params.yaml")
     optuna = _optuna()
