@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import ctypes
 import json
 import socket
+import struct
+import sys
 from typing import Any
 
 import h11
@@ -14,6 +18,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 HEAD_SECONDS = 10.0  # from the first byte, or the connection, to a whole head
 LINGER_SECONDS = 0.5  # what is already on its way when the server stops is still read
 MAX_CONNECTIONS = 512
+SETTLE_SECONDS = 0.05  # what is connecting when the server stops has connected by then
+SO_ATTACH_FILTER = 26  # of Linux; Python's socket module has no name for it
 
 
 class Protocol(H11Protocol):
@@ -94,8 +100,9 @@ class Server(uvicorn.Server):
         """Stop listening, answer every connection that was accepted, then close."""
         loop = asyncio.get_running_loop()
         for listener in sockets or []:
+            _refuse_new(listener)
             loop.remove_reader(listener)
-        await asyncio.sleep(0.05)  # until what asyncio has accepted itself is connected
+        await asyncio.sleep(SETTLE_SECONDS)
         waiting = [taken for listener in sockets or [] for taken in _accept_all(listener)]
         for server in self.servers:
             server.close()
@@ -105,6 +112,27 @@ class Server(uvicorn.Server):
 
     def _protocol(self) -> Protocol:
         return Protocol(self.config, self.server_state, self.lifespan.state)
+
+
+def _refuse_new(listener: socket.socket) -> None:
+    """Let the kernel ignore who asks for a connection from now on; it takes who has asked before.
+
+    Without it, a client that connects between the last ``accept`` and ``close`` is reset, and its
+    request is lost. Its system asks again after a second, and hears then that nobody listens.
+    """
+    if sys.platform != "linux":
+        return
+    instructions = (  # classic BPF over the TCP header: drop SYN without ACK
+        (0x30, 0, 0, 13),  # load the byte of flags
+        (0x54, 0, 0, 0x12),  # keep SYN and ACK
+        (0x15, 0, 1, 0x02),  # only SYN?
+        (0x06, 0, 0, 0),  # drop
+        (0x06, 0, 0, 0xFFFFFFFF),  # take
+    )
+    program = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *i) for i in instructions))
+    option = struct.pack("HP", len(instructions), ctypes.addressof(program))
+    with contextlib.suppress(OSError):  # a system that has no such filters
+        listener.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, option)
 
 
 def _accept_all(listener: socket.socket) -> list[socket.socket]:

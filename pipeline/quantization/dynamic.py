@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -21,13 +22,15 @@ from torch.ao.quantization import (
 from pipeline.contract.contract import Contract
 from pipeline.contract.files import MODEL_FILE, load_contract
 from pipeline.models.build import load_weights
-from pipeline.params import Quantize
 from pipeline.process import quiet, use_qnnpack
 from pipeline.quantization.float_model import empty_model, load_float
 from pipeline.quantization.layer_names import matching, weighted_layers
 from pipeline.quantization.scheme import LayerPairs
 from pipeline.quantization.storage import Metadata, PackedLayer, StateDict, pack, read, write
 from pipeline.schemes import SCHEMES
+
+if TYPE_CHECKING:
+    from pipeline.params import Quantize
 
 
 def quantize(params: Quantize, checkpoint: Path, samples: Path, out: Path) -> None:

@@ -10,15 +10,17 @@ import importlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 import torch
 from torch import nn
 
 from pipeline.contract.contract import Contract
-from pipeline.params import Quantize
 from pipeline.quantization.storage import Metadata, StateDict
 from pipeline.schemes import SCHEMES
+
+if TYPE_CHECKING:
+    from pipeline.params import Quantize
 
 Function = Callable[[torch.Tensor], torch.Tensor]
 

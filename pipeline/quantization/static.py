@@ -12,7 +12,7 @@ import copy
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import fx, nn
@@ -28,7 +28,6 @@ from pipeline.contract.files import MODEL_FILE, load_contract
 from pipeline.images.samples import calibration_input
 from pipeline.models import tracing
 from pipeline.models.build import load_weights
-from pipeline.params import Quantize
 from pipeline.process import one_thread, quiet, use_qnnpack
 from pipeline.quantization.float_model import empty_model, load_float
 from pipeline.quantization.layer_names import matching
@@ -44,6 +43,9 @@ from pipeline.quantization.storage import (
     read,
     write,
 )
+
+if TYPE_CHECKING:
+    from pipeline.params import Quantize
 
 BATCH = 32  # calibration images at once: observers are slower than the model
 QUANTIZED = (nn.Conv2d, nn.Linear)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -19,7 +20,6 @@ from pipeline.contract.files import MODEL_FILE, load_contract
 from pipeline.images.samples import calibration_input
 from pipeline.models import efficient
 from pipeline.models.efficient import PATCHES
-from pipeline.params import Quantize
 from pipeline.process import one_thread
 from pipeline.quantization import dynamic
 from pipeline.quantization.float_model import empty_model, load_float
@@ -37,6 +37,9 @@ from pipeline.quantization.storage import (
 )
 from pipeline.quantization.symmetric_calibration import calibrate
 from pipeline.quantization.symmetric_layers import LayerArrays, StaticLinear, install
+
+if TYPE_CHECKING:
+    from pipeline.params import Quantize
 
 BATCH = 32  # calibration images at once
 KEYS = {  # of a layer's arrays in a file, by the field of LayerArrays; as every file has had them
