@@ -4,9 +4,9 @@ For each layer: the SQNR of its output when it is fed what float feeds it, and t
 answers and SQNR that restoring it alone gives back to the model, for how many bytes. Needs a run up
 to the stages quantize and reference.
 
-With --fix, for a run that the gate refused: finds the fewest layers to leave in float that make
-what failed pass, measured on images that neither the gate nor calibration uses, and makes the files
-to show their cost. Nothing in artifacts/ but artifacts/tuning is changed.
+With --fix, for a run that the gate refused: finds a small set of layers that must stay in float so
+that what failed passes, measured on images that neither the gate nor calibration uses, and makes
+the files to show their cost. Nothing in artifacts/ but artifacts/tuning is changed.
 """
 
 from __future__ import annotations

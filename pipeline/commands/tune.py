@@ -28,7 +28,7 @@ from pipeline.tuning.search import MINUTES, SAMPLES, TRIALS, tune
 @click.option("--samples", type=COUNT, default=SAMPLES, help="Images to measure on.")
 def main(key: str, minutes: float, trials: int, samples: int) -> None:
     params = load_params()
-    print(tune(params, paths.ARTIFACTS, key, count=samples, most=trials, minutes=minutes))
+    print(tune(params, paths.ARTIFACTS, key, count=samples, max_trials=trials, minutes=minutes))
 
 
 if __name__ == "__main__":

@@ -36,14 +36,17 @@ def from_efficient(key: str, quantize: Quantize) -> bool:
 
 
 def instructions_m(key: str, quantize: Quantize, layers: Iterable[Layer]) -> float:
-    """The modelled cost of a file, in millions; ``layers`` are of the form that is quantized."""
+    """Return the modelled cost of a file, in million instructions for one image.
+
+    ``layers`` are of the form that is quantized: see :func:`from_efficient`.
+    """
     by_scheme = FORMATS[key].rates
     rates = by_scheme.get(quantize.scheme, by_scheme["per_channel"])
     kinds = {layer: kind(layer, key, quantize) for layer in layers}
-    static = {layer.name for layer, its in kinds.items() if its == STATIC}
+    static = {layer.name for layer, kernel in kinds.items() if kernel == STATIC}
     total = 0.0
-    for layer, its in kinds.items():
-        total += layer.macs * rates.by_kind[its] + layer.outputs * rates.rest
+    for layer, kernel in kinds.items():
+        total += layer.macs * rates.by_kind[kernel] + layer.outputs * rates.rest
         block, _, name = layer.name.rpartition(".")
         if name == "fc1":
             whole = {f"{block}.fc1", f"{block}.fc2"} <= static
@@ -52,7 +55,7 @@ def instructions_m(key: str, quantize: Quantize, layers: Iterable[Layer]) -> flo
 
 
 def kind(layer: Layer, key: str, quantize: Quantize) -> str:
-    """In which kind of kernel a layer runs."""
+    """Return the kind of kernel that a layer runs in: dynamic, static or float."""
     if named(layer.name, quantize.keep_float):
         return FLOAT
     if quantize.static:

@@ -30,7 +30,7 @@ from pipeline.metrics.measures import SQNR_LIMIT_DB
 from pipeline.progress import progress
 from pipeline.report.table import table
 from pipeline.runtimes.parallel import Run, run_all
-from pipeline.tuning.ranking import Layer, broken, rank, standing_out
+from pipeline.tuning.ranking import Layer, broken, outliers, rank
 
 JSON_FILE, CSV_FILE, MARKDOWN_FILE, PLOT_FILE = (
     f"layers.{ending}" for ending in ("json", "csv", "md", "svg")
@@ -65,12 +65,12 @@ def diagnose(artifacts: Path, out: Path, count: int = SAMPLES, pattern: str = "*
     float_file = artifacts / "rewritten" / MODEL_FILE
     quantized_file = artifacts / "quantized" / MODEL_FILE
     count = min(count, len(samples))
-    own = _own_errors(float_file, quantized_file, samples, count, pattern)
+    errors = _own_errors(float_file, quantized_file, samples, count, pattern)
 
     def run(key: str, restored: tuple[str, ...]) -> Run:
         return Run(key, quantized_file, count, restored=restored, float_path=float_file)
 
-    runs = [run(ALL, ()), *(run(name, (name,)) for name in own)]
+    runs = [run(ALL, ()), *(run(name, (name,)) for name in errors)]
     logits = run_all(runs, artifacts / "samples", "diagnose")
     labels = None if samples.labels is None else samples.labels[:count]
     layers = rank(
@@ -81,11 +81,11 @@ def diagnose(artifacts: Path, out: Path, count: int = SAMPLES, pattern: str = "*
                 bytes_more=bytes_more,
                 **_gains(reference[:count], logits[ALL], logits[name], labels),
             )
-            for name, (sqnr, bytes_more) in own.items()
+            for name, (sqnr, bytes_more) in errors.items()
         ]
     )
-    out_of_line = standing_out(layers)
-    kept = tuple(layer.name for layer in layers if layer.name in out_of_line)
+    worst = outliers(layers)
+    kept = tuple(layer.name for layer in layers if layer.name in worst)
     joint = None
     if kept:
         together = run_all([run(PROPOSED, kept)], artifacts / "samples", PROPOSED)[PROPOSED]

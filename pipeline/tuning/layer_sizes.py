@@ -17,24 +17,24 @@ from pipeline.tuning.cost_model import Layer
 
 
 def layers(checkpoint: Path, *, efficient: bool = False) -> list[Layer]:
-    """The linear layers and convolutions of a float checkpoint's folder, in the model's order.
+    """Return the linear layers and convolutions of a float checkpoint's folder, in model order.
 
     ``efficient``: in the form that needs fewer instructions; see :mod:`pipeline.models.efficient`.
     """
     path = checkpoint / MODEL_FILE
     model, contract = load_efficient(path) if efficient else load_model(path, fused_attention=False)
-    found: list[Layer] = []
+    sizes: list[Layer] = []
 
     def recorder(name: str) -> Hook:
         layer: Any = model.get_submodule(name)
 
         def record(_: torch.Tensor, answer: torch.Tensor) -> None:
             macs = answer.numel() * layer.weight[0].numel()
-            found.append(Layer(name, macs, answer.numel(), isinstance(layer, nn.Linear)))
+            sizes.append(Layer(name, macs, answer.numel(), isinstance(layer, nn.Linear)))
 
         return record
 
     hooks = {name: recorder(name) for name in weighted_layers(model, convolutions=True)}
     with forward_hooks(model, hooks), torch.inference_mode():
         model(torch.zeros(contract.input_shape))
-    return found
+    return sizes

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
+from typing import TypeVar
 
 from pipeline.metrics.intervals import mcnemar_exact
 
-LEAST_ERROR_DB = 10.0  # below the median; less is the ordinary spread of layers
-LEAST_GAIN_DB = 1.0  # a fifth of the whole error; less is not worth a layer in float
+MIN_ERROR_DB = 10.0  # below the median; less is the ordinary spread of layers
+MIN_GAIN_DB = 1.0  # a fifth of the whole error; less is not worth a layer in float
 DEVIATIONS = 4.0  # from the median of all layers, in robust standard deviations
 MAD_TO_DEVIATION = 1.4826  # of a normal distribution
-SURE_P = 0.05  # McNemar, of answers regained against answers lost
+SIGNIFICANCE = 0.05  # McNemar, of answers regained against answers lost
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,49 +32,77 @@ class Layer:
     bytes_more: int  # float weights instead of int8 and scales
 
 
-def standing_out(layers: Sequence[Layer]) -> frozenset[str]:
-    """Names of the layers whose restoration gives back more than chance explains.
+def outliers(layers: Sequence[Layer]) -> frozenset[str]:
+    """Return the names of layers whose restoration gives back more than chance explains.
 
     On few samples every layer's gain is off by a decibel or so either way, so a gain counts only
     where it lies far from those of the other layers.
     """
     gains = [layer.logit_sqnr_gain_db for layer in layers]
-    middle = median(gains)
-    deviation = MAD_TO_DEVIATION * median(abs(gain - middle) for gain in gains)
-    least = max(LEAST_GAIN_DB, middle + DEVIATIONS * deviation)
+    least = max(MIN_GAIN_DB, median(gains) + DEVIATIONS * _deviation(gains))
     return frozenset(
         layer.name
         for layer in layers
         if layer.logit_sqnr_gain_db >= least
-        or (layer.regained > layer.lost and mcnemar_exact(layer.regained, layer.lost) < SURE_P)
+        or (
+            layer.regained > layer.lost and mcnemar_exact(layer.regained, layer.lost) < SIGNIFICANCE
+        )
     )
 
 
 def broken(layers: Sequence[Layer]) -> frozenset[str]:
-    """Names of the layers whose own error is far larger than that of the others.
+    """Return the names of layers whose own error is far larger than that of the others.
 
-    Restoring one may give nothing back, where what follows hardly listens to it.
+    Restoring one may give nothing back, where the layers after it hardly use its output.
     """
-    own = [layer.sqnr_db for layer in layers]
-    middle = median(own)
-    deviation = MAD_TO_DEVIATION * median(abs(sqnr - middle) for sqnr in own)
-    least = max(LEAST_ERROR_DB, DEVIATIONS * deviation)
-    return frozenset(layer.name for layer in layers if layer.sqnr_db < middle - least)
+    sqnrs = [layer.sqnr_db for layer in layers]
+    least = median(sqnrs) - max(MIN_ERROR_DB, DEVIATIONS * _deviation(sqnrs))
+    return frozenset(layer.name for layer in layers if layer.sqnr_db < least)
+
+
+def _deviation(values: Sequence[float]) -> float:
+    """Return the standard deviation, estimated by the median absolute deviation."""
+    center = median(values)
+    return MAD_TO_DEVIATION * median(abs(value - center) for value in values)
 
 
 def rank(layers: Sequence[Layer]) -> list[Layer]:
     """Return layers, best to restore first.
 
-    Those that stand out come first, by answers regained per byte, then decibels per byte. Among
-    the rest a per-byte order would only rank noise by smallness: they follow by decibels.
+    Outliers come first, by answers regained per byte, then decibels per byte. Among the rest a
+    per-byte order would only rank noise by smallness: they follow by decibels.
     """
-    out = standing_out(layers)
+    first = outliers(layers)
 
-    def place(layer: Layer) -> tuple[bool, float, float, str]:
-        if layer.name not in out:
+    def order(layer: Layer) -> tuple[bool, float, float, str]:
+        if layer.name not in first:
             return True, 0.0, -layer.logit_sqnr_gain_db, layer.name
         size = max(1, layer.bytes_more)
         regained = layer.regained - layer.lost
         return False, -regained / size, -layer.logit_sqnr_gain_db / size, layer.name
 
-    return sorted(layers, key=place)
+    return sorted(layers, key=order)
+
+
+def minimal_passing_set(
+    ranked: Sequence[Item], passes: Callable[[tuple[Item, ...]], bool]
+) -> list[Item] | None:
+    """Return a set that passes, and fails without any one of its members.
+
+    The shortest prefix of ``ranked`` that passes is found by bisection; then each member is left
+    out in turn, the last first, and stays out if the rest passes. There may be a smaller set.
+
+    Returns:
+        The set, in the order of ``ranked``; None if all of ``ranked`` together do not pass.
+    """
+    if passes(()):
+        return []
+    if not passes(tuple(ranked)):
+        return None
+    count = bisect_left(range(1, len(ranked)), True, key=lambda n: passes(tuple(ranked[:n]))) + 1
+    chosen = list(ranked[:count])
+    for item in reversed(ranked[:count]):
+        fewer = [other for other in chosen if other != item]
+        if fewer and passes(tuple(fewer)):
+            chosen = fewer
+    return chosen

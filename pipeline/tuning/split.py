@@ -26,12 +26,12 @@ from pipeline.metrics.measures import FloatComparison, NonFinite, against_float
 from pipeline.params import Params, Recipe
 from pipeline.runtimes import FloatArray
 from pipeline.runtimes.parallel import Run, run_all
-from pipeline.tuning.space import judged
+from pipeline.tuning.criteria import judged
 from pipeline.verdict.criterion import Criterion
 
 FOLDER = "tuning"  # below artifacts
-ABOUT_FILE = "tuning.json"
-CALIBRATED = 128  # images of calibration that a search makes its files with (docs/adr/0032)
+DESCRIPTION_FILE = "tuning.json"
+CALIBRATION_IMAGES = 128  # images of calibration that a search makes its files with (docs/adr/0032)
 REWRITTEN, QUANTIZED = paths.REWRITTEN.name, paths.QUANTIZED.name
 SHARED = {"rewrite": REWRITTEN, "quantize": QUANTIZED}  # stages that formats share
 
@@ -56,17 +56,21 @@ class Split:
     float_bytes: int
 
     def judged(
-        self, params: Params, key: str, path: Path, words: str, count: int | None = None
+        self, params: Params, key: str, path: Path, label: str, count: int | None = None
     ) -> tuple[MeasuredFile, list[Criterion]]:
-        """What `parity` measures of a file on the first ``count`` images (all if None), and what
-        the gate says of it."""
+        """Measure a file of format ``key`` on the first ``count`` images (None: on all).
+
+        Returns:
+            What `parity` measures of it, and the gate's criteria; ``label`` names the progress bar.
+        """
         run = Run("file", path, count or len(self.samples))
-        return self.judged_run(params, key, run, paths.size_bytes(path), words)
+        return self.judged_run(params, key, run, paths.size_bytes(path), label)
 
     def judged_run(
-        self, params: Params, key: str, run: Run, size_bytes: int, words: str
+        self, params: Params, key: str, run: Run, size_bytes: int, label: str
     ) -> tuple[MeasuredFile, list[Criterion]]:
-        logits = run_all([run], self.folder / "samples", words)[run.key]
+        """Return the same for a run of a file that was not made, with its expected size."""
+        logits = run_all([run], self.folder / "samples", label)[run.key]
         count = len(logits)
         labels = None if self.samples.labels is None else self.samples.labels[:count]
         answers = against_float(self.reference[:count], logits, labels, self.noise_floor)
@@ -75,36 +79,39 @@ class Split:
 
     @property
     def checkpoint(self) -> Path:
+        """The folder of the float checkpoint."""
         return self.artifacts / "checkpoint"
 
     @property
     def calibration(self) -> Path:
-        """A folder as `samples` writes it, with the first ``CALIBRATED`` images for calibration."""
+        """A folder as `samples` writes it, with the first ``CALIBRATION_IMAGES`` of calibration."""
         return self.folder / "calibration"
 
     def ranking(self, run: Path, count: int, pattern: str = "*") -> list[dict[str, Any]]:
-        """The layers as `diagnose` ranks them on ``count`` images, of the rewritten and the
-        quantized model below folder ``run``."""
+        """Return the layers as `diagnose` ranks them on ``count`` images.
+
+        The rewritten and the quantized model are those below folder ``run``.
+        """
         from pipeline.tuning.diagnose import JSON_FILE, diagnose
 
         with tempfile.TemporaryDirectory(dir=self.folder) as name:
-            whole = Path(name)
+            combined = Path(name)
             for source in (
                 *(self.checkpoint, run / REWRITTEN, run / QUANTIZED),
                 *(self.folder / "samples", self.folder / "reference"),
             ):
-                (whole / source.name).symlink_to(source.absolute())
-            diagnose(whole, whole / "diagnosis", min(count, len(self.samples)), pattern)
-            found: list[dict[str, Any]] = read_json(whole / "diagnosis" / JSON_FILE)["layers"]
-            return found
+                (combined / source.name).symlink_to(source.absolute())
+            diagnose(combined, combined / "diagnosis", min(count, len(self.samples)), pattern)
+            layers: list[dict[str, Any]] = read_json(combined / "diagnosis" / JSON_FILE)["layers"]
+            return layers
 
 
 @contextmanager
-def splitted(params: Params, artifacts: Path, count: int) -> Iterator[Split]:
-    """Take ``count`` images below artifacts/tuning, or find them there; hold them meanwhile.
+def tuning_split(params: Params, artifacts: Path, count: int) -> Iterator[Split]:
+    """Take ``count`` images below artifacts/tuning, or find them there; lock them meanwhile.
 
     Raises:
-        InputError: the source has no other images, another search is at work, or artifacts are
+        InputError: the source has no other images, another search is running, or artifacts are
             missing.
     """
     from filelock import FileLock, Timeout
@@ -124,7 +131,7 @@ def splitted(params: Params, artifacts: Path, count: int) -> Iterator[Split]:
             )
     except Timeout:
         raise InputError(
-            f"another edge-vit tune or diagnose --fix is at work in {folder}; wait for it"
+            f"another edge-vit tune or diagnose --fix is running in {folder}; wait for it"
         ) from None
 
 
@@ -132,38 +139,38 @@ def _take(params: Params, artifacts: Path, folder: Path, count: int) -> None:
     from pipeline.stages.reference import reference
     from pipeline.stages.samples import samples
 
-    about = {
+    description = {
         "how": "as stage samples takes images, after those of evaluation and calibration: "
         "no id and no pixels of theirs",
         "source": str(params.samples.source),
         "asked": count,
-        "calibrated": CALIBRATED,
+        "calibrated": CALIBRATION_IMAGES,
         "apart_from_samples_sha256": read_json(artifacts / "samples" / SAMPLES_FILE)["sha256"],
         "checkpoint_sha256": sha256_file(artifacts / "checkpoint" / MODEL_FILE),
     }
-    recorded = folder / ABOUT_FILE
-    if recorded.is_file() and read_json(recorded) == about:
+    recorded = folder / DESCRIPTION_FILE
+    if recorded.is_file() and read_json(recorded) == description:
         return
     recorded.unlink(missing_ok=True)
-    own = params.samples.model_copy(update={"limit": count, "calibration": 0})
+    sampling = params.samples.model_copy(update={"limit": count, "calibration": 0})
     checkpoint = artifacts / "checkpoint"
-    samples(own, load_contract(checkpoint), folder / "samples", artifacts / "samples")
+    samples(sampling, load_contract(checkpoint), folder / "samples", artifacts / "samples")
     reference(params.reference, checkpoint, folder / "samples", folder / "reference")
-    few = load_pixels(artifacts / "samples" / CALIBRATION_FILE)[:CALIBRATED]
+    few = load_pixels(artifacts / "samples" / CALIBRATION_FILE)[:CALIBRATION_IMAGES]
     with atomic(folder / "calibration") as new:
         new.mkdir()
         np.save(new / CALIBRATION_FILE, few)
-    write_json(recorded, about)
+    write_json(recorded, description)
 
 
 def make(
     params: Params, key: str, recipe: Recipe, checkpoint: Path, samples: Path, into: Path
 ) -> Path:
-    """Make the file of format ``key`` below ``into``, by the stages; return its path. What
-    ``recipe`` leaves open is as in ``params``.
+    """Make the file of format ``key`` below ``into``, by the stages; return its path.
 
-    Folder ``samples`` has the calibration images. A rewritten or quantized model that is there is
-    taken as it is: of formats with one recipe the second is spared what they share.
+    What ``recipe`` leaves open is as in ``params``; folder ``samples`` has the calibration images.
+    A rewritten or quantized model that is there already is used as it is: formats with the same
+    recipe share it.
     """
     from pipeline.stages import chain
 

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
-from pipeline.tuning.ranking import Layer, broken, rank, standing_out
+from pipeline.tuning.ranking import Layer, broken, minimal_passing_set, outliers, rank
+
+NAMES = ("a", "b", "c", "d")
 
 
 def layer(name: str, **changes: Any) -> Layer:
@@ -43,7 +46,7 @@ def test_a_small_layer_does_not_win_by_being_small() -> None:
     tiny = layer("tiny", regained=1, logit_sqnr_gain_db=0.2, bytes_more=10)
     bad = layer("bad", regained=1, logit_sqnr_gain_db=9.0)
     assert order(tiny, bad)[:2] == ["bad", "tiny"]
-    assert standing_out([*ORDINARY, tiny, bad]) == {"bad"}
+    assert outliers([*ORDINARY, tiny, bad]) == {"bad"}
 
 
 @pytest.mark.parametrize(
@@ -51,12 +54,12 @@ def test_a_small_layer_does_not_win_by_being_small() -> None:
 )
 def test_one_answer_more_is_chance(regained: int, lost: int, sure: bool) -> None:
     one = layer("x", regained=regained, lost=lost)
-    assert (standing_out([*ORDINARY, one]) == {"x"}) == sure
+    assert (outliers([*ORDINARY, one]) == {"x"}) == sure
 
 
 def test_gains_that_scatter_as_the_others_do_are_chance() -> None:
     wide = [layer(str(i), logit_sqnr_gain_db=gain) for i, gain in enumerate((1.2, 0.1, -1, -1.3))]
-    assert standing_out(wide) == frozenset()
+    assert outliers(wide) == frozenset()
 
 
 def test_the_order_given_changes_nothing() -> None:
@@ -71,3 +74,36 @@ def test_a_layer_that_errs_far_more_than_the_others_is_broken_though_restoring_i
     spread = [layer(str(i), sqnr_db=36.0 + i) for i in range(9)]
     assert broken([*spread, bad]) == {"bad"}
     assert broken(spread) == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("needed", "expected"),
+    [((), []), (("a",), ["a"]), (("a", "c"), ["a", "c"]), (NAMES, list(NAMES)), (("x",), None)],
+)
+def test_the_minimal_set_is_of_what_is_needed(
+    needed: tuple[str, ...], expected: list[str] | None
+) -> None:
+    assert minimal_passing_set(NAMES, lambda kept: set(needed) <= set(kept)) == expected
+
+
+def test_of_many_layers_few_sets_are_measured() -> None:
+    measured: list[tuple[int, ...]] = []
+
+    def passes(kept: tuple[int, ...]) -> bool:
+        measured.append(kept)
+        return 0 in kept
+
+    assert minimal_passing_set(range(50), passes) == [0]
+    assert len(measured) < 10
+
+
+def test_no_member_of_the_minimal_set_can_be_left_out() -> None:
+    weights = {"a": 1, "b": 3, "c": 2, "d": 4}
+
+    def passes(kept: Sequence[str]) -> bool:
+        return sum(weights[name] for name in kept) >= 5
+
+    minimal = minimal_passing_set(NAMES, passes)
+    assert minimal is not None
+    assert passes(minimal)
+    assert not any(passes([x for x in minimal if x != name]) for name in minimal)

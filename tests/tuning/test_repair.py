@@ -12,7 +12,7 @@ from safetensors.numpy import load_file
 from pipeline.errors import GateError
 from pipeline.params import Params, Recipe
 from pipeline.tuning.repair import repair
-from pipeline.tuning.split import splitted
+from pipeline.tuning.split import tuning_split
 from pipeline.verdict.criterion import PASS
 from tests.stages.test_faults import change_quantized
 from tests.test_cli import run
@@ -29,7 +29,7 @@ COUNT = 12
 def split(healthy: Path, params: Params, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The healthy run with a tuning split."""
     copied = Path(shutil.copytree(healthy, tmp_path_factory.mktemp("split") / "artifacts"))
-    with splitted(params, copied, COUNT):
+    with tuning_split(params, copied, COUNT):
         return copied
 
 
@@ -50,7 +50,7 @@ def test_the_planted_bad_layer_is_what_is_left_in_float(artifacts: Path, params:
     assert Recipe.of(lines).quantize.keep_float == (BAD,)
     more_mb = float(text.partition(f".ptl with {BAD} in float: ")[2].split()[0])
     assert more_mb == pytest.approx(0.44, abs=0.02)  # three bytes more for each of 192x768 weights
-    assert "not to be mended by keep_float: .ptl bytes 20 (limit 30 dB) fail: the note" in text
+    assert "keep_float cannot fix .ptl bytes 20 (limit 30 dB) fail: the note" in text
     assert {p: p.read_bytes() for p in before} == before
 
 
@@ -60,7 +60,9 @@ def test_what_passes_on_other_images_is_left_as_it_is(artifacts: Path, params: P
     assert "for params.yaml" not in text
 
 
-def test_no_repair_says_how_near_it_came(artifacts: Path, params: Params) -> None:
+def test_without_a_repair_it_gives_the_criteria_of_all_layers_in_float(
+    artifacts: Path, params: Params
+) -> None:
     strict = params.model_copy(deep=True)
     strict.gate.budgets["ptl"] = strict.gate.budgets["ptl"].model_copy(
         update={"sqnr_min_db": 200.0}
@@ -68,14 +70,14 @@ def test_no_repair_says_how_near_it_came(artifacts: Path, params: Params) -> Non
     with pytest.raises(
         GateError,
         match=r"no set of layers in float makes \.ptl pass on 12 images; "
-        r"all 1 in float come to: .*sqnr_min_db 4[0-9.]+ \(limit 200 dB\) fail",
+        r"with all 1 in float: .*sqnr_min_db 4[0-9.]+ \(limit 200 dB\) fail",
     ):
         repair(strict, artifacts, [criterion()], COUNT, "head")
 
 
-def test_what_layers_in_float_cannot_mend_is_no_repair(tmp_path: Path, params: Params) -> None:
+def test_what_layers_in_float_cannot_fix_is_refused(tmp_path: Path, params: Params) -> None:
     failed = [criterion("size_ratio_max"), criterion(subject=".onnx"), criterion(outcome=PASS)]
-    with pytest.raises(GateError, match="nothing that failed is mended by layers in float"):
+    with pytest.raises(GateError, match="layers in float fix nothing of what failed"):
         repair(params, tmp_path, failed, COUNT)
     assert not list(tmp_path.iterdir())
 

@@ -1,4 +1,4 @@
-"""A search is killed and goes on, and looks at no image of the gate."""
+"""A search is killed and resumes, and looks at no image of the gate."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from pipeline.files import read_json
 from pipeline.images.samples import CALIBRATION_FILE, content_hash, load_pixels
 from pipeline.params import Params, Quantize, Recipe, Rewrite
 from pipeline.stages.chain import run as run_stages
-from pipeline.tuning.search import Tuner, _last, _study, step, tune
+from pipeline.tuning.search import Tuner, _recommended, _study, enqueue_neighbour, tune
 from pipeline.tuning.space import Space
-from pipeline.tuning.split import splitted
+from pipeline.tuning.split import tuning_split
 from tests.test_cli import run
-from tests.tuning.test_space import result
+from tests.tuning.test_pareto import result
 
 ROOT = Path(__file__).parents[2]
 COMMAND = ("-m", "pipeline.cli", "tune", "--format", "ptl", "--samples", "8")
@@ -84,7 +84,7 @@ def kill_after(work: Path, words: bytes) -> None:
 
 
 @pytest.mark.full
-def test_a_search_that_was_killed_goes_on_and_ends_with_lines_for_params_yaml(
+def test_a_killed_search_resumes_and_ends_with_lines_for_params_yaml(
     small: Path,
 ) -> None:
     import optuna
@@ -107,7 +107,7 @@ def test_a_search_that_was_killed_goes_on_and_ends_with_lines_for_params_yaml(
     assert ElementTree.parse(folder / "ptl.svg").getroot().tag.endswith("svg")
 
 
-def test_a_step_is_beside_the_cheapest_that_may_still_be_bettered_and_never_taken_twice() -> None:
+def test_a_neighbour_of_the_cheapest_that_can_be_improved_is_queued_and_none_twice() -> None:
     import optuna
 
     space = Space(key="pte", transformer=False, ranking=())
@@ -123,37 +123,37 @@ def test_a_step_is_beside_the_cheapest_that_may_still_be_bettered_and_never_take
             for trial in study.get_trials(states=[optuna.trial.TrialState.WAITING])
         ]
 
-    def costs(dearer: float) -> Callable[[Recipe], float]:
-        return lambda recipe: dearer if recipe.quantize.rounding == "gptq" else 50.0
+    def costs(gptq: float) -> Callable[[Recipe], float]:
+        return lambda recipe: gptq if recipe.quantize.rounding == "gptq" else 50.0
 
-    step(study, space, costs(50.0))
+    enqueue_neighbour(study, space, costs(50.0))
     assert not waiting()
-    cheap, dear = Recipe(Rewrite(), Quantize(scheme="static")), Recipe(Rewrite(), Quantize())
+    cheap, expensive = Recipe(Rewrite(), Quantize(scheme="static")), Recipe(Rewrite(), Quantize())
     measured(cheap, 100.0, 0.5)
-    measured(dear, 200.0, 0.0)
-    beside = {space.recipe(given).lines() for given in space.neighbours(cheap)}
+    measured(expensive, 200.0, 0.0)
+    beside = {space.recipe(values).lines() for values in space.neighbours(cheap)}
     assert len(beside) == 2  # the other schemes
-    step(study, space, costs(999.0))
-    step(study, space, costs(999.0))
+    enqueue_neighbour(study, space, costs(999.0))
+    enqueue_neighbour(study, space, costs(999.0))
     (first,) = waiting()
-    assert first.lines() in beside - {dear.lines()}
+    assert first.lines() in beside - {expensive.lines()}
     study.ask()
     measured(first, 300.0, 0.0)
-    step(study, space, costs(200.5))
-    assert not waiting()  # `dear` keeps all limits, and what is left beside it is dearer
-    step(study, space, costs(200.3))
+    enqueue_neighbour(study, space, costs(200.5))
+    assert not waiting()  # `expensive` keeps all limits, and its neighbours that are left cost more
+    enqueue_neighbour(study, space, costs(200.3))
     (second,) = waiting()
     assert second == Recipe(Rewrite(), Quantize(rounding="gptq"))
     study.ask()
     measured(second, 200.2, 0.0)
-    step(study, space, costs(200.3))
-    (third,) = waiting()  # no neighbour of `dear` is left: from another that keeps the limits
+    enqueue_neighbour(study, space, costs(200.3))
+    (third,) = waiting()  # no neighbour of `expensive` is left: from another that keeps the limits
     assert third.quantize.rounding == "gptq"
     assert third.quantize.scheme == "per_tensor"
 
 
 @pytest.mark.parametrize(
-    ("nearness", "given"),
+    ("sqnr_db", "chosen"),
     [
         ({"a": 40.0, "own": 39.8, "b": 40.02}, "own"),
         ({"a": 40.0, "own": 39.7, "b": 39.9}, "a"),
@@ -162,29 +162,31 @@ def test_a_step_is_beside_the_cheapest_that_may_still_be_bettered_and_never_take
         ({"a": None, "own": None, "b": None}, None),
     ],
 )
-def test_at_the_end_the_nearest_is_given_but_what_is_had_only_for_what_is_clearly_nearer(
-    nearness: dict[str, float | None], given: str | None
+def test_the_highest_sqnr_is_recommended_and_replaces_the_configured_only_by_a_clear_gain(
+    sqnr_db: dict[str, float | None], chosen: str | None
 ) -> None:
     recipes = dict(
-        zip(nearness, (Recipe(Rewrite(smooth=s), Quantize()) for s in (0.1, 0.2, 0.3)), strict=True)
+        zip(sqnr_db, (Recipe(Rewrite(smooth=s), Quantize()) for s in (0.1, 0.2, 0.3)), strict=True)
     )
-    found = [
+    measured = [
         result(number, 100.0, 0.3, 40.0 - number, recipe=recipe)
         for number, recipe in enumerate(recipes.values())
     ]
 
     def confirm(recipe: Recipe) -> tuple[float, float, list[str]]:
         (name,) = [name for name, other in recipes.items() if other == recipe]
-        value = nearness[name]
+        value = sqnr_db[name]
         return (0.0, value, [f"is {name}"]) if value else (1.0, 0.0, [f"not {name}"])
 
-    tuner = SimpleNamespace(own=recipes["own"], confirm=confirm, split=SimpleNamespace(samples=[]))
-    text = _last(found, cast(Tuner, tuner))
+    tuner = SimpleNamespace(
+        configured=recipes["own"], confirm=confirm, split=SimpleNamespace(samples=[])
+    )
+    text = _recommended(measured, cast(Tuner, tuner))
     said = [line for line in text if line.startswith("is ")]
-    assert said == ([f"is {given}"] if given else [])
+    assert said == ([f"is {chosen}"] if chosen else [])
     assert (
         text[-1] == "no recipe keeps the limits of all formats; more trials, or other gate.budgets"
-    ) is (given is None)
+    ) is (chosen is None)
 
 
 def test_trials_of_other_images_or_limits_are_a_study_of_their_own(
@@ -192,7 +194,7 @@ def test_trials_of_other_images_or_limits_are_a_study_of_their_own(
 ) -> None:
     import optuna
 
-    with splitted(params, work / "artifacts", 8) as split:
+    with tuning_split(params, work / "artifacts", 8) as split:
         name = _study(optuna, params, split, "ptl").study_name
         assert _study(optuna, params, split, "ptl").study_name == name
         gate = params.gate.model_copy(update={"confidence": 0.9})
@@ -207,7 +209,7 @@ def test_trials_of_other_images_or_limits_are_a_study_of_their_own(
 def test_the_tuning_split_has_no_image_of_the_gate_or_of_calibration(
     work: Path, params: Params
 ) -> None:
-    with splitted(params, work / "artifacts", 8) as split:
+    with tuning_split(params, work / "artifacts", 8) as split:
         seen = read_json(work / "artifacts" / "samples" / "samples.json")
         theirs = {*seen["ids"], *seen["calibration_ids"], *seen["calibration_duplicates"]}
         assert len(split.samples) == 8
@@ -219,8 +221,8 @@ def test_the_tuning_split_has_no_image_of_the_gate_or_of_calibration(
         }
         assert not others & {content_hash(image) for image in split.samples.images}
         with (
-            pytest.raises(InputError, match="another edge-vit tune or diagnose --fix is at work"),
-            splitted(params, work / "artifacts", 8),
+            pytest.raises(InputError, match="another edge-vit tune or diagnose --fix is running"),
+            tuning_split(params, work / "artifacts", 8),
         ):
             pass
 
