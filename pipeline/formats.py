@@ -2,7 +2,7 @@
 
 Everything else asks these descriptions, so a format is added by a description here (or by
 :func:`register` in a module that ``EDGE_VIT_FORMATS`` names), a module that writes its files and
-one that runs them.
+one that runs them. Without a stage of its own in dvc.yaml it has ``export_plugins``.
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ from typing import Any
 from pipeline.errors import InputError
 
 PLUGINS = "EDGE_VIT_FORMATS"  # environment: modules, with commas between, that register formats
+PLUGINS_STAGE = "export_plugins"  # of dvc.yaml: exports the formats that have no stage there
+PLUGINS_FOLDER = "plugins"  # below artifacts/, where that stage writes
+REFERENCE = "reference"  # float's answers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +34,15 @@ class Rates:
     rest: float  # for one output of a layer
     activation: float = 0.0  # for one output of fc1, where it is not in the rest
     table: float = 0.0  # the same where fc1 and fc2 are static
+
+
+@dataclass(frozen=True)
+class Step:
+    """A stage that should change no answer: what is compared with what, by names of parity."""
+
+    stage: str
+    before: str  # an intermediate file's, or REFERENCE
+    after: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,12 +59,17 @@ class Format:
     used_by: str  # who loads it, for people
     tag: str  # its library's tag on Hugging Face's hub
     option: str  # of `--runtime`
-    stages: tuple[str, ...]  # that make it from checkpoint and samples, in this order
+    exporter: str  # writes the file; see pipeline.export.exporter.Exporter
     runtime: str  # loads a path for a number of threads; see pipeline.runtimes.Runtime
     contract: str  # reads the bytes of a file's contract, without the runtime
+    # That make it from checkpoint and samples, in this order; the last one exports it.
+    stages: tuple[str, ...] = ("rewrite", PLUGINS_STAGE)
     schemes: tuple[str, ...] = ()  # of int8, that `tune` tries on a vision transformer; none: float
-    compared: tuple[str, ...] = ()  # its stages that should change no answer, each against the last
+    between: Mapping[str, str] = field(default_factory=dict)  # files on its way, below artifacts/
+    compared: tuple[Step, ...] = ()
     rounds: bool = False  # whether quantize.rounding changes it
+    smooths: bool = False  # whether export_onnx.smooth_hidden changes it
+    loading: str = ""  # stem of the templates in release/documents/loading that show how
     rates: Mapping[str, Rates] = field(default_factory=dict)  # by scheme
 
     @property
@@ -69,8 +86,11 @@ def register(new: Format) -> None:
     """Make a format known.
 
     Raises:
-        ValueError: another format has its key, suffix, folder or option.
+        ValueError: another format has its key, suffix, folder or option, or no stage writes the
+            folder.
     """
+    if new.stages[-1] == PLUGINS_STAGE and not new.folder.startswith(f"{PLUGINS_FOLDER}/"):
+        raise ValueError(f"format {new.key}: its folder is to lie below {PLUGINS_FOLDER}/")
     for other in FORMATS.values():
         for name in ("key", "suffix", "folder", "option"):
             if getattr(new, name) == getattr(other, name) and new != other:
@@ -108,6 +128,26 @@ def ordered(keys: Iterable[str]) -> tuple[str, ...]:
     return tuple(key for key in FORMATS if key in chosen)
 
 
+def made_by(stage: str) -> tuple[str, ...]:
+    """The keys of the formats that have ``stage`` among theirs."""
+    return tuple(key for key, known in FORMATS.items() if stage in known.stages)
+
+
+def first_made_by(stage: str, chosen: Iterable[str]) -> str:
+    """The first of the chosen formats that have ``stage``; there must be one."""
+    return next(key for key in made_by(stage) if key in set(chosen))
+
+
+def exported_by(stage: str) -> tuple[str, ...]:
+    """The keys of the formats whose file ``stage`` writes."""
+    return tuple(key for key, known in FORMATS.items() if known.stages[-1] == stage)
+
+
+def tagged(tag: str) -> tuple[str, ...]:
+    """The keys of the formats of one library."""
+    return tuple(key for key, known in FORMATS.items() if known.tag == tag)
+
+
 def quantized() -> tuple[str, ...]:
     """The keys of the formats that are int8."""
     return tuple(key for key, known in FORMATS.items() if known.schemes)
@@ -128,7 +168,18 @@ register(
         tag="pytorch",
         option="lite",
         stages=("rewrite", "quantize", "script", "optimize", "lite"),
-        compared=("script", "optimize", "lite"),
+        between={
+            "quantized": "quantized/model.safetensors",
+            "scripted": "scripted/model.pt",
+            "optimized": "optimized/model.pt",
+        },
+        compared=(
+            Step("script", "quantized", "scripted"),
+            Step("optimize", "scripted", "optimized"),
+            Step("lite", "optimized", "ptl"),
+        ),
+        exporter="pipeline.export.ptl:export",
+        loading="ptl",
         runtime="pipeline.runtimes.ptl:LiteRuntime",
         contract="pipeline.contract.files:in_archive",
         schemes=("per_channel", "per_tensor", "static_symmetric"),
@@ -157,7 +208,9 @@ register(
         tag="onnx",
         option="onnx",
         stages=("rewrite", "export_onnx"),
-        compared=("export_onnx",),
+        compared=(Step("export_onnx", REFERENCE, "onnx"),),
+        exporter="pipeline.export.onnx:export",
+        loading="onnx",
         runtime="pipeline.runtimes.onnx:OnnxRuntime",
         contract="pipeline.contract.files:in_metadata",
     )
@@ -172,10 +225,13 @@ register(
         tag="onnx",
         option="int8",
         stages=("rewrite", "export_onnx"),
+        exporter="pipeline.export.int8_onnx:export",
+        loading="onnx",
         runtime="pipeline.runtimes.onnx:OnnxRuntime",
         contract="pipeline.contract.files:in_metadata",
         schemes=("per_channel", "per_tensor", "static"),
         rounds=True,
+        smooths=True,
         # The float rate is PyTorch Lite's, and static is counted as dynamic.
         rates={
             "per_channel": Rates(
@@ -194,6 +250,8 @@ register(
         tag="executorch",
         option="executorch",
         stages=("rewrite", "export_executorch"),
+        exporter="pipeline.export.pte:export",
+        loading="pte",
         runtime="pipeline.runtimes.pte:ExecuTorchRuntime",
         contract="pipeline.contract.files:beside",
         schemes=("per_channel", "static"),

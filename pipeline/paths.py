@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pipeline.errors import InputError
 from pipeline.files import atomic, sole_file, write_text
-from pipeline.formats import FORMATS
+from pipeline.formats import FORMATS, PLUGINS_FOLDER, made_by
 
 ARTIFACTS = Path("artifacts")
 BASELINES = Path("baselines")  # recorded elsewhere, and committed
@@ -23,10 +23,7 @@ HESSIANS = ARTIFACTS / "hessians"
 QUANTIZED = ARTIFACTS / "quantized"
 SCRIPTED = ARTIFACTS / "scripted"
 OPTIMIZED = ARTIFACTS / "optimized"
-LITE = ARTIFACTS / "lite"
-ONNX = ARTIFACTS / "onnx"
-ONNX_INT8 = ARTIFACTS / "onnx_int8"
-EXECUTORCH = ARTIFACTS / "executorch"
+PLUGINS = ARTIFACTS / PLUGINS_FOLDER
 GOLDEN = ARTIFACTS / "golden"
 PARITY = ARTIFACTS / "parity"
 LATENCY = ARTIFACTS / "latency"
@@ -72,12 +69,22 @@ def delivered_file(artifacts: Path, key: str) -> Path:
 
 def left_out(key: str, formats: Sequence[str], folder: Path) -> bool:
     """Whether format ``key`` is off; then write ``folder`` with a note that says so."""
-    if key in formats:
-        return False
-    with atomic(folder) as new:
-        new.mkdir()
-        write_text(new / OFF_FILE, f"format {key} is off: it is not in formats of params.yaml\n")
-    return True
+    return _off(key in formats, folder, f"format {key} is off: it is not")
+
+
+def unused(stage: str, formats: Sequence[str], folder: Path) -> bool:
+    """Whether no chosen format needs ``stage``; then write ``folder`` with a note that says so."""
+    users = made_by(stage)
+    words = f"stage {stage} is off: none of {', '.join(users)} is"
+    return _off(any(key in formats for key in users), folder, words)
+
+
+def _off(chosen: bool, folder: Path, words: str) -> bool:
+    if not chosen:
+        with atomic(folder) as new:
+            new.mkdir()
+            write_text(new / OFF_FILE, f"{words} in formats of params.yaml\n")
+    return not chosen
 
 
 def is_off(folder: Path) -> bool:

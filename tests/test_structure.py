@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from device_tests import targets
-from pipeline.formats import FORMATS
+from pipeline.formats import BUILT_IN, FORMATS
 
 ROOT = Path(__file__).parent.parent
 GRAPH = yaml.safe_load((ROOT / "dvc.yaml").read_text())
@@ -68,8 +68,7 @@ def test_latency_is_never_replayed_from_the_cache():
 
 def test_every_delivered_file_has_an_artifact_entry():
     paths = {entry["path"] for entry in GRAPH["artifacts"].values()}
-    outs = {"artifacts/lite", "artifacts/onnx", "artifacts/onnx_int8", "artifacts/executorch"}
-    assert outs <= paths
+    assert {f"artifacts/{FORMATS[key].folder}" for key in BUILT_IN} <= paths
     assert all(re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name) for name in GRAPH["artifacts"])
 
 

@@ -11,25 +11,20 @@ from device_tests.conftest import ROOT, Judge
 from device_tests.target import Bundle
 from pipeline.contract.files import read_contract
 from pipeline.params import Quantize, load_params
-from pipeline.stages.golden import golden
-from pipeline.stages.lite import lite
-from pipeline.stages.optimize import optimize
-from pipeline.stages.quantize import quantize
-from pipeline.stages.script import script
+from pipeline.stages.chain import run as run_stages
 
 
 @pytest.fixture(scope="session")
 def fused(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """The same run, its ``.ptl`` exported with fused attention, with golden answers of that."""
     folder = tmp_path_factory.mktemp("fused")
-    for name in ("checkpoint", "samples", "onnx", "onnx_int8", "executorch"):
+    for name in ("checkpoint", "samples", "rewritten", "onnx", "onnx_int8", "executorch"):
         (folder / name).symlink_to((artifacts / name).absolute())
-    params = Quantize(fused_attention=True)
-    quantize(params, artifacts / "rewritten", artifacts / "samples", folder / "quantized")
-    script(folder / "quantized", folder / "scripted")
-    optimize(folder / "scripted", folder / "optimized")
-    lite(params, folder / "optimized", folder / "lite")
-    golden(load_params(ROOT / "params.yaml"), folder, folder / "golden")
+    params = load_params(ROOT / "params.yaml").model_copy(
+        update={"quantize": Quantize(fused_attention=True)}
+    )
+    stages = ("quantize", "script", "optimize", "lite", "golden")
+    run_stages(params, folder, *stages, script_apart=False)
     return find(folder)
 
 

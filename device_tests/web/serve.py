@@ -15,6 +15,7 @@ from pipeline import paths
 from pipeline.errors import InputError, exit_on_error
 from pipeline.evidence.golden import GOLDEN_FILE
 from pipeline.files import sole_file
+from pipeline.formats import FORMATS
 
 PORT = 8000
 MODEL_SUFFIX = ".int8.onnx"
@@ -31,7 +32,7 @@ def find_model(folder: Path) -> tuple[Path, Path | None]:
         raise InputError(
             f"{folder} is not a folder; run `make repro`, or give a release's folder with --folder"
         )
-    stages = folder / paths.ONNX_INT8.name
+    stages = folder / FORMATS["int8_onnx"].folder
     model = sole_file(stages if stages.is_dir() else folder, MODEL_SUFFIX)
     golden = folder / paths.GOLDEN.name
     return model, golden if (golden / GOLDEN_FILE).is_file() else None

@@ -55,7 +55,7 @@ def release_options(function: F) -> F:
     runtime = click.option(
         "--runtime",
         type=click.Choice([*(known.option for known in FORMATS.values()), FLOAT]),
-        default="lite",
+        default=next(iter(FORMATS.values())).option,
         help="Runtime to use; float: PyTorch with the checkpoint's own weights.",
     )
     return release(runtime(function))

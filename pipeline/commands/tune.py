@@ -20,7 +20,9 @@ from pipeline.tuning.search import MINUTES, SAMPLES, TRIALS, tune
 
 
 @command("tune", __doc__)
-@click.option("--format", "key", type=click.Choice(quantized()), default="ptl", help="Format.")
+@click.option(
+    "--format", "key", type=click.Choice(quantized()), default=quantized()[0], help="Format."
+)
 @click.option(
     "--minutes", type=click.FloatRange(0, min_open=True), default=MINUTES, help="Minutes at most."
 )

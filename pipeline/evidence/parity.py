@@ -89,7 +89,7 @@ class ParityEvidence(SealedEvidence):
     artefacts: dict[str, Annotated[MeasuredFile | NonFiniteFile, Field(discriminator="finite")]]
     float_size_bytes: Count
     steps: dict[str, Annotated[MeasuredStep | NonFiniteStep, Field(discriminator="finite")]]
-    weights: Weights | None  # None where stage quantize made none, as the .ptl is off
+    weights: Weights | None  # None where no chosen format has stage quantize
     logits_sha256: dict[str, Sha256]  # by key: "reference", a format or a step
     machine: Machine
 

@@ -25,7 +25,7 @@ OLDEST_RUNTIME = "ONNX Runtime 1.20.1"  # the oldest that device_tests runs the 
 MAX_FILE_BYTES = 2_000_000_000  # protobuf holds less than 2 GiB
 
 
-def _export(network: nn.Module, contract: Contract) -> onnx.ModelProto:
+def trace(network: nn.Module, contract: Contract) -> onnx.ModelProto:
     import torch
 
     example = torch.zeros(2, *contract.input_shape[1:])
@@ -49,7 +49,7 @@ def _export(network: nn.Module, contract: Contract) -> onnx.ModelProto:
     return proto
 
 
-def _kept_nodes(model: onnx.ModelProto, patterns: tuple[str, ...]) -> list[str]:
+def kept_nodes(model: onnx.ModelProto, patterns: tuple[str, ...]) -> list[str]:
     """Names of the nodes whose weight belongs to a layer that ``keep_float`` names."""
     kept = []
     for node in model.graph.node:
@@ -59,7 +59,7 @@ def _kept_nodes(model: onnx.ModelProto, patterns: tuple[str, ...]) -> list[str]:
     return kept
 
 
-def _save(
+def save(
     model: onnx.ModelProto,
     contract: Contract,
     file_format: str,
@@ -82,7 +82,7 @@ def _save(
     )
     about = {METADATA_KEY: final.to_json()}
     if is_too_large(model):
-        about[DATA_KEY] = _move_weights(model, paths.data_file(path))
+        about[DATA_KEY] = move_weights(model, paths.data_file(path))
     onnx.helper.set_model_props(model, about)
     write_bytes(path, model.SerializeToString(deterministic=True))
     onnx.checker.check_model(path, full_check=True)  # a file, which may have others beside it
@@ -98,7 +98,7 @@ def _weights_bytes(model: onnx.ModelProto) -> int:
     return sum(len(tensor.raw_data) for tensor in model.graph.initializer)
 
 
-def _move_weights(model: onnx.ModelProto, path: Path) -> str:
+def move_weights(model: onnx.ModelProto, path: Path) -> str:
     """Write the weights of ``model`` to a file beside it, refer to them; return its SHA-256."""
     import onnx
 

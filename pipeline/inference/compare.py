@@ -46,12 +46,9 @@ def find_files(artifacts: Path) -> tuple[dict[str, Path], list[str]]:
     Raises:
         InputError: the float model is not there; nothing can be compared with it.
     """
-    wanted = {
-        FLOAT: artifacts / paths.CHECKPOINT.name / MODEL_FILE,
-        "quantized": artifacts / paths.QUANTIZED.name / MODEL_FILE,
-        "scripted": artifacts / paths.SCRIPTED.name / paths.TORCHSCRIPT_FILE,
-        "optimized": artifacts / paths.OPTIMIZED.name / paths.TORCHSCRIPT_FILE,
-    }
+    wanted = {FLOAT: artifacts / paths.CHECKPOINT.name / MODEL_FILE}
+    for known in FORMATS.values():
+        wanted |= {name: artifacts / path for name, path in known.between.items()}
     files = {name: path for name, path in wanted.items() if path.is_file()}
     missing = [
         f"{wanted[name]} is missing; run `dvc repro`"

@@ -8,7 +8,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from pipeline import paths
-from pipeline.formats import FORMATS
+from pipeline.formats import FORMATS, PLUGINS_STAGE
 from pipeline.params import Params
 from pipeline.process import end_with_parent
 
@@ -28,13 +28,12 @@ def run(params: Params, artifacts: Path, *stages: str, script_apart: bool = True
     Exporters use what stage ``hessians`` found if it is one of ``stages``, else collect it again.
     """
     from pipeline.contract.files import load_contract
-    from pipeline.stages.export_executorch import export_executorch
-    from pipeline.stages.export_onnx import export_onnx
+    from pipeline.export.exporter import Sources, export_all
+    from pipeline.stages.export_plugins import export_plugins
     from pipeline.stages.fetch import fetch
     from pipeline.stages.golden import golden
     from pipeline.stages.hessians import hessians
     from pipeline.stages.latency import latency
-    from pipeline.stages.lite import lite
     from pipeline.stages.optimize import optimize
     from pipeline.stages.parity import parity
     from pipeline.stages.quantize import quantize
@@ -48,7 +47,7 @@ def run(params: Params, artifacts: Path, *stages: str, script_apart: bool = True
 
     checkpoint, images, rewritten = at(paths.CHECKPOINT), at(paths.SAMPLES), at(paths.REWRITTEN)
     quantized, scripted, optimized = at(paths.QUANTIZED), at(paths.SCRIPTED), at(paths.OPTIMIZED)
-    collected = at(paths.HESSIANS) if "hessians" in stages else None
+    sources = Sources(artifacts, collected="hessians" in stages)
     call_script = alone if script_apart else _here
     calls: dict[str, Callable[[], object]] = {
         "fetch": lambda: fetch(params, checkpoint),
@@ -58,7 +57,6 @@ def run(params: Params, artifacts: Path, *stages: str, script_apart: bool = True
         "quantize": lambda: quantize(params.quantize, rewritten, images, quantized, params.formats),
         "script": lambda: call_script(script, quantized, scripted, params.formats),
         "optimize": lambda: optimize(scripted, optimized, params.formats),
-        "lite": lambda: lite(params.quantize, optimized, at(paths.LITE), params.formats),
         "hessians": lambda: hessians(
             params.quantize,
             params.export_onnx,
@@ -67,30 +65,16 @@ def run(params: Params, artifacts: Path, *stages: str, script_apart: bool = True
             at(paths.HESSIANS),
             params.formats,
         ),
-        "export_onnx": lambda: export_onnx(
-            params.quantize,
-            rewritten,
-            images,
-            at(paths.ONNX),
-            at(paths.ONNX_INT8),
-            params.export_onnx,
-            collected,
-            params.formats,
-        ),
-        "export_executorch": lambda: export_executorch(
-            params.quantize,
-            rewritten,
-            images,
-            at(paths.EXECUTORCH),
-            collected,
-            params.formats,
-        ),
+        PLUGINS_STAGE: lambda: export_plugins(params, sources),
         "golden": lambda: golden(params, artifacts, at(paths.GOLDEN)),
         "parity": lambda: parity(params.parity, artifacts, at(paths.PARITY)),
         "latency": lambda: latency(params.latency, artifacts, at(paths.LATENCY)),
     }
     for stage in stages:
-        calls[stage]()
+        if stage in calls:
+            calls[stage]()
+        else:
+            export_all(stage, params, sources)
 
 
 def alone(function: Callable[..., object], *arguments: object) -> None:

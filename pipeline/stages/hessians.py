@@ -32,13 +32,13 @@ def hessians(
     from pipeline.quantization.hessians import collect, write
     from pipeline.quantization.load import load_model
 
-    if not any(FORMATS[key].rounds for key in formats):
+    if not any(FORMATS[key].rounds or FORMATS[key].smooths for key in formats):
         write({}, out)
         return
     network, contract = load_model(checkpoint / MODEL_FILE, fused_attention=False)
     network = efficient.to_efficient(plain(network))
     smooths = (
-        "int8_onnx" in formats
+        any(FORMATS[key].smooths for key in formats)
         and export_onnx.smooth_hidden is not None
         and efficient.has_attention(network)
     )

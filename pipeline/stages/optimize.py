@@ -8,7 +8,7 @@ from pathlib import Path
 from pipeline import paths
 from pipeline.errors import InputError, exit_on_error
 from pipeline.export.failure import exporting
-from pipeline.formats import BUILT_IN
+from pipeline.formats import BUILT_IN, first_made_by
 from pipeline.params import load_params
 
 
@@ -18,7 +18,7 @@ def optimize(scripted: Path, out: Path, formats: Sequence[str] = BUILT_IN) -> No
     Raises:
         InputError: this PyTorch is built without XNNPACK, as 2.13 and later are.
     """
-    if paths.left_out("ptl", formats, out):
+    if paths.unused("optimize", formats, out):
         return
     import torch
     from torch.utils.mobile_optimizer import optimize_for_mobile
@@ -32,7 +32,7 @@ def optimize(scripted: Path, out: Path, formats: Sequence[str] = BUILT_IN) -> No
             "needs; install torch 2.12.1, the last that has it (`make repro` does)"
         )
     model, contract = torchscript.load(scripted / torchscript.FILE)
-    with exporting("ptl", formats, contract):
+    with exporting(first_made_by("optimize", formats), formats, contract):
         with quiet():
             optimized = optimize_for_mobile(model)
         torchscript.save(optimized, contract, out)

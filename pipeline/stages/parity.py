@@ -6,6 +6,7 @@ sends them: dynamic quantization sees the range of a whole batch, so a batch wou
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from pipeline.evidence.parity import (
 )
 from pipeline.evidence.reference import Reference, read_reference
 from pipeline.files import atomic, sha256_file, write_json, write_text
-from pipeline.formats import quantized
+from pipeline.formats import FORMATS, REFERENCE, Step, quantized
 from pipeline.images.samples import SampleSet
 from pipeline.metrics.logits import logits_sha256
 from pipeline.metrics.measures import (
@@ -48,6 +49,7 @@ from pipeline.runtimes.parallel import Run, run_all
 EVIDENCE_FILE = "evidence.json"
 METRICS_FILE = "metrics.json"
 PLOT_FILE = "confusion.csv"
+NUDGED = "_nudged"  # behind the name of what ran
 
 
 def parity(params: Parity, artifacts: Path, out: Path) -> ParityEvidence:
@@ -61,23 +63,21 @@ def parity(params: Parity, artifacts: Path, out: Path) -> ParityEvidence:
     steps = min(params.step_samples, len(samples))
     whole = paths.delivered_files(artifacts)
     partial = {"rewritten": artifacts / "rewritten" / "model.safetensors"}
-    scripts = not paths.is_off(artifacts / "quantized")
-    if scripts:
-        partial |= {
-            "quantized": artifacts / "quantized" / "model.safetensors",
-            "scripted": artifacts / "scripted" / paths.TORCHSCRIPT_FILE,
-            "optimized": artifacts / "optimized" / paths.TORCHSCRIPT_FILE,
-        }
+    for key in whole:
+        partial |= {name: artifacts / path for name, path in FORMATS[key].between.items()}
     hashes = {key: sha256_file(path) for key, path in (whole | partial).items()}
     runs = [Run(key, path, len(samples)) for key, path in whole.items()]
     runs += [Run(key, path, steps) for key, path in partial.items()]
-    if scripts:
-        runs.append(Run("quantized_nudged", partial["quantized"], steps, nudged=True))
+    runs += [
+        Run(f"{name}{NUDGED}", partial[name], steps, nudged=True)
+        for name in {_first(key) for key in whole} - {REFERENCE}
+    ]
     logits = run_all(runs, artifacts / "samples", "parity")
     for key, path in (whole | partial).items():
         if sha256_file(path) != hashes[key]:
             raise IntegrityError(f"{path} was replaced while it was measured; run `dvc repro`")
 
+    quantizes = any("quantize" in FORMATS[key].stages for key in whole)
     floor = description.noise_floor.max_abs
     everything = {"reference": reference} | logits
     evidence = ParityEvidence(
@@ -98,8 +98,8 @@ def parity(params: Parity, artifacts: Path, out: Path) -> ParityEvidence:
             for key, path in whole.items()
         },
         float_size_bytes=(artifacts / "checkpoint" / "model.safetensors").stat().st_size,
-        steps=_steps(logits, reference, hashes, steps),
-        weights=_weights(artifacts) if scripts else None,
+        steps=_steps(everything, hashes, whole),
+        weights=_weights(artifacts) if quantizes else None,
         logits_sha256={key: logits_sha256(rows) for key, rows in everything.items()},
         machine=Machine(**fingerprint()),
     )
@@ -139,56 +139,38 @@ def _step(measured: StepComparison | NonFinite, **names: Any) -> MeasuredStep | 
     return model(**names, **dict(measured))
 
 
+def _first(key: str) -> str:
+    """What the answers of a format's first step are compared with."""
+    return next((step.before for step in FORMATS[key].compared), REFERENCE)
+
+
 def _steps(
-    logits: dict[str, Logits], reference: Logits, hashes: dict[str, str], count: int
+    logits: dict[str, Logits], hashes: dict[str, str], keys: Iterable[str]
 ) -> dict[str, MeasuredStep | NonFiniteStep]:
-    """Each step against the step before, and the noise floor that it may not leave."""
+    """Each step against the one before it, and the noise floor that it may not leave: float's, or
+    what the nudged inputs of the first step's model change."""
+    steps = {"rewrite": (Step("rewrite", REFERENCE, "rewritten"), REFERENCE)}
+    for key in keys:
+        steps |= {step.stage: (step, _first(key)) for step in FORMATS[key].compared}
     return {
-        **(_scripting(logits, hashes, count) if "quantized" in logits else {}),
-        **_of_float(logits, reference, hashes, count),
+        name: _step(
+            _between(logits[step.before], logits[step.after]),
+            before=step.before,
+            after=step.after,
+            before_sha256=hashes.get(step.before),
+            after_sha256=hashes[step.after],
+            noise=None
+            if first == REFERENCE
+            else between_steps(logits[first], logits[f"{first}{NUDGED}"]),
+        )
+        for name, (step, first) in steps.items()
     }
 
 
-def _scripting(
-    logits: dict[str, Logits], hashes: dict[str, str], count: int
-) -> dict[str, MeasuredStep | NonFiniteStep]:
-    """The steps from the quantized model to the ``.ptl``."""
-    nudged = between_steps(logits["quantized"], logits["quantized_nudged"])
-    chain = {"script": "scripted", "optimize": "optimized", "lite": "ptl"}
-    befores = {"script": "quantized", "optimize": "scripted", "lite": "optimized"}
-    return {
-        step: _step(
-            between_steps(logits[befores[step]], logits[after][:count]),
-            before=befores[step],
-            after=after,
-            before_sha256=hashes[befores[step]],
-            after_sha256=hashes[after],
-            noise=nudged,
-        )
-        for step, after in chain.items()
-    }
-
-
-def _of_float(
-    logits: dict[str, Logits], reference: Logits, hashes: dict[str, str], count: int
-) -> dict[str, MeasuredStep | NonFiniteStep]:
-    """The steps that are held to the float model itself."""
-    steps = {
-        "rewrite": _step(
-            between_steps(reference[:count], logits["rewritten"]),
-            before="reference",
-            after="rewritten",
-            after_sha256=hashes["rewritten"],
-        )
-    }
-    if "onnx" in logits:
-        steps["export_onnx"] = _step(
-            between_steps(reference, logits["onnx"]),
-            before="reference",
-            after="onnx",
-            after_sha256=hashes["onnx"],
-        )
-    return steps
+def _between(before: Logits, after: Logits) -> StepComparison | NonFinite:
+    """Compare on as many images as both ran on."""
+    count = min(len(before), len(after))
+    return between_steps(before[:count], after[:count])
 
 
 def _weights(artifacts: Path) -> Weights:

@@ -26,7 +26,7 @@ def quantize(
         ParamsError: a pattern of ``quantize.keep_float`` or ``keep_dynamic`` names no layer, or
             there are no calibration images and the scheme needs some.
     """
-    if paths.left_out("ptl", formats, out):
+    if paths.unused("quantize", formats, out):
         return
     from pipeline.quantization.scheme import scheme_module
 

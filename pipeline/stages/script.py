@@ -9,7 +9,7 @@ from pipeline import paths
 from pipeline.contract.files import MODEL_FILE
 from pipeline.errors import exit_on_error
 from pipeline.export.failure import exporting
-from pipeline.formats import BUILT_IN
+from pipeline.formats import BUILT_IN, first_made_by
 from pipeline.params import load_params
 
 
@@ -19,7 +19,7 @@ def script(quantized: Path, out: Path, formats: Sequence[str] = BUILT_IN) -> Non
     Raises:
         InputError: TorchScript cannot express the architecture; its own words are passed on.
     """
-    if paths.left_out("ptl", formats, out):
+    if paths.unused("script", formats, out):
         return
     import torch
 
@@ -29,7 +29,7 @@ def script(quantized: Path, out: Path, formats: Sequence[str] = BUILT_IN) -> Non
 
     use_qnnpack()
     model, contract = load_model(quantized / MODEL_FILE)
-    with exporting("ptl", formats, contract):
+    with exporting(first_made_by("script", formats), formats, contract):
         with quiet():
             scripted = torch.jit.script(model)
         torchscript.save(scripted, contract, out)

@@ -23,6 +23,7 @@ from pipeline.evidence.machine import fingerprint
 from pipeline.evidence.reference import read_reference
 from pipeline.evidence.seal import SCHEMA, seal
 from pipeline.files import atomic, sha256_file, write_json, write_text
+from pipeline.formats import made_by
 from pipeline.images.preprocessing import normalize
 from pipeline.images.samples import SampleSet
 from pipeline.metrics import distances
@@ -56,9 +57,10 @@ def diagnose(artifacts: Path, out: Path, count: int = SAMPLES, pattern: str = "*
         IntegrityError: quantized model, reference and samples do not belong together.
     """
     if paths.is_off(artifacts / "quantized"):
+        users = ", ".join(made_by("quantize"))
         raise InputError(
-            "the layers are those of the .ptl, and format ptl is off; add it to formats of "
-            "params.yaml and run `dvc repro`"
+            f"the layers are those that stage quantize made for {users}, which is off; add it to "
+            "formats of params.yaml and run `dvc repro`"
         )
     samples = SampleSet.load(artifacts / "samples")
     reference = _reference(artifacts, samples)

@@ -62,7 +62,7 @@ class Search:
         return self.measured[layers]
 
     def _measure(self, kept: tuple[str, ...], label: str) -> list[Criterion]:
-        if self.key == "ptl":
+        if "quantize" in FORMATS[self.key].stages:
             # Restoring layers is what keep_float does, without making the file each time.
             run = Run(
                 "restored",

@@ -8,9 +8,9 @@ import pytest
 
 from pipeline.contract.files import load_contract
 from pipeline.errors import InputError, ParamsError
+from pipeline.export import pte
 from pipeline.export.failure import exporting
 from pipeline.params import Params
-from pipeline.stages import export_executorch
 from pipeline.stages.chain import run as run_stages
 
 
@@ -76,7 +76,7 @@ def test_an_exporter_that_raises_says_so(
     def fails(*_: object) -> None:
         raise RuntimeError("Operator aten::roll is not Core ATen")
 
-    monkeypatch.setattr(export_executorch, "_lower", fails)
+    monkeypatch.setattr(pte, "_lower", fails)
     before = sorted((artifacts / "executorch").iterdir())
     with pytest.raises(InputError, match=r"no \.pte can be made of deit_tiny.* aten::roll .*"):
         run_stages(params, artifacts, "export_executorch")

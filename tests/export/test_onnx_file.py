@@ -11,29 +11,26 @@ import pytest
 from pipeline import paths
 from pipeline.errors import IntegrityError
 from pipeline.export import onnx_file
-from pipeline.files import sole_file
 from pipeline.images.preprocessing import normalize
 from pipeline.images.samples import SampleSet
-from pipeline.params import ExportOnnx, Quantize
 from pipeline.runtimes import load
-from pipeline.stages import export_onnx
+from pipeline.stages.chain import run as run_stages
+
+
+def exported(params, healthy, folder):
+    for name in ("samples", "rewritten"):
+        (folder / name).symlink_to(healthy / name)
+    run_stages(params, folder, "export_onnx")
+    return tuple(paths.delivered_files(folder).values())
 
 
 @pytest.fixture(scope="module")
-def split(healthy, tmp_path_factory):
+def split(params, healthy, tmp_path_factory):
     """The float file with its weights beside it, and the int8 file, which fits."""
     folder = tmp_path_factory.mktemp("split")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(onnx_file, "MAX_FILE_BYTES", 10_000_000)
-        export_onnx.export_onnx(
-            Quantize(),
-            healthy / "checkpoint",
-            healthy / "samples",
-            folder / "f",
-            folder / "q",
-            ExportOnnx(),
-        )
-    return sole_file(folder / "f", ".onnx"), sole_file(folder / "q", ".int8.onnx")
+        return exported(params, healthy, folder)
 
 
 def answers(path, healthy):
@@ -69,20 +66,13 @@ def test_other_weights_beside_the_file_are_refused(split, healthy, tmp_path):
         load(path)
 
 
-def test_the_operators_of_onnx_runtime_compute_the_same(healthy, tmp_path):
-    float_out, int8_out = tmp_path / "f", tmp_path / "q"
-    export_onnx.export_onnx(
-        Quantize(keep_float=("*",)),
-        healthy / "checkpoint",
-        healthy / "samples",
-        float_out,
-        int8_out,
-        ExportOnnx(),
-    )
-    fused = sole_file(int8_out, ".int8.onnx")
+def test_the_operators_of_onnx_runtime_compute_the_same(params, healthy, tmp_path):
+    quantize = params.quantize.model_copy(update={"keep_float": ("*",)})
+    params = params.model_copy(update={"quantize": quantize})
+    float_file, fused = exported(params, healthy, tmp_path)
     graph = onnx.load(fused).graph
     own = Counter(node.op_type for node in graph.node if node.domain)
     assert own == {"MultiHeadAttention": 12, "FastGelu": 12}
-    expected = answers(sole_file(float_out, ".onnx"), healthy)
+    expected = answers(float_file, healthy)
     # The tanh form of GELU differs by up to 5e-4.
     np.testing.assert_allclose(answers(fused, healthy), expected, atol=0.01 * np.ptp(expected))

@@ -145,15 +145,19 @@ def test_the_files_have_the_weights_that_were_rounded(
     from pipeline.images.samples import calibration_input
     from pipeline.models.efficient import to_efficient
     from pipeline.models.tracing import plain
-    from pipeline.params import ExportOnnx, Quantize
+    from pipeline.params import ExportOnnx, Quantize, load_params
     from pipeline.quantization.load import load_model
-    from pipeline.stages.export_onnx import export_onnx
+    from pipeline.stages.chain import run
 
-    params = Quantize(rounding=rounding)
-    own = ExportOnnx(operators="standard")
-    folders = tmp_path / "onnx", tmp_path / "onnx_int8"
-    export_onnx(params, small / "rewritten", small / "samples", *folders, own)
-    (path,) = folders[1].iterdir()
+    for name in ("rewritten", "samples"):
+        (tmp_path / name).symlink_to(small / name)
+    changed = {
+        "quantize": Quantize(rounding=rounding),
+        "export_onnx": ExportOnnx(operators="standard"),
+        "formats": ("int8_onnx",),
+    }
+    run(load_params().model_copy(update=changed), tmp_path, "export_onnx")
+    (path,) = (tmp_path / "onnx_int8").iterdir()
     arrays = {t.name: numpy_helper.to_array(t) for t in onnx.load(path).graph.initializer}
     found = {
         array.tobytes() for array in arrays.values() if array.dtype == np.int8 and array.ndim == 2

@@ -217,8 +217,8 @@ def test_a_plain_hybrid_has_neither_infinity_nor_weights_that_are_computed():
 
 
 def test_the_quantizer_of_the_pte_takes_every_convolution(run):
+    from pipeline.export.pte import _quantize
     from pipeline.process import quiet
-    from pipeline.stages.export_executorch import _quantize
 
     model, contract = load_model(run / "checkpoint" / MODEL, fused_attention=False)
     with quiet():
@@ -232,8 +232,8 @@ def test_the_quantizer_of_the_pte_takes_every_convolution(run):
 @pytest.mark.parametrize("threads", [1, 3])
 def test_ranges_of_the_pte_do_not_depend_on_the_number_of_threads(threads):
     """Two threads give this product other last bits than one does, and so another range."""
+    from pipeline.export.pte import _quantize
     from pipeline.process import quiet
-    from pipeline.stages.export_executorch import _quantize
 
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Conv2d(128, 64, 1)).eval()

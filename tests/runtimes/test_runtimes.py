@@ -12,13 +12,12 @@ import numpy as np
 import pytest
 
 from pipeline.errors import InputError, IntegrityError
+from pipeline.formats import FORMATS
 from pipeline.images.preprocessing import normalize
 from pipeline.images.samples import SampleSet
 from pipeline.paths import delivered_files
 from pipeline.runtimes import load
 from pipeline.runtimes.parallel import Run, run_all
-
-FORMATS = ("ptl", "onnx", "int8_onnx", "pte")
 
 
 @pytest.mark.parametrize("key", FORMATS)

@@ -82,9 +82,9 @@ def test_a_pattern_that_names_no_layer_is_refused(healthy, tmp_path):
 
 
 def test_keep_float_leaves_the_named_layers_of_the_pte_in_float(healthy):
+    from pipeline.export.pte import _quantize
     from pipeline.process import quiet
     from pipeline.quantization.load import load_model
-    from pipeline.stages.export_executorch import _quantize
 
     model, contract = load_model(
         healthy / "checkpoint" / "model.safetensors", fused_attention=False
@@ -104,8 +104,8 @@ def test_a_linear_layer_over_constants_stays_in_float_in_the_pte() -> None:
     has ("Missing out variants"), and the export would end."""
     import timm
 
+    from pipeline.export.pte import _quantize
     from pipeline.process import quiet
-    from pipeline.stages.export_executorch import _quantize
 
     torch.manual_seed(0)
     model = timm.create_model("test_vit_relpos", num_classes=10).eval()

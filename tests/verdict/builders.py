@@ -27,7 +27,7 @@ from pipeline.verdict.decide import Verdict, decide
 Logits = NDArray[np.float32]
 
 COUNT, CLASSES = 2000, 10
-STEPS = (ALWAYS, *(step for known in FORMATS.values() for step in known.compared))
+STEPS = (ALWAYS, *(step.stage for known in FORMATS.values() for step in known.compared))
 FLOOR = 1e-5
 DEVICE = "NVIDIA GeForce RTX 4090"
 MACHINE = {

@@ -53,10 +53,10 @@ def criteria(
                 (FORMATS[key].suffix, files.artefacts.get(key), _sha256(answers), "golden")
             )
     for key in keys:
-        step = parity.steps.get(next(iter(FORMATS[key].compared[-1:]), ""))
-        if step:  # whose output is published
-            name = FORMATS[key].compared[-1]
-            pairs.append((name, files.artefacts.get(key), step.after_sha256, "parity"))
+        for step in FORMATS[key].compared:
+            seen = parity.steps.get(step.stage)
+            if seen and step.after == key:  # whose output is published
+                pairs.append((step.stage, files.artefacts.get(key), seen.after_sha256, "parity"))
     others = [pair for pair in pairs if not pair[1] or pair[1] != pair[2]]
     for subject, actual, recorded, kind in others:
         yield plain(

@@ -21,7 +21,7 @@ def criteria(gate: Gate, parity: ParityEvidence) -> Iterator[Criterion]:
         yield from _weights(gate, parity.weights)
     elif any("quantize" in FORMATS[key].stages for key in keys):
         yield plain("weight_error_max_steps", "quantize", FAIL, NO_LAYER)
-    wanted = [step for key in keys for step in FORMATS[key].compared]
+    wanted = [step.stage for key in keys for step in FORMATS[key].compared]
     yield from _steps(gate, parity, [ALWAYS, *wanted])
 
 
