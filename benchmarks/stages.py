@@ -20,16 +20,14 @@ from tabulate import tabulate
 
 from pipeline.errors import EdgeVitError, exit_on_error
 from pipeline.files import sha256_file
+from pipeline.stages.chain import stages_of
 
 ARCHITECTURES = (
     "deit_tiny_patch16_224",
     "deit_small_patch16_224",
     "deit_base_patch16_224",
 )
-STAGES = (
-    *("fetch", "samples", "reference", "rewrite", "quantize", "script", "optimize", "lite"),
-    *("export_onnx", "export_executorch", "parity", "latency"),
-)
+STAGES = ("fetch", "samples", "reference", *stages_of(), "parity", "latency")
 SAMPLES = 32
 ROOT = Path(__file__).resolve().parent.parent
 

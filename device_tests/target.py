@@ -23,7 +23,7 @@ __all__ = ["Bundle", "Cell", "Check", "Cost", "Findings", "Missing", "Target"]
 class Bundle:
     """Delivered files, and what any device must make of the golden images."""
 
-    files: dict[str, Path]  # by format: "ptl", "onnx", "int8_onnx", "pte"
+    files: dict[str, Path]  # by format
     golden: Golden
     previous: Release | None = None  # the last release, where there is one
 

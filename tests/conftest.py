@@ -11,15 +11,13 @@ import pytest
 
 from pipeline.params import Params, load_params
 from pipeline.stages.chain import run as run_stages
+from pipeline.stages.chain import stages_of
 from tests.prepared import key_of, modules_of, prepared, state_of
 
 ROOT = Path(__file__).parent.parent
 CACHE = ROOT / ".pytest_cache" / "prepared"
 SAMPLES = 96
-HEALTHY = (
-    *("fetch", "samples", "reference", "rewrite", "quantize", "script", "optimize", "lite"),
-    *("export_onnx", "export_executorch", "golden", "parity", "latency"),
-)
+HEALTHY = ("fetch", "samples", "reference", *stages_of(), "golden", "parity", "latency")
 # Of two processes one would otherwise end minutes before the other.
 LONGEST = (
     "benchmarks/test_checkpoint_rows.py",

@@ -17,9 +17,9 @@ from tabulate import tabulate
 
 from benchmarks.checkpoints.rows import ROWS, Row, run
 from pipeline.files import read_json, write_json
+from pipeline.formats import quantized
 
 KEPT = Path("artifacts/checkpoints")
-SHOWN = ("ptl", "int8_onnx", "pte")
 
 
 def main(words: Sequence[str] = ()) -> int:
@@ -52,7 +52,7 @@ def _line(row: Row, result: dict[str, Any]) -> list[str]:
     cells = [
         f"{file['size_ratio']:.3f}, {file['agreement']:.0%}, {file['sqnr_db']:.0f} dB, "
         f"{file['time_ratio']:.2f}"
-        for file in (result["files"][key] for key in SHOWN)
+        for file in (result["files"][key] for key in quantized())
     ]
     verdict = "fail" if result["refused"] else "candidate"
     return [row.name, row.how, f"{result['float_mb']:.1f}", *cells, verdict]

@@ -20,9 +20,10 @@ from pipeline.evidence.latency import LatencyEvidence
 from pipeline.evidence.model import read_sealed
 from pipeline.evidence.parity import ParityEvidence
 from pipeline.evidence.read import EVIDENCE_FILE
+from pipeline.formats import FORMATS
 from pipeline.metrics.timing import median
 from pipeline.params import Params, load_params
-from pipeline.stages.chain import alone
+from pipeline.stages.chain import alone, stages_of
 from pipeline.stages.chain import run as run_stages
 
 SAMPLES, MANY = 48, 200
@@ -151,10 +152,7 @@ def run(row: Row, folder: Path) -> Result:
     with row.source(folder, row.images) as model:
         params = _params(row, model, data_set(folder, row.images))
         run_stages(params, artifacts, "fetch")
-    stages = (
-        *("samples", "reference", "rewrite", "quantize", "script", "optimize", "lite"),
-        *("export_onnx", "export_executorch", "golden", "parity", "latency"),
-    )
+    stages = ("samples", "reference", *stages_of(), "golden", "parity", "latency")
     # Of large ones each stage in a process of its own, as `dvc repro` has them: what one kept of
     # ViT-H/14, 9 GB, is then not in the way of the next.
     for group in zip(stages) if row.slow else [stages]:
@@ -188,7 +186,7 @@ def _params(row: Row, model: dict[str, Any], source: Path) -> Params:
         values["export_onnx"]["smooth_hidden"] = None
     for key, budget in values["gate"]["budgets"].items():
         budget["latency_ratio_max"] = None  # ten runs beside other programs say nothing about speed
-        if row.static and key != "onnx":
+        if row.static and FORMATS[key].schemes:
             budget |= STATIC
         if row.convolved:
             budget["size_ratio_max"] = None

@@ -19,10 +19,10 @@ from device_tests import program
 from device_tests.arm64 import debian
 from device_tests.arm64.emulator import CPU, Emulator
 from device_tests.target import Bundle, Cell, Findings, Missing
+from pipeline import formats
 from pipeline.process import cores
 
 WHAT = "PyTorch Lite, ONNX Runtime and ExecuTorch for ARM64, under qemu"
-FORMATS = ("ptl", "onnx", "int8_onnx", "pte")
 HERE = Path(__file__).parent
 RUNNER = HERE.parent / "runner.py"
 IMAGES = 16  # of the golden ones: an inference takes seconds here
@@ -38,11 +38,11 @@ class _Runtime:
 # ONNX Runtime's and ExecuTorch's are the oldest that contracts name; onnxruntime from 1.28 on stops
 # at import under qemu 7.2.
 RUNTIMES = {
-    "ptl": _Runtime("PyTorch Lite 2.1.2", HERE / "torch-2.1.2.lock"),
+    "pytorch": _Runtime("PyTorch Lite 2.1.2", HERE / "torch-2.1.2.lock"),
     "onnx": _Runtime("ONNX Runtime 1.20.1", HERE / "onnxruntime-1.20.1.lock"),
-    "int8_onnx": _Runtime("ONNX Runtime 1.20.1", HERE / "onnxruntime-1.20.1.lock"),
-    "pte": _Runtime("ExecuTorch 1.0.1", HERE / "executorch-1.0.1.lock"),
-}
+    "executorch": _Runtime("ExecuTorch 1.0.1", HERE / "executorch-1.0.1.lock"),
+}  # by the tag of the formats that it runs
+FORMATS = tuple(key for key, known in formats.FORMATS.items() if known.tag in RUNTIMES)
 
 
 def missing() -> Missing | None:
@@ -77,7 +77,7 @@ def run(bundle: Bundle, cache: Path) -> Findings:
 
 
 def _run(emulator: Emulator, bundle: Bundle, key: str, machine: str) -> Cell:
-    runtime, path = RUNTIMES[key], bundle.files[key]
+    runtime, path = RUNTIMES[formats.FORMATS[key].tag], bundle.files[key]
     with tempfile.TemporaryDirectory() as scratch:
         counts = Path(scratch) / "counts"
         arguments: list[str | Path] = [

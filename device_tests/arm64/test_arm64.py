@@ -39,9 +39,9 @@ def answers(emulator: Emulator, bundle: Bundle, path: Path) -> Cell:
         [*emulator.command(), RUNNER, path, bundle.golden.inputs_file, count, "0", "0"],
         file_format=KEY,
         path=path,
-        runtime=RUNTIMES[KEY].name,
+        runtime=RUNTIMES["onnx"].name,
         machine="aarch64",
-        env=emulator.environment(emulator.site(RUNTIMES[KEY].lock)),
+        env=emulator.environment(emulator.site(RUNTIMES["onnx"].lock)),
     )
 
 
@@ -73,7 +73,7 @@ def count(emulator: Emulator, scratch: Path, code: str) -> list[int]:
     """Instructions between the marks that ``code`` makes, with `mark` at hand."""
     marks = scratch / "marks"
     script = f"import sys; sys.path.insert(0, {str(RUNNER.parent)!r}); from runner import mark\n"
-    site = emulator.site(RUNTIMES[KEY].lock)  # has the numpy that runner.py imports
+    site = emulator.site(RUNTIMES["onnx"].lock)  # has the numpy that runner.py imports
     environment = emulator.environment(site)
     program.call([*emulator.command(marks), "-c", script + code], env=environment)
     return [after - before for before, after in pairwise(map(int, marks.read_text().split()))]

@@ -24,12 +24,13 @@ from device_tests.web.server import Site, serving
 from pipeline.errors import InputError
 from pipeline.evidence.golden import Floats, Golden
 from pipeline.files import sha256_file
+from pipeline.formats import tagged
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 WHAT = "ONNX Runtime Web in headless Chromium: from the image files, through the page"
-FORMATS = ("int8_onnx", "onnx")
+FORMATS = tagged("onnx")
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 TIMEOUT_MS = 600_000  # large models

@@ -58,7 +58,7 @@ class Checkpoint:
 class Artefact:
     """What is true of one delivered file only."""
 
-    format: str  # "ptl", "onnx", "int8_onnx" or "pte"
+    format: str  # a key of formats.FORMATS
     quantization: str  # "none", or what was quantized and how
     keep_float: tuple[str, ...]  # names of layers left in float
     engine: str  # what must run it

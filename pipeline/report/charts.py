@@ -9,6 +9,7 @@ import base64
 import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,9 +30,28 @@ RASTER_DPI = 200
 LOG_FROM = 8.0  # largest to smallest time, from which an axis is logarithmic
 
 FLOAT = "float"
-SERIES = (FLOAT, *FORMATS)
-MARKERS = dict(zip(SERIES, "*os^D", strict=True))
-DASHES = dict(zip(SERIES, ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1))), strict=True))
+
+
+@dataclass(frozen=True)
+class Style:
+    """How one file is drawn in every chart: float by the first, formats by the rest in turn."""
+
+    marker: str
+    dashes: str | tuple[int, tuple[int, ...]]
+    light: str  # colours, on paper of either theme
+    dark: str
+
+
+STYLES = (
+    Style("*", "-", "#59636e", "#9aa4af"),
+    Style("o", "--", "#0072b2", "#56b4e9"),
+    Style("s", "-.", "#b35900", "#f0a030"),
+    Style("^", ":", "#007a55", "#3ccb9c"),
+    Style("D", (0, (6, 1, 1, 1, 1, 1)), "#a03b85", "#e58cc6"),
+    Style("v", (0, (1, 1)), "#8a6d00", "#e6d44a"),
+    Style("P", (0, (8, 2)), "#9b1c1c", "#ff8f87"),
+)
+STYLE = {FLOAT: STYLES[0]} | dict(zip(FORMATS, cycle(STYLES[1:]), strict=False))
 
 
 @dataclass(frozen=True)
@@ -50,14 +70,14 @@ LIGHT = Theme(
     ink="#1f2328",
     muted="#59636e",
     grid="#d8dee4",
-    series=dict(zip(SERIES, ("#59636e", "#0072b2", "#b35900", "#007a55", "#a03b85"), strict=True)),
+    series={key: style.light for key, style in STYLE.items()},
 )
 DARK = Theme(
     paper="#161b22",
     ink="#e6edf3",
     muted="#9aa4af",
     grid="#343b44",
-    series=dict(zip(SERIES, ("#9aa4af", "#56b4e9", "#f0a030", "#3ccb9c", "#e58cc6"), strict=True)),
+    series={key: style.dark for key, style in STYLE.items()},
 )
 
 
@@ -198,7 +218,7 @@ def pareto(places: Mapping[str, Place], unit: str, what: str) -> Chart:
                     [100 * max(0.0, place.agreement - ends.low)],
                     [100 * max(0.0, ends.high - place.agreement)],
                 ],
-                fmt=MARKERS[key],
+                fmt=STYLE[key].marker,
                 markersize=9 if key == FLOAT else 6,
                 color=theme.series[key],
                 capsize=3,
@@ -241,7 +261,7 @@ def _name(key: str) -> str:
 def _line(key: str, theme: Theme) -> dict[str, Any]:
     return {
         "color": theme.series[key],
-        "linestyle": DASHES[key],
+        "linestyle": STYLE[key].dashes,
         "linewidth": 1.5,
         "label": _name(key),
     }

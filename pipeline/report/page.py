@@ -73,7 +73,7 @@ def _context(findings: Findings) -> dict[str, Any]:
         key: findings.logits[key] for key in FORMATS if parity.measured(key)
     }
     timed = latency.artefacts
-    runs = {key: timed[key].runs_ms for key in charts.SERIES if key in timed}
+    runs = {key: timed[key].runs_ms for key in charts.STYLE if key in timed}
     samples, reference = findings.samples, findings.logits["reference"]
     labels = None if samples is None else samples.labels
     rows = []

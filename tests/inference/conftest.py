@@ -9,6 +9,7 @@ import pytest
 
 from pipeline import paths
 from pipeline.files import sha256_file
+from pipeline.formats import FORMATS
 
 
 @pytest.fixture(scope="session")
@@ -19,8 +20,8 @@ def released(healthy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("checkpoint", "golden", "quantized", "scripted", "optimized"):
         (artifacts / name).parent.mkdir(exist_ok=True)
         (artifacts / name).symlink_to(healthy / name)
-    for name in ("lite", "onnx", "onnx_int8", "executorch"):
-        (artifacts / name).symlink_to(healthy / name)
+    for known in FORMATS.values():
+        (artifacts / known.folder).symlink_to(healthy / known.folder)
     folder = artifacts / "release" / "model-0.1.0"
     folder.mkdir(parents=True)
     for path in paths.delivered_files(healthy).values():

@@ -36,7 +36,8 @@ def empty(folder: Path, *packages: str) -> str:
 def test_the_card_s_lines_give_the_golden_answers(published: Path, tmp_path: Path) -> None:
     card = (published / "README.md").read_text()
     (packages,) = re.findall(r"`pip install ([\w ]+)`, and in this folder:", card)
-    python = empty(tmp_path / "venv", *packages.split())
+    (runtime,) = re.findall(r"ONNX files, with `pip install (\w+)`:", card)
+    python = empty(tmp_path / "venv", *packages.split(), runtime)
     has = subprocess.run([python, "-c", "import torch"], capture_output=True)
     assert has.returncode != 0
     golden = Golden.load(published / "golden")

@@ -94,14 +94,30 @@ def _result(material: Material, name: str, number: Number) -> EvalResult:
 
 
 def _body(material: Material) -> str:
-    from jinja2 import Environment, StrictUndefined
+    from jinja2 import Environment, FunctionLoader, StrictUndefined
 
     environment = Environment(
-        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
+        loader=FunctionLoader(_template),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
     environment.filters |= {"plain": plain, "prose": prose, "f32": _numbers}
-    source = resources.files(__package__).joinpath(TEMPLATE).read_text(encoding="utf-8")
-    return environment.from_string(source).render(_context(material))
+    return environment.get_template(TEMPLATE).render(_context(material))
+
+
+def _template(name: str) -> str | None:
+    path = resources.files(__package__).joinpath(name)
+    return path.read_text(encoding="utf-8") if path.is_file() else None
+
+
+def _loaded(material: Material) -> list[tuple[str, str]]:
+    """The templates that show how to load a file, each with a file: an int8 one if there is one."""
+    files = sorted(material.files, key=lambda file: bool(FORMATS[file.key].schemes))
+    names = {FORMATS[file.key].loading: file.name for file in files}
+    stems = dict.fromkeys(FORMATS[file.key].loading for file in material.files)
+    return [(stem, names[stem]) for stem in stems if stem]
 
 
 def _context(material: Material) -> dict[str, Any]:
@@ -114,7 +130,7 @@ def _context(material: Material) -> dict[str, Any]:
         "parity": parity,
         "latency": evidence.latency,
         "gate": gate,
-        "names": {file.key: file.name for file in material.files},
+        "loaded": _loaded(material),
         "suffixes": {key: known.suffix for key, known in FORMATS.items()},
         "verdict": report.headline(verdict),
         "headline": comparison.headline(parity, evidence.latency),
@@ -130,7 +146,6 @@ def _context(material: Material) -> dict[str, Any]:
         "labels_left": max(0, len(contract.labels) - LABELS_SHOWN),
         "licence": licences.shown(contract.checkpoint.license),
         "image": material.golden_image or "photo.jpg",
-        "onnx": next((f.name for f in map(material.file, ("int8_onnx", "onnx")) if f), None),
         "runtimes": {key: known.used_by for key, known in FORMATS.items()},
         "border": _border(contract.preprocessing),
     }
