@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import yaml
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from pipeline.formats import BUILT_IN, FORMATS, ordered, unknown
+from pipeline.network_args import ImageSize, NetworkArgs
 from pipeline.schema import HASH_OR_TRUST, KEBAB, VERSION, Count, Fraction, Positive, Section, load
 from pipeline.schemes import SCHEMES, SchemeName
 
 PARAMS_FILE = Path("params.yaml")
 
 Target = Literal["lite_app", "torch_1_13_1", "torch_2_1_2", "arm64", "web", "android", "phone"]
+Side = Annotated[int, Field(ge=16, le=1024)]  # pixels
 
 
 class Model(Section):
@@ -23,15 +25,16 @@ class Model(Section):
     architecture: str | None = None
     sha256: str | None = Field(default=None, pattern=HASH_OR_TRUST)
     labels: Path | None = None
-    image_size: Annotated[int, Field(ge=16, le=1024)] | None = None
+    weights: str | None = None
+    kwargs: NetworkArgs = NetworkArgs()
+    image_size: Side | tuple[Side, Side] | None = None
     crop_pct: Annotated[float, Field(gt=0, le=1)] | None = None
 
     @property
-    def data(self) -> dict[str, Any]:
-        """What it says of the images, as timm's data configuration has it."""
+    def size(self) -> ImageSize | None:
+        """Height and width in pixels; None is what the checkpoint was trained at."""
         size = self.image_size
-        told = {"input_size": size and (3, size, size), "crop_pct": self.crop_pct}
-        return {key: value for key, value in told.items() if value is not None}
+        return (size, size) if isinstance(size, int) else size
 
 
 class Samples(Section):

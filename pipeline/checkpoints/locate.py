@@ -9,8 +9,8 @@ import dataclasses
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from pathlib import Path, PurePath, PurePosixPath
+from typing import Any
 
 from pipeline.checkpoints import transformers_format, zoo
 from pipeline.checkpoints.metadata import CheckpointInfo, info_from_config, read_labels
@@ -19,12 +19,7 @@ from pipeline.files import read_json, sha256_file
 from pipeline.params import Model
 from pipeline.untrusted.download import check_sha256, download, hub_file, trust, trusted_sha256
 from pipeline.untrusted.http import file_name, without_secrets
-from pipeline.untrusted.state_dict import SUFFIXES
-
-if TYPE_CHECKING:
-    import torch
-
-State = dict[str, "torch.Tensor"]
+from pipeline.untrusted.state_dict import SUFFIXES, State, suffix_of
 
 MAX_BYTES = 16 << 30  # ViT-H/14 has 2.5 GB
 MAX_CONFIG_BYTES = 4 << 20  # with the names of 21 843 classes twice, 2 MB
@@ -33,6 +28,7 @@ HUB = "hf:"
 CONFIG_FILE, PREPROCESSOR_FILE = "config.json", "preprocessor_config.json"
 WEIGHTS_FILES = ("model.safetensors", "pytorch_model.bin")  # the first that is there
 HUB_ID = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
+OWN = ("architecture", "labels", "weights", "kwargs")  # parameters for files of one's own
 HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.\w+$")  # as torch.hub names its files
 
 
@@ -90,9 +86,9 @@ def _unknown(named: str, entries: zoo.Zoo) -> str:
 
 def _from_zoo(model: Model, name: str, entry: zoo.Entry, copy: Path | None = None) -> Origin:
     """``copy`` is the user's own copy of the entry's file."""
-    for key in ("architecture", "labels"):
+    for key in OWN:
         value = getattr(model, key)
-        if value is not None and str(value) != getattr(entry, key):
+        if value != Model.model_fields[key].default and str(value) != getattr(entry, key, None):
             raise ParamsError(
                 f"params.yaml: model.{key} is for a checkpoint of your own, but {name} is in the "
                 f"zoo; set it to null, or set model.checkpoint to the path of your file"
@@ -126,7 +122,7 @@ def _from_path(model: Model, entries: zoo.Zoo) -> Origin:
     _check_size(path)
     if name := _zoo_name(path, model, entries):
         return _from_zoo(model, name, entries.checkpoints[name], path)
-    return _users_file(path, model, _slug(path.stem))
+    return _users_file(path, model, _slug(_stem(path)))
 
 
 def _check_size(path: Path) -> None:
@@ -153,7 +149,7 @@ def _users_file(path: Path, model: Model, name: str) -> Origin:
 def _zoo_name(path: Path, model: Model, entries: zoo.Zoo) -> str | None:
     """Return the name of the zoo's entry whose file this is, downloaded by hand."""
     name = entries.by_file_name(path.name)
-    if name is None or model.architecture is not None or model.labels is not None:
+    if name is None or any(getattr(model, k) != Model.model_fields[k].default for k in OWN):
         return None
     return name if sha256_file(path).startswith(entries.checkpoints[name].sha256) else None
 
@@ -166,7 +162,7 @@ def _from_address(model: Model) -> Origin:
         _need_hash(model)
     path = download(address, expected)
     sha256 = _check_or_trust(expected, path, address, model)
-    stem = PurePosixPath(name).stem
+    stem = _stem(PurePosixPath(name))
     source = without_secrets(address)
     return Origin(
         name=_slug(stem), source=source, path=path, sha256=sha256, info=_info_from_params(model)
@@ -282,6 +278,12 @@ def _check_or_trust(expected: str | None, path: Path, key: str, model: Model) ->
     return check_sha256(path, expected or "", model.checkpoint)
 
 
+def _stem(path: PurePath) -> str:
+    """The file's name without its ending, which may be ``.pth.tar``."""
+    ending = suffix_of(path)
+    return path.name[: -len(ending)] if ending else path.stem
+
+
 def _slug(text: str) -> str:
     """Make a name that every file system and app store takes."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.") or "model"
@@ -290,4 +292,4 @@ def _slug(text: str) -> str:
 def _info_from_params(model: Model) -> CheckpointInfo:
     """What params.yaml says about the user's own checkpoint."""
     labels = read_labels(model.labels) if model.labels else None
-    return CheckpointInfo(architecture=model.architecture, labels=labels)
+    return CheckpointInfo(architecture=model.architecture, labels=labels, kwargs=model.kwargs)

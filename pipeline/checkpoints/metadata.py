@@ -20,6 +20,7 @@ from pipeline.checkpoints.zoo import IMAGENET, DataConfig
 from pipeline.errors import InputError, ParamsError, shown
 from pipeline.files import parse_json, read_bytes
 from pipeline.images.imagenet import imagenet_labels
+from pipeline.network_args import NetworkArgs, read_network_args
 
 IMAGENET_CLASSES = 1000
 MAX_LABELS_BYTES = 16 << 20
@@ -37,11 +38,19 @@ class CheckpointInfo:
     license: str | None = None
     norm_eps: float | None = None  # of layer normalization, where it is not timm's
     data: Mapping[str, Any] = field(default_factory=dict)  # as `DataConfig.to_timm` returns it
+    kwargs: NetworkArgs = field(default_factory=NetworkArgs)  # what the network was made with
+    notes: tuple[str, ...] = ()  # what was assumed, for the log
 
     def merged_with(self, fallback: CheckpointInfo) -> CheckpointInfo:
         """Return this information, with gaps filled from ``fallback``."""
         values = {f.name: getattr(self, f.name) or getattr(fallback, f.name) for f in fields(self)}
-        return CheckpointInfo(**values | {"data": {**fallback.data, **self.data}})
+        return CheckpointInfo(
+            **values
+            | {
+                "data": {**fallback.data, **self.data},
+                "kwargs": self.kwargs.merged_with(fallback.kwargs),
+            }
+        )
 
 
 def read_labels(path: Path) -> tuple[str, ...]:
@@ -109,7 +118,7 @@ def info_from_metadata(metadata: Mapping[str, str], source: str) -> CheckpointIn
         architecture=metadata.get("architecture"),
         labels=as_labels(labels, source),
         license=metadata.get("license"),
-        data=_data_config(values, f"{source}: metadata"),
+        data=data_config(values, f"{source}: metadata"),
     )
 
 
@@ -154,11 +163,19 @@ def info_from_config(config: Any, source: str) -> CheckpointInfo:
     classes = config.get("num_classes") or cfg.get("num_classes")
     if labels is None and classes == IMAGENET_CLASSES:
         labels = imagenet_labels()  # as timm infers it
+    if cfg.get("label_offset"):
+        raise InputError(
+            f"{source}: its config.json has label_offset, a head with classes that have no labels; "
+            "save the model again with timm's save_for_hf"
+        )
     return CheckpointInfo(
         architecture=config["architecture"],
         labels=labels,
         license=_text(cfg.get("license"), f"{source}: license in its config.json"),
-        data=_data_config(values, f"{source}: config.json"),
+        data=data_config(values, f"{source}: config.json"),
+        kwargs=read_network_args(
+            config.get("model_args") or {}, f"{source}: model_args in its config.json"
+        ),
     )
 
 
@@ -184,7 +201,7 @@ def as_labels(labels: Any, source: str) -> tuple[str, ...] | None:
     return tuple(labels)
 
 
-def _data_config(values: Mapping[str, Any], source: str) -> dict[str, Any]:
+def data_config(values: Mapping[str, Any], source: str) -> dict[str, Any]:
     try:
         return DataConfig.model_validate(values).to_timm()
     except ValidationError as error:

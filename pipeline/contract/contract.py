@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,6 +53,9 @@ class Checkpoint:
     sha256: str  # of the float32 safetensors that `fetch` wrote
     license: str | None
     norm_eps: float | None = None  # of layer normalization, where it is not timm's
+    # Left out of the JSON where they are None, as they are for most checkpoints.
+    kwargs: Mapping[str, Any] | None = None  # further arguments of `timm.create_model`
+    weights: str | None = None  # place in the file, where it has several, as "state_dict_ema"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +100,11 @@ class Contract:
         return f"{self.name}-{scheme}-{self.version}{suffix}"
 
     def to_dict(self) -> dict[str, Any]:
-        return dataclasses.asdict(self) | {"input_shape": list(self.input_shape)}
+        values = dataclasses.asdict(self) | {"input_shape": list(self.input_shape)}
+        for key in ("kwargs", "weights"):
+            if values["checkpoint"][key] is None:
+                del values["checkpoint"][key]
+        return values
 
     def to_json(self) -> str:
         return json.dumps(self.to_dict(), indent=2, sort_keys=True, allow_nan=False)

@@ -86,12 +86,12 @@ def read_teacher(
     path = artifacts / TEACHER / WEIGHTS_FILE
     if not path.is_file():
         raise InputError(f"{path} is missing; run `dvc repro finetune/dvc.yaml` to make it")
-    state, metadata = open_checkpoint(path)
-    info = info_from_metadata(metadata, str(path))
+    opened = open_checkpoint(path)
+    info = info_from_metadata(opened.metadata, str(path))
     check_classes(info.labels, classes, str(path))
     size = info.data["input_size"][-1]
     model = networks.build(str(info.architecture), len(classes), size)
-    networks.load(model, state, str(path))
+    networks.load(model, opened.state, str(path))
     return Teacher(
         model=model.to(device).eval().requires_grad_(False),
         image_size=size,

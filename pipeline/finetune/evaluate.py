@@ -152,7 +152,7 @@ def packed_state(path: Path) -> dict[str, torch.Tensor]:
         raise InputError(f"{path} is missing; run `dvc repro finetune/dvc.yaml` to train it")
     state = {
         key: value.half() if value.is_floating_point() else value
-        for key, value in open_checkpoint(path)[0].items()
+        for key, value in open_checkpoint(path).state.items()
     }
     bad = [key for key, value in state.items() if not value.isfinite().all()]
     if bad:

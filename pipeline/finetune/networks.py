@@ -8,9 +8,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from pipeline.checkpoints.fitting import fit
 from pipeline.checkpoints.read import read_weights
 from pipeline.errors import InputError, ParamsError
-from pipeline.models.build import create, heads, load_weights, resample
+from pipeline.models.build import adapt, create, heads, load_weights
 
 State = Mapping[str, torch.Tensor]
 
@@ -80,7 +81,7 @@ def load(model: nn.Module, state: State, source: str) -> None:
     blocks = getattr(model, "blocks", None)
     if isinstance(blocks, nn.Sequential):
         state = grow(state, len(blocks))
-    load_weights(model, resample(state, model), source)
+    load_weights(model, adapt(state, model), source)
 
 
 def start_from(model: nn.Module, checkpoint: Path) -> None:
@@ -91,7 +92,8 @@ def start_from(model: nn.Module, checkpoint: Path) -> None:
     """
     if not checkpoint.is_file():
         raise InputError(f"model.checkpoint: there is no file {checkpoint}")
-    state, _ = read_weights(checkpoint, str(checkpoint), head=False)
+    states, _ = read_weights(checkpoint, str(checkpoint), head=False)
+    state = fit(states, model, str(checkpoint)).state
     fresh = model.state_dict()
     for head in heads(getattr(model, "pretrained_cfg", None) or {}):
         for key in (f"{head}.weight", f"{head}.bias"):

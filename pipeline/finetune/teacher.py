@@ -83,6 +83,7 @@ def _copy_checkpoint(teacher: Teacher, checkpoint: Path, classes: Sequence[str],
     """Copy a checkpoint, once it fits its architecture and the data, as float32 safetensors."""
     from safetensors.torch import save
 
+    from pipeline.checkpoints.fitting import fit
     from pipeline.checkpoints.read import read_weights
     from pipeline.files import write_bytes
     from pipeline.finetune.distill import check_classes
@@ -91,7 +92,7 @@ def _copy_checkpoint(teacher: Teacher, checkpoint: Path, classes: Sequence[str],
 
     if not checkpoint.is_file():
         raise InputError(f"teacher.checkpoint: there is no file {checkpoint}")
-    state, in_file = read_weights(checkpoint, str(checkpoint))
+    states, in_file = read_weights(checkpoint, str(checkpoint))
     info = _info_from_params(teacher).merged_with(in_file)
     if info.architecture is None:
         raise InputError(
@@ -100,12 +101,15 @@ def _copy_checkpoint(teacher: Teacher, checkpoint: Path, classes: Sequence[str],
         )
     check_classes(info.labels, classes, f"teacher.checkpoint: {checkpoint}")
     prepared = _resolved(info, str(checkpoint))
+    kwargs = info.kwargs.for_timm()
+    planned = build.outline(info.architecture, num_classes=len(classes), kwargs=kwargs)
     model = build.create_from(
-        state,
+        fit(states, planned, str(checkpoint)).state,
         info.architecture,
         num_classes=len(classes),
         image_size=prepared.size[0],
         source=str(checkpoint),
+        kwargs=kwargs,
     )
     weights = {key: value.contiguous() for key, value in model.state_dict().items()}
     content = save(weights, metadata(info.architecture, classes, prepared))

@@ -7,16 +7,24 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import cache
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 from pipeline.errors import InputError, shown
+from pipeline.network_args import ImageSize
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
 SHOWN_KEYS = 5
+# In which an architecture fails that does not go with its arguments or weights.
+MISFITS = (
+    *(TypeError, AttributeError, AssertionError, RuntimeError, ValueError),
+    *(LookupError, ArithmeticError),
+)
 FLOATS = ("torch.float16", "torch.bfloat16", "torch.float32", "torch.float64")  # to read from
 
 
@@ -24,42 +32,47 @@ def create(
     architecture: str,
     *,
     num_classes: int,
-    image_size: int | None = None,
+    image_size: int | ImageSize | None = None,
+    kwargs: Mapping[str, Any] | None = None,
     norm_eps: float | None = None,
     fused_attention: bool = True,
 ) -> nn.Module:
     """Create a timm classifier in evaluation mode, with random weights.
 
-    ``norm_eps`` is what layer normalization adds to the variance, where timm adds something else.
-    ``fused_attention`` chooses between `scaled_dot_product_attention` and two matrix products
-    around a softmax: PyTorch runtimes before 2.0 have only the latter.
+    ``image_size`` is in pixels: of both sides, or (height, width). ``kwargs`` are further arguments
+    of `timm.create_model` (:mod:`pipeline.network_args`). ``norm_eps`` is what layer normalization
+    adds to the variance, where timm adds something else. ``fused_attention`` chooses between
+    `scaled_dot_product_attention` and two matrix products around a softmax: PyTorch runtimes before
+    2.0 have only the latter.
 
     Raises:
-        InputError: timm does not know the architecture (similar names are suggested), or it is no
-            image classifier with a head of ``num_classes``.
+        InputError: timm does not know the architecture (similar names are suggested), it is no
+            image classifier with a head of ``num_classes``, or it does not take an argument.
     """
     import timm
     import torch
     from timm.layers import set_fused_attn
 
     cfg = pretrained_cfg(architecture)
-    usual = cfg.get("input_size", (0, 0, 0))[-1]
+    usual = tuple(cfg.get("input_size", (0, 0, 0))[1:])
+    size = (image_size, image_size) if isinstance(image_size, int) else image_size
+    more = dict(kwargs or {})
     # Convolutional networks take any size and have no `img_size`.
-    sized = cfg.get("fixed_input_size") and image_size not in (None, usual)
-    extra: dict[str, Any] = {"img_size": image_size} if sized else {}
+    sized = cfg.get("fixed_input_size") and size not in (None, usual)
+    extra: dict[str, Any] = {"img_size": size} if sized else {}
     set_fused_attn(fused_attention)
     try:
-        model = timm.create_model(architecture, pretrained=False, num_classes=num_classes, **extra)
+        model = timm.create_model(architecture, num_classes=num_classes, **extra, **more)
         if getattr(model, "dynamic_img_size", False):
             # Ours have one size, and no runtime has the interpolation that any size would need.
-            extra = {"img_size": image_size or usual, "dynamic_img_size": False}
-            model = timm.create_model(
-                architecture, pretrained=False, num_classes=num_classes, **extra
-            )
-    except (TypeError, AttributeError, AssertionError, RuntimeError, ValueError) as error:
+            extra = {"img_size": size or usual, "dynamic_img_size": False}
+            model = timm.create_model(architecture, num_classes=num_classes, **extra, **more)
+    except MISFITS as error:
+        told = "".join(f", {key} {value}" for key, value in more.items())
+        at = f" at {' x '.join(map(str, dict.fromkeys(size)))} pixels" if size else ""
         raise InputError(
             f"model.architecture: {architecture} cannot be made with {num_classes} classes"
-            f"{f' at {image_size} pixels' if image_size else ''}: {error}"
+            f"{shown(told, 300)}{at}: {shown(error, 300)}"
         ) from None
     finally:
         set_fused_attn(True)
@@ -72,16 +85,16 @@ def create(
     return model.eval()
 
 
-def outline(architecture: str, *, num_classes: int, image_size: int | None = None) -> nn.Module:
+def outline(architecture: str, *, num_classes: int, **options: Any) -> nn.Module:
     """Create a classifier whose weights have shapes but no memory, to hold a file against.
 
     Raises:
-        InputError: as :func:`create`.
+        InputError: as :func:`create`, which has the same ``options``.
     """
     import torch
 
     with torch.device("meta"):
-        return create(architecture, num_classes=num_classes, image_size=image_size)
+        return create(architecture, num_classes=num_classes, **options)
 
 
 def pretrained_cfg(architecture: str) -> dict[str, Any]:
@@ -118,29 +131,79 @@ def head_size(cfg: Mapping[str, Any], state: Mapping[str, torch.Tensor]) -> int 
     return None
 
 
-def resample(state: Mapping[str, torch.Tensor], model: Any) -> dict[str, torch.Tensor]:
-    """Fit position embeddings of ``state`` to the grid of ``model`` by bicubic interpolation.
+@cache
+def _filter_of(architecture: str) -> Callable[..., dict[str, torch.Tensor]] | None:
+    """Return the function that timm itself puts an architecture's published weights through.
 
-    As the ViT paper does at a higher resolution (Dosovitskiy et al., 2021, section 3.2).
+    timm hands it to its loader and to nobody else, so the loader is replaced for one call.
     """
-    from timm.layers import resample_abs_pos_embed
+    import timm
+    import torch
+    from timm.models import _builder
 
-    fitted = dict(state)
-    target, source = getattr(model, "pos_embed", None), fitted.get("pos_embed")
-    if target is None or source is None or source.shape == target.shape:
-        return fitted
+    filters: list[Callable[..., dict[str, torch.Tensor]] | None] = [None]
+
+    def load_nothing(*_: Any, filter_fn: Any = None, **__: Any) -> None:
+        filters.append(filter_fn)
+
+    with patch.object(_builder, "load_pretrained", load_nothing), torch.device("meta"):
+        timm.create_model(architecture, pretrained=True)
+    return filters[-1]  # a network's parts are loaded before it
+
+
+def adapt(
+    state: Mapping[str, torch.Tensor], model: Any, trained_size: ImageSize | None = None
+) -> dict[str, torch.Tensor]:
+    """Return ``state`` as timm loads it into ``model``: keys of older files renamed, buffers left
+    out, position embeddings fitted to its grid by bicubic interpolation (Dosovitskiy et al., 2021,
+    section 3.2).
+
+    ``trained_size`` is height and width in pixels that the weights were trained at; None: square.
+    Weights that the filter cannot take, and patches of another size, are returned unchanged.
+    """
+    weights = dict(state)
+    expected = model.state_dict()
+    # timm would fit patches, too, but that is another network.
+    if any(
+        value.ndim == 4 and key in expected and value.shape[2:] != expected[key].shape[2:]
+        for key, value in weights.items()
+    ):
+        return weights
+    architecture = model.pretrained_cfg.get("architecture")
+    filter_ = _filter_of(architecture) if architecture else None
+    if filter_ is None:
+        return weights
+    model.pretrained_model_args = {"img_size": trained_size} if trained_size else {}
+    try:
+        return dict(filter_(dict(weights), model))
+    except MISFITS:
+        return weights
+
+
+def trained_size(state: Mapping[str, torch.Tensor], model: Any, source: str) -> ImageSize | None:
+    """Return the image size that position embeddings say, None where they are those of ``model``.
+
+    ``model`` has the size that timm gives the architecture, and is an outline or a real one.
+
+    Raises:
+        InputError: they are not of a square grid, so that height and width have to be given.
+    """
+    target, embedded = getattr(model, "pos_embed", None), state.get("pos_embed")
+    if target is None or embedded is None or embedded.ndim != 3 or target.ndim != 3:
+        return None
     prefix = 0 if getattr(model, "no_embed_class", False) else model.num_prefix_tokens
-    if source.ndim != 3 or target.ndim != 3 or not _is_square(source.shape[1] - prefix):
-        return fitted
-    if source.shape[::2] != target.shape[::2] or str(source.dtype) not in FLOATS:
-        return fitted
-    grid = model.patch_embed.grid_size
-    fitted["pos_embed"] = resample_abs_pos_embed(source, list(grid), num_prefix_tokens=prefix)
-    return fitted
-
-
-def _is_square(number: int) -> bool:
-    return number > 0 and math.isqrt(number) ** 2 == number
+    count = embedded.shape[1] - prefix
+    if embedded.shape[1] == target.shape[1] or embedded.shape[2] != target.shape[2] or count < 1:
+        return None
+    side = math.isqrt(count)
+    if side * side != count:
+        raise InputError(
+            f"{source} has position embeddings of {count} patches, which are no square; set "
+            "model.kwargs in params.yaml to the size that it was trained at, e.g. "
+            "{img_size: [96, 128]} for 96 pixels of height and 128 of width"
+        )
+    height, width = model.patch_embed.patch_size
+    return side * height, side * width
 
 
 def create_from(
@@ -148,19 +211,24 @@ def create_from(
     architecture: str,
     *,
     num_classes: int,
-    image_size: int,
+    image_size: int | ImageSize,
     source: str,
+    trained_size: ImageSize | None = None,
+    **options: Any,
 ) -> nn.Module:
     """Create a classifier with the weights of ``state``, its positions fitted to the image size.
+
+    ``trained_size`` is as in :func:`adapt`; ``options`` are those of :func:`create`.
 
     Raises:
         InputError: as :func:`create` and :func:`load_weights`, before memory is taken for a model
             that may be much larger than the file.
     """
-    planned = outline(architecture, num_classes=num_classes, image_size=image_size)
-    state = resample(state, planned)
+    options |= {"num_classes": num_classes, "image_size": image_size}
+    planned = outline(architecture, **options)
+    state = adapt(state, planned, trained_size)
     check_weights(planned, state, source)
-    model = create(architecture, num_classes=num_classes, image_size=image_size)
+    model = create(architecture, **options)
     load_weights(model, state, source)
     return model
 

@@ -9,6 +9,7 @@ from torch import nn
 from pipeline.contract.contract import Contract
 from pipeline.contract.files import load_contract
 from pipeline.models.build import create, load_weights
+from pipeline.network_args import read_network_args
 from pipeline.quantization.storage import read
 
 
@@ -17,7 +18,8 @@ def empty_model(contract: Contract, *, fused_attention: bool) -> nn.Module:
     return create(
         contract.checkpoint.architecture,
         num_classes=len(contract.labels),
-        image_size=contract.preprocessing.size[0],
+        image_size=contract.preprocessing.size,
+        kwargs=read_network_args(contract.checkpoint.kwargs or {}, "contract: kwargs").for_timm(),
         norm_eps=contract.checkpoint.norm_eps,
         fused_attention=fused_attention,
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,11 +21,13 @@ from pipeline.contract.contract import Checkpoint, Contract, Preprocessing
 from pipeline.contract.files import CONTRACT_FILE, MODEL_FILE
 from pipeline.errors import InputError, ParamsError, exit_on_error
 from pipeline.files import atomic, sha256_file, write_bytes, write_text
-from pipeline.params import Params, load_params
+from pipeline.network_args import ImageSize
+from pipeline.params import Model, Params, load_params
 
 if TYPE_CHECKING:
-    import torch
     from torch import nn
+
+    from pipeline.untrusted.state_dict import State
 
 IMAGENET_21K = (21_841, 21_843)  # classes, as Google and timm count them
 
@@ -44,14 +47,13 @@ def fetch(params: Params, out: Path) -> None:
 
     from safetensors.torch import save
 
-    state, in_file = read_weights(origin.path, origin.source)
+    states, in_file = read_weights(origin.path, origin.source)
     info = origin.info.merged_with(in_file)
-    model, labels, preprocessing = _build(
-        origin.to_timm(state), info, origin.source, params.model.data
-    )
+    states = {place: origin.to_timm(state) for place, state in states.items()}
+    made = _make(states, info, origin.source, params.model)
     with atomic(out) as new:
         new.mkdir()
-        arrays = {key: value.contiguous() for key, value in model.state_dict().items()}
+        arrays = {key: value.contiguous() for key, value in made.model.state_dict().items()}
         write_bytes(new / MODEL_FILE, save(arrays, {"format": "pt"}))
         checkpoint = Checkpoint(
             name=origin.name,
@@ -61,21 +63,34 @@ def fetch(params: Params, out: Path) -> None:
             sha256=sha256_file(new / MODEL_FILE),
             license=info.license,
             norm_eps=info.norm_eps,
+            kwargs=info.kwargs.for_timm() or None,
+            weights=made.weights,
         )
         contract = Contract(
             name=origin.name,
             version=params.release.version,
-            preprocessing=preprocessing,
-            labels=labels,
+            preprocessing=made.preprocessing,
+            labels=made.labels,
             checkpoint=checkpoint,
         )
         write_text(new / CONTRACT_FILE, contract.to_json())
+    for note in (*info.notes, *made.notes):
+        print(f"fetch: {note}")
 
 
-def _build(
-    state: Mapping[str, torch.Tensor], info: CheckpointInfo, source: str, told: Mapping[str, Any]
-) -> tuple[nn.Module, tuple[str, ...], Preprocessing]:
-    """Make the model with its weights, and say how to feed it and what its outputs are called."""
+@dataclass(frozen=True)
+class Made:
+    """A model with its weights, how to feed it, and what its outputs are called."""
+
+    model: nn.Module
+    labels: tuple[str, ...]
+    preprocessing: Preprocessing
+    weights: str | None  # the place of the weights in the file, where it has several
+    notes: tuple[str, ...]  # what was done to them, for the log
+
+
+def _make(states: Mapping[str, State], info: CheckpointInfo, source: str, params: Model) -> Made:
+    from pipeline.checkpoints.fitting import fit
     from pipeline.models import build
 
     if info.architecture is None:
@@ -84,16 +99,52 @@ def _build(
             "name, e.g. deit_tiny_patch16_224"
         )
     cfg = build.pretrained_cfg(info.architecture)
+    kwargs = info.kwargs.for_timm()
+    told = info.kwargs.image_size or info.data.get("input_size", (0,))[1:] or None
+    planned = build.outline(
+        info.architecture, num_classes=IMAGENET_CLASSES, image_size=told, kwargs=kwargs
+    )
+    fitted = fit(states, planned, source, weights=params.weights)
+    embedded = build.trained_size(fitted.state, planned, source)
+    trained = told or embedded
+    size = params.size or trained or tuple(cfg["input_size"][1:])
+    preprocessing = _preprocessing(info, cfg, size, params.crop_pct)
     labels = info.labels or ()
-    classes = build.head_size(cfg, state) or len(labels) or IMAGENET_CLASSES
-    preprocessing = _preprocessing({**info.data, **told}, cfg)
+    classes = build.head_size(cfg, build.adapt(fitted.state, planned))
+    classes = classes or len(labels) or IMAGENET_CLASSES
     model = build.create_from(
-        state,
+        fitted.state,
         info.architecture,
         num_classes=classes,
-        image_size=preprocessing.size[0],
+        image_size=size,
         source=source,
+        trained_size=embedded or trained,
+        kwargs=kwargs,
     )
+    _check_classes(classes, labels, source)
+    was = embedded or trained or tuple(cfg["input_size"][1:])
+    notes = list(fitted.notes)
+    if cfg.get("fixed_input_size") and was != size:
+        notes.append(
+            f"the weights were trained at {_pixels(was)} and are fitted to {_pixels(size)} by "
+            "interpolation; model.image_size chooses the size"
+        )
+    elif embedded:
+        notes.append(f"the image size is {_pixels(size)}, what the position embeddings are for")
+    return Made(model, labels, preprocessing, fitted.place, tuple(notes))
+
+
+def _pixels(size: ImageSize) -> str:
+    height, width = size
+    return f"{height} x {width} pixels (height x width)"
+
+
+def _check_classes(classes: int, labels: tuple[str, ...], source: str) -> None:
+    if classes == 1:
+        raise InputError(
+            f"{source} has one class, of which a softmax always says 100%; a sigmoid head is not "
+            "supported yet, so train it with two classes"
+        )
     if classes in IMAGENET_21K and not labels:
         raise InputError(
             f"{source} has a head for the {classes} classes of ImageNet-21k, on which it was only "
@@ -105,13 +156,16 @@ def _build(
             f"{source} has {classes} classes, but {names}; set model.labels in params.yaml to a "
             f"file with one class name a line, or to {zoo.IMAGENET} for the 1000 of ImageNet-1k"
         )
-    return model, labels, preprocessing
 
 
-def _preprocessing(data: Mapping[str, Any], cfg: Mapping[str, Any]) -> Preprocessing:
+def _preprocessing(
+    info: CheckpointInfo, cfg: Mapping[str, Any], size: ImageSize, crop_pct: float | None
+) -> Preprocessing:
+    """Return how images become input: by params, by what the checkpoint says, by timm."""
     from timm.data import resolve_data_config
 
-    config = resolve_data_config(dict(data), pretrained_cfg=dict(cfg))
+    told = {"input_size": (3, *size)} | ({"crop_pct": crop_pct} if crop_pct else {})
+    config = resolve_data_config({**info.data, **told}, pretrained_cfg=dict(cfg))
     _, height, width = config["input_size"]
     resize = math.floor(height / config["crop_pct"])
     if resize > MAX_RESIZE:

@@ -18,6 +18,7 @@ from typing import Any
 from pipeline.errors import InputError, IntegrityError, NetworkError, shown
 from pipeline.files import read_json, sha256_file, write_json
 from pipeline.untrusted.http import WITHOUT_NETWORK, check_scheme, file_name
+from pipeline.untrusted.state_dict import suffix_of
 from pipeline.untrusted.transfer import Transfer
 
 
@@ -97,7 +98,8 @@ def download(address: str, expected: str | None = None) -> Path:
         IntegrityError: wrong SHA-256.
         InputError: the address is not https (or http to this machine), or the file is too large.
     """
-    suffix = PurePosixPath(file_name(address)).suffix.lower()
+    path = PurePosixPath(file_name(address))
+    suffix = suffix_of(path) or path.suffix.lower()
     if expected and (cached := _find(expected, suffix)):
         return cached
     check_scheme(address)

@@ -28,6 +28,7 @@ OPCODES = frozenset(
         "MARK",
         "GLOBAL",
         "REDUCE",
+        "NEWOBJ",
         "BUILD",
         "BINPERSID",
         "NONE",
@@ -61,11 +62,15 @@ GLOBALS = re.compile(
     r"collections OrderedDict|torch Size|torch device|torch\.nn\.parameter Parameter"
     r"|torch\._utils _rebuild_(tensor|tensor_v[23]|parameter)|torch \w+Storage"
     r"|torch\.storage \w+Storage|torch (b?float|u?int|bool|complex)\w*"
+    # Beside the weights in training scripts' files; `state_dict` makes inert data of the rest.
+    r"|collections Counter|argparse Namespace|pathlib (Posix|Windows|PurePosix)Path"
+    r"|numpy dtype|numpy\._?core\.multiarray scalar|_codecs encode"
+    r"|(pytorch_lightning\.utilities\.parsing|lightning[._]fabric\.utilities\.data) AttributeDict"
 )
 
 
 def check_pickles(path: Path, source: str) -> None:
-    """Check that a checkpoint's pickles hold only what PyTorch writes for state dicts.
+    """Check that a checkpoint's pickles hold only what training scripts write for tensors.
 
     Raises:
         InputError: they hold something else, or more than a checkpoint needs.

@@ -16,7 +16,7 @@ from torch import nn
 from pipeline.checkpoints.transformers_format import checkpoint_info, is_transformers, to_timm
 from pipeline.errors import InputError
 from pipeline.images.preprocessing import geometry, normalize
-from pipeline.models.build import create, load_weights, resample
+from pipeline.models.build import adapt, create, load_weights
 from pipeline.process import quiet
 
 transformers = pytest.importorskip("transformers")
@@ -90,7 +90,7 @@ def test_a_classifier_answers_as_transformers_answers(kind: str, tmp_path: Path)
     size = info.data["input_size"][1]
     own = create(info.architecture, num_classes=3, image_size=size, norm_eps=info.norm_eps)
     state = to_timm(load_file(tmp_path / "model.safetensors"), config, preprocessor)
-    load_weights(own, resample(state, own), kind)
+    load_weights(own, adapt(state, own), kind)
     images = torch.randn(2, 3, size, size)
     with torch.inference_mode():
         # MobileViT's preprocessor hands over BGR; ours is RGB, the first layer is turned.
@@ -104,7 +104,7 @@ def test_images_are_prepared_as_transformers_prepares_them(kind: str, tmp_path: 
 
     _, prepare = saved(kind, tmp_path)
     info = checkpoint_info(*read(tmp_path), "it")
-    prepared = _preprocessing(info.data, {})
+    prepared = _preprocessing(info, {}, info.data["input_size"][1:], None)
     ramp = np.mgrid[0:300, 0:400].sum(0)[..., None] * (1, 2, 3) // 9
     image = Image.fromarray(ramp.astype(np.uint8))
     own = normalize(geometry(prepared)(image)[None], prepared)

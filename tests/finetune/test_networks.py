@@ -20,7 +20,7 @@ def test_positions_are_interpolated_to_the_new_grid() -> None:
     positions = torch.cat(
         [torch.full((1, 1, width), 9.0), grid.view(1, 4, 1).expand(1, 4, width)], 1
     )
-    fitted = models.resample({"pos_embed": positions}, large)["pos_embed"]
+    fitted = models.adapt({"pos_embed": positions}, large)["pos_embed"]
     assert fitted.shape == large.pos_embed.shape == (1, 17, width)
     assert fitted[0, 0].tolist() == [9.0] * width  # the class token has no place in the grid
     map_ = fitted[0, 1:, 0].view(4, 4)

@@ -30,8 +30,8 @@ def test_equal_weights_are_equal_bytes(params: FinetuneParams, artifacts: Path) 
 
 
 def test_weights_are_float16_of_those_trained(params: FinetuneParams, artifacts: Path) -> None:
-    trained, _ = open_checkpoint(artifacts / "train" / "weights.safetensors")
-    packed, _ = open_checkpoint(pack(params, artifacts))
+    trained = open_checkpoint(artifacts / "train" / "weights.safetensors").state
+    packed = open_checkpoint(pack(params, artifacts)).state
     assert packed.keys() == trained.keys()
     assert all(torch.equal(packed[key], trained[key].half()) for key in trained)
 
@@ -39,7 +39,7 @@ def test_weights_are_float16_of_those_trained(params: FinetuneParams, artifacts:
 def test_the_file_says_what_it_is(params: FinetuneParams, artifacts: Path) -> None:
     path = pack(params, artifacts)
     assert path.name == f"{TINY}.finetuned.safetensors"
-    _, metadata = open_checkpoint(path)
+    metadata = open_checkpoint(path).metadata
     info = info_from_metadata(metadata, path.name)
     assert info.architecture == TINY
     assert info.labels is not None
@@ -64,7 +64,7 @@ def test_weights_that_float16_cannot_hold_are_refused(
     params: FinetuneParams, artifacts: Path
 ) -> None:
     path = artifacts / "train" / "weights.safetensors"
-    state, _ = open_checkpoint(path)
+    state = open_checkpoint(path).state
     state["head.bias"][0] = 1e6
     save_file(state, path)
     with pytest.raises(InputError, match=r"head\.bias holds values that float16 cannot"):

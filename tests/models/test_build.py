@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from pipeline.errors import InputError
-from pipeline.models.build import create, head_size, heads, load_weights, pretrained_cfg, resample
+from pipeline.models.build import adapt, create, head_size, heads, load_weights, pretrained_cfg
 
 TINY = "test_vit"  # 0.4 million weights, 160 px
 
@@ -63,7 +63,7 @@ def test_a_transformer_for_any_size_is_made_for_one() -> None:
     for size in (None, 96):
         one = create(TINY, num_classes=3, image_size=size)
         assert not one.dynamic_img_size
-        load_weights(one, resample(anything.state_dict(), one), "a.pth")
+        load_weights(one, adapt(anything.state_dict(), one), "a.pth")
         x = torch.randn(2, 3, size or 160, size or 160)
         torch.testing.assert_close(one(x), anything(x))
 

@@ -20,6 +20,7 @@ import torch
 from safetensors.torch import save_file
 
 from pipeline.checkpoints.metadata import info_from_config, info_from_metadata
+from pipeline.checkpoints.training import info_from_script
 from pipeline.checkpoints.transformers_format import checkpoint_info, is_transformers
 from pipeline.errors import EdgeVitError
 from pipeline.files import read_json
@@ -55,9 +56,11 @@ def damaged(whole: bytes, seed: int) -> bytes:
 
 
 def checkpoint(path: Path) -> None:
-    state, metadata = open_checkpoint(path)
-    info_from_metadata(metadata, "it")
-    assert all(value.isfinite().ndim >= 0 for value in state.values())  # reads each of them
+    opened = open_checkpoint(path)
+    info_from_metadata(opened.metadata, "it")
+    info_from_script(opened.about, "it")
+    states = opened.states.values()
+    assert all(v.isfinite().ndim >= 0 for state in states for v in state.values())  # reads each
 
 
 def npz(path: Path) -> None:

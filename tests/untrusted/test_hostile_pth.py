@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import collections
 import copy
+import fractions
 import os
+import pathlib
 import pickle
 import warnings
 import zipfile
@@ -12,6 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -24,7 +28,15 @@ from tests.untrusted.pickles import (
     write_tar,
     write_zip,
 )
-from tests.untrusted.sandbox import RAN, Attack, Outcome, assert_refused, attack_all, usual_state
+from tests.untrusted.sandbox import (
+    ARCHITECTURE,
+    RAN,
+    Attack,
+    Outcome,
+    assert_refused,
+    attack_all,
+    usual_state,
+)
 
 pytestmark = pytest.mark.full
 
@@ -119,6 +131,35 @@ def laughs() -> list[Any]:
     return value
 
 
+class Build:
+    """Makes an object of a class, and gives it a state."""
+
+    def __init__(self, kind: type, state: Any) -> None:
+        self.kind, self.state = kind, state
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self.kind, (), self.state
+
+
+def endless() -> argparse.Namespace:
+    args = argparse.Namespace()
+    args.itself = [args]
+    return args
+
+
+def deep() -> Any:
+    value: Any = 1
+    for _ in range(100):
+        value = {"a": [value]}
+    return value
+
+
+def many_weights(folder: Path) -> None:
+    """More state dicts than anybody trains."""
+    state = usual_state()
+    torch.save({f"model{n}": dict(state) for n in range(100)}, folder / "it.pth")
+
+
 class Shadowed(dict[str, Any]):
     """An ordered dictionary with something else in the place of its methods."""
 
@@ -159,9 +200,80 @@ LIES = "bytes and claims tensors of"
 UNFOLDS = "a tuple that unfolds"
 PLAIN = "not a dense tensor"
 FIT = "does not fit the model"
+MISFIT = r"does not fit the model: its keys are as head\.bias"
 NAN, INF = float("nan"), float("inf")
 
+
+def beside(value: Any) -> Attack:
+    """A training script's file, with ``value`` where its arguments are."""
+    return zipped({"state_dict": ONE, "args": value})
+
+
+def namespace(**values: Any) -> argparse.Namespace:
+    return argparse.Namespace(**values)
+
+
+def told(**values: Any) -> Attack:
+    """A whole file of timm's script, whose arguments have ``values``."""
+
+    def write(folder: Path) -> Mapping[str, Any]:
+        args = argparse.Namespace(model=ARCHITECTURE, **values)
+        content = {"arch": ARCHITECTURE, "args": args, "state_dict": usual_state()}
+        torch.save(content, folder / "it.pth.tar")
+        return {"architecture": None}
+
+    return write
+
+
+def billions() -> Any:
+    """A list of lists of lists of ..., each a hundred times the same."""
+    value: Any = 1
+    for _ in range(20):
+        value = [value] * 100
+    return value
+
+
 ATTACKS: dict[str, tuple[str, Attack]] = {
+    "script: code in arguments": (CODE, beside(namespace(lr=HARM))),
+    "script: code in a path": (CODE, beside(Call(pathlib.PosixPath, HARM))),
+    "script: code for a class": (CODE, beside(Call(argparse.Namespace, HARM))),
+    "script: state of no dictionary": (MISFIT, beside(Build(argparse.Namespace, [1, 2]))),
+    "script: methods in others' place": (MISFIT, beside(namespace(get=1, items=1, state=1))),
+    "script: another class": (r"\(fractions\.Fraction\)", beside(fractions.Fraction(1, 2))),
+    "script: attributes of a class": (
+        r"\(argparse\.ArgumentParser\)",
+        beside(argparse.ArgumentParser),
+    ),
+    "script: billions of values": (MISFIT, beside(namespace(a=billions()))),
+    "script: arguments within themselves": (MISFIT, beside(endless())),
+    "script: deep arguments": (MISFIT, beside(deep())),
+    "script: gigabytes by a scalar": (MISFIT, beside(Call(np.dtype, "V" + "9" * 9))),
+    "script: a file to open": (
+        "args has checkpoint_path",
+        told(model_kwargs={"checkpoint_path": "/etc/passwd"}),
+    ),
+    "script: an address to load": (
+        "args has pretrained_cfg",
+        told(model_kwargs={"pretrained_cfg": {"url": "http://x"}}),
+    ),
+    "script: a network without end": ("depth is", told(model_kwargs={"depth": 10**9})),
+    "script: a wide network": (FIT, told(model_kwargs={"embed_dim": 16_384, "mlp_ratio": 64})),
+    "script: many blocks": (FIT, told(model_kwargs={"depth": 256})),
+    "script: an unknown layer": ("cannot be made", told(model_kwargs={"act_layer": "os_system"})),
+    "script: a layer that controls a terminal": (
+        "act_layer is",
+        told(model_kwargs={"act_layer": "\x1b[2J\n" * 999}),
+    ),
+    "script: an argument that does": ("args has", told(model_kwargs={"\x1b[2J\n" * 999: 1})),
+    "script: mean": ("mean", told(mean=[NAN, 0, 0])),
+    "script: crop": ("crop_pct", told(crop_pct=1e9)),
+    "many weights": (r"model\.weights is missing", many_weights),
+    "keys of dots": (FIT, with_({"." * 500_000: torch.ones(1)})),
+    "kernel that takes forever to fit": (
+        FIT,
+        with_({"patch_embed.proj.weight": torch.zeros(64, 3, 999, 999)}),
+    ),
+    "a tensor for timm's module": (FIT, with_({"encoder": torch.ones(3), "model": torch.ones(3)})),
     "code, zip": (CODE, zipped(HARM)),
     "code, legacy": (CODE, legacy(HARM, [])),
     "code in the first pickle": (CODE, bytes_(pickle.dumps(HARM, 2))),
@@ -246,10 +358,13 @@ ATTACKS: dict[str, tuple[str, Attack]] = {
     "head of no width": (FIT, with_({"head.weight": torch.zeros(10**9, 0)})),
     "narrow head": (FIT, with_({"head.weight": torch.zeros(10**8, 1, dtype=torch.bool)})),
     "head of no rows": (FIT, with_({"head.weight": torch.zeros(0, 64)})),
-    "positions of no grid": (r"pos_embed is \(1, 7", with_({"pos_embed": torch.zeros(1, 7, 64)})),
+    "positions of no grid": (
+        "6 patches, which are no square",
+        with_({"pos_embed": torch.zeros(1, 7, 64)}),
+    ),
     "no positions": (r"pos_embed is \(1, 0", with_({"pos_embed": torch.zeros(1, 0, 64)})),
     "integer positions": (
-        r"pos_embed is \(1, 5",
+        "pos_embed is int32",
         with_({"pos_embed": torch.zeros(1, 5, 64, dtype=torch.int32)}),
     ),
     "key that controls a terminal": (FIT, with_({"\x1b[2J\r\nedge-vit: well": torch.ones(1)})),

@@ -1,16 +1,20 @@
 from __future__ import annotations
 
 import argparse
+import fractions
 import os
 import random
 import struct
 import zipfile
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
 from pipeline.checkpoints.read import read_weights
 from pipeline.errors import InputError
@@ -26,12 +30,12 @@ def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 
 def test_safetensors_come_with_their_metadata(tmp_path: Path) -> None:
     save_file(STATE, tmp_path / "a.safetensors", {"architecture": "x"})
-    state, metadata = open_checkpoint(tmp_path / "a.safetensors")
-    assert equal(state, STATE)
-    assert metadata == {"architecture": "x"}
+    opened = open_checkpoint(tmp_path / "a.safetensors")
+    assert equal(opened.state, STATE)
+    assert opened.metadata == {"architecture": "x"}
 
 
-@pytest.mark.parametrize("suffix", [".pth", ".pt", ".bin"])
+@pytest.mark.parametrize("suffix", [".pth", ".pt", ".bin", ".ckpt", ".pth.tar"])
 @pytest.mark.parametrize(
     "content",
     [STATE, {"model": STATE}, {"state_dict": STATE, "epoch": 300}],
@@ -39,14 +43,14 @@ def test_safetensors_come_with_their_metadata(tmp_path: Path) -> None:
 )
 def test_pickled_state_dicts_are_read(tmp_path: Path, suffix: str, content: Any) -> None:
     torch.save(content, tmp_path / f"a{suffix}")
-    state, metadata = open_checkpoint(tmp_path / f"a{suffix}")
-    assert equal(state, STATE)
-    assert metadata == {}
+    opened = open_checkpoint(tmp_path / f"a{suffix}")
+    assert equal(opened.state, STATE)
+    assert opened.metadata == {}
 
 
 def test_the_old_pickle_format_is_read(tmp_path: Path) -> None:
     torch.save(STATE, tmp_path / "a.pth", _use_new_zipfile_serialization=False)
-    assert equal(open_checkpoint(tmp_path / "a.pth")[0], STATE)
+    assert equal(open_checkpoint(tmp_path / "a.pth").state, STATE)
 
 
 class Evil:
@@ -66,10 +70,38 @@ def test_code_in_a_pickle_is_named_and_not_run(tmp_path: Path, zipped: bool) -> 
     assert not (tmp_path / "ran").exists()
 
 
-def test_an_object_beside_the_weights_is_named(tmp_path: Path) -> None:
-    torch.save({"model": STATE, "args": argparse.Namespace(lr=1)}, tmp_path / "a.pth")
-    with pytest.raises(InputError, match=r"argparse\.Namespace"):
+def test_what_training_scripts_write_beside_weights_becomes_plain_data(tmp_path: Path) -> None:
+    args = argparse.Namespace(
+        lr=0.1, model="vit", out=Path("runs/1"), size=(96, 128), nested={"a": [None, True]}
+    )
+    beside = {"args": args, "epoch": 3, "best": np.float64(0.5), "scheduler": Counter({30: 1})}
+    torch.save({"model": STATE} | beside, tmp_path / "a.pth")
+    opened = open_checkpoint(tmp_path / "a.pth")
+    assert equal(opened.state, STATE)
+    expected = {"lr": 0.1, "model": "vit", "out": None, "size": [96, 128]}
+    assert opened.about == {"args": expected | {"nested": {"a": [None, True]}}}
+
+
+def test_another_object_beside_the_weights_is_named(tmp_path: Path) -> None:
+    torch.save({"model": STATE, "args": fractions.Fraction(1, 2)}, tmp_path / "a.pth")
+    with pytest.raises(InputError, match=r"fractions\.Fraction"):
         open_checkpoint(tmp_path / "a.pth")
+
+
+def test_every_state_dict_of_a_file_is_found_but_no_optimizer(tmp_path: Path) -> None:
+    layer = nn.Linear(3, 2)
+    optimizer = torch.optim.AdamW(layer.parameters())
+    layer(torch.ones(1, 3)).sum().backward()
+    optimizer.step()
+    content = {
+        "student": STATE,
+        "ema": {"module": dict(STATE)},
+        "optimizer": optimizer.state_dict(),
+    }
+    torch.save(content, tmp_path / "a.pth")
+    opened = open_checkpoint(tmp_path / "a.pth")
+    assert sorted(opened.states) == ["ema.module", "student"]
+    assert all(equal(state, STATE) for state in opened.states.values())
 
 
 def whole_safetensors(tmp_path: Path) -> bytes:
