@@ -11,7 +11,18 @@ from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from pipeline.formats import BUILT_IN, FORMATS, ordered, unknown
 from pipeline.network_args import ImageSize, NetworkArgs
-from pipeline.schema import HASH_OR_TRUST, KEBAB, VERSION, Count, Fraction, Positive, Section, load
+from pipeline.schema import (
+    COLOURS,
+    HASH_OR_TRUST,
+    KEBAB,
+    VERSION,
+    Colour,
+    Count,
+    Fraction,
+    Positive,
+    Section,
+    load,
+)
 from pipeline.schemes import SCHEMES, SchemeName
 
 PARAMS_FILE = Path("params.yaml")
@@ -29,6 +40,8 @@ class Model(Section):
     kwargs: NetworkArgs = NetworkArgs()
     image_size: Side | tuple[Side, Side] | None = None
     crop_pct: Annotated[float, Field(gt=0, le=1)] | None = None
+    orientation: Literal["upright", "stored"] = "upright"
+    background: Colour = COLOURS["white"]
 
     @property
     def size(self) -> ImageSize | None:

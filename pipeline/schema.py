@@ -15,7 +15,7 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
@@ -24,6 +24,20 @@ from pipeline.errors import ParamsError
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
+Byte = Annotated[int, Field(ge=0, le=255)]
+
+COLOURS = {"white": (255, 255, 255), "black": (0, 0, 0)}
+
+
+def _colour(value: Any) -> Any:
+    if isinstance(value, str):
+        if value not in COLOURS:
+            raise ValueError(f"{value} is no colour; give {', '.join(COLOURS)} or [R, G, B]")
+        return COLOURS[value]
+    return tuple(value) if isinstance(value, list) else value
+
+
+Colour = Annotated[tuple[Byte, Byte, Byte], BeforeValidator(_colour)]  # RGB, or a name of COLOURS
 
 HASH_OR_TRUST = r"^(trust-first-use|[0-9a-f]{8,64})$"
 HASH = r"^[0-9a-f]{8,64}$"  # the zoo's

@@ -7,7 +7,6 @@ that the answers are float's and not a faster format's.
 
 from __future__ import annotations
 
-import dataclasses
 import re
 import sys
 import time
@@ -93,7 +92,7 @@ def baseline(options: Options) -> Path:
             "checkpoint_sha256": sha256_file(options.checkpoint / MODEL_FILE),
             "samples_sha256": samples.sha256,
             "samples_count": len(samples),
-            "preprocessing": dataclasses.asdict(contract.preprocessing),
+            "preprocessing": contract.preprocessing.to_dict(),
             "tf32": False,
             "accuracy": _accuracy(logits, samples),
             "logits_sha256": logits_sha256(stored),

@@ -28,21 +28,14 @@ from click.core import ParameterSource
 from pipeline import paths
 from pipeline.commands.common import COUNT, command, json_option, release_options
 from pipeline.errors import InputError
-from pipeline.images.sources import IMAGE_SUFFIXES
+from pipeline.images.decode import SUFFIXES, ImageError, bounded, read_file
 from pipeline.inference import compare, select
 from pipeline.inference.classify import TOP, Classifier, Prediction
 from pipeline.metrics import timing
 from pipeline.progress import progress
 from pipeline.report.table import columns
-from pipeline.untrusted.images import ImageError
 
 STDIN = "-"
-SUFFIXES = (
-    *IMAGE_SUFFIXES,
-    ".gif",
-)  # looked for in folders only
-MAX_BYTES = 200_000_000  # of one encoded image
-
 Answer = tuple[str, list[Prediction]]
 
 
@@ -81,23 +74,8 @@ def _is_image(path: Path, folder: Path) -> bool:
 
 
 def read_image(name: str) -> bytes:
-    """Read a file, or stdin for ``-``, unless it is too large or not a regular file.
-
-    Raises:
-        ImageError: it is.
-        OSError: it cannot be read.
-    """
-    if name == STDIN:
-        data = sys.stdin.buffer.read(MAX_BYTES + 1)
-    else:
-        path = Path(name)
-        if path.exists() and not path.is_file():
-            raise ImageError("format", "not a regular file; pipe it in and give - as its name")
-        with open(path, "rb") as file:
-            data = file.read(MAX_BYTES + 1)
-    if len(data) > MAX_BYTES:
-        raise ImageError("size", f"more than {MAX_BYTES / 1e6:.0f} MB, which no image needs")
-    return data
+    """Read a file, or stdin for ``-``; errors as :func:`read_file`."""
+    return bounded(sys.stdin.buffer) if name == STDIN else read_file(Path(name))
 
 
 def show(images: Sequence[str], classifier: Classifier, top: int, *, as_json: bool) -> bool:

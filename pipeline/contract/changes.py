@@ -18,6 +18,8 @@ FEEDING = {  # what code that prepares pictures has in it, by its place in the c
     "preprocessing.mean": "mean to subtract",
     "preprocessing.std": "deviation to divide by",
     "preprocessing.colour_order": "colour order",
+    "preprocessing.orientation": "what to do with an EXIF orientation",
+    "preprocessing.background": "colour behind transparent parts",
     "layout": "layout of the input",
     "dtype": "type of the input",
     "input_name": "name of the input",

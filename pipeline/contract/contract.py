@@ -14,22 +14,29 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 from pipeline.errors import IntegrityError
 
 SCHEMA = 1
 EXTRA_FILE = "contract.json"
 METADATA_KEY = "edge_vit.contract"
+
+Orientation = Literal["upright", "stored"]
+Colour = tuple[int, int, int]  # RGB, 0 to 255
+UPRIGHT: Orientation = "upright"
+WHITE: Colour = (255, 255, 255)
 DATA_KEY = "edge_vit.data_sha256"  # of the weights beside an ONNX file that cannot hold them
 
 
 @dataclass(frozen=True, kw_only=True)
 class Preprocessing:
-    """From an RGB image file to the model's input.
+    """From an image file to the model's input.
 
-    Resize the shorter side to ``resize`` pixels (or, with ``crop_mode`` "squash", both sides),
-    cut ``size`` from the centre, divide by 255, subtract ``mean``, divide by ``std``.
+    Decode to RGB (docs/pictures.md): turned as its EXIF data say unless ``orientation`` is
+    "stored", transparency on ``background``, 16 bits to 8 by the range of the format. Resize the
+    shorter side to ``resize`` pixels (or, with ``crop_mode`` "squash", both sides), cut ``size``
+    from the centre, divide by 255, subtract ``mean``, divide by ``std``.
     """
 
     size: tuple[int, int]  # height, width in pixels
@@ -40,6 +47,22 @@ class Preprocessing:
     mean: tuple[float, float, float]  # RGB, of values in 0..1
     std: tuple[float, float, float]
     colour_order: str = "RGB"
+    orientation: Orientation = UPRIGHT
+    background: Colour = WHITE
+
+    def __post_init__(self) -> None:
+        if self.orientation not in get_args(Orientation):
+            raise ValueError(f"orientation is {self.orientation!r}")
+        if len(self.background) != 3 or not {*self.background} <= {*range(256)}:
+            raise ValueError(f"background is {self.background!r}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """As it is written: without what the two last fields are by default (docs/adr/0034)."""
+        values = dataclasses.asdict(self)
+        for key, default in (("orientation", UPRIGHT), ("background", WHITE)):
+            if values[key] == default:
+                del values[key]
+        return values
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +123,10 @@ class Contract:
         return f"{self.name}-{scheme}-{self.version}{suffix}"
 
     def to_dict(self) -> dict[str, Any]:
-        values = dataclasses.asdict(self) | {"input_shape": list(self.input_shape)}
+        values = dataclasses.asdict(self) | {
+            "preprocessing": self.preprocessing.to_dict(),
+            "input_shape": list(self.input_shape),
+        }
         for key in ("kwargs", "weights"):
             if values["checkpoint"][key] is None:
                 del values["checkpoint"][key]

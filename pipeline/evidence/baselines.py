@@ -6,7 +6,6 @@ A record is ``record.json``, sealed as all evidence is, and ``logits.npy``. It i
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -133,8 +132,9 @@ def belongs(
     for what, recorded, actual in pairs:
         if recorded != actual:
             return f"{record.path} is of other {what}: {recorded[:12]}, these are {actual[:12]}"
-    for key, value in _as_json(dataclasses.asdict(preprocessing)).items():
-        was = content.preprocessing.get(key)
+    stated = _as_json(preprocessing.to_dict())
+    for key in sorted(stated.keys() | content.preprocessing.keys()):
+        was, value = content.preprocessing.get(key), stated.get(key)
         if was != value:
             return f"{record.path} was prepared with {key} {was}, this run with {value}"
     return None

@@ -10,6 +10,7 @@ import math
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,11 +21,11 @@ from torch.utils.data import DataLoader, Dataset
 from pipeline.errors import InputError
 from pipeline.finetune.params import Augmentation, Data
 from pipeline.images import cifar, idx
+from pipeline.images.decode import SUFFIXES, ImageError, decode, read_file
 
 if TYPE_CHECKING:
     from PIL import Image
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".gif")
 ASPECT = (3 / 4, 4 / 3)  # of random crops, as in Inception and everything since
 
 Batch = tuple[torch.Tensor, torch.Tensor]
@@ -133,10 +134,10 @@ def _flip_and_shift(
 
 
 class FolderData(ImageData):
-    """Image files in one folder a class, decoded with Pillow as they are needed."""
+    """Image files in one folder a class, decoded as they are needed."""
 
-    def __init__(self, root: Path, workers: int) -> None:
-        """``workers`` processes decode images; 0 decodes them in this one.
+    def __init__(self, root: Path, data: Data) -> None:
+        """``data.workers`` processes decode images; 0 decodes them in this one.
 
         Raises:
             InputError: fewer than two folders hold images.
@@ -153,13 +154,14 @@ class FolderData(ImageData):
         self.files = [path for name in self.classes for path in files[name]]
         counts = [len(files[name]) for name in self.classes]
         self.labels = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
-        self.workers = workers
+        self.workers = data.workers
+        self._decode = partial(decode, orientation=data.orientation, background=data.background)
 
     def batch(self, draw: Draw, view: View) -> torch.Tensor:
         """As :meth:`ImageData.batch`.
 
         Raises:
-            InputError: a file is not an image that Pillow reads.
+            InputError: a file is not an image that can be read.
         """
         rng = random.Random(draw.seed)
         images = [_crop(self.open(index), view, rng) for index in draw.indices]
@@ -167,12 +169,10 @@ class FolderData(ImageData):
 
     def open(self, index: int) -> Image.Image:
         """As :meth:`ImageData.open`, as RGB; errors as :meth:`batch`."""
-        from PIL import Image, UnidentifiedImageError
-
         path = self.files[index]
         try:
-            return Image.open(path).convert("RGB")
-        except (UnidentifiedImageError, OSError, ValueError) as error:
+            return self._decode(read_file(path))
+        except (ImageError, OSError) as error:
             raise InputError(f"{path} is not an image that can be read ({error})") from None
 
 
@@ -229,7 +229,7 @@ def load_train(data: Data) -> ImageData:
         return _cifar_data(data.root, "train")
     if is_idx(data.root):
         return _idx_data(data.root, "train")
-    return FolderData(data.root, data.workers)
+    return FolderData(data.root, data)
 
 
 def load_test(data: Data) -> ImageData | None:
@@ -247,7 +247,7 @@ def load_test(data: Data) -> ImageData | None:
         return None
     if not data.test.is_dir():
         raise InputError(f"data.test: there is no folder {data.test}")
-    test = FolderData(data.test, data.workers)
+    test = FolderData(data.test, data)
     classes = load_train(data).classes
     if test.classes != classes:
         differ = sorted(set(test.classes) ^ set(classes))

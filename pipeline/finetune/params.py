@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from pipeline.errors import ParamsError
-from pipeline.schema import Count, Fraction, Positive, Section, load
+from pipeline.schema import COLOURS, Colour, Count, Fraction, Positive, Section, load
 
 PARAMS_FILE = Path("finetune/params.yaml")
 
@@ -52,6 +52,8 @@ class Data(Section):
     validation: Annotated[float, Field(gt=0, lt=1)] = 0.02  # of the training images, held out
     test: Path | None = None  # class folders to evaluate on; IDX files and CIFAR bring their own
     workers: Annotated[int, Field(ge=0)] = 2  # processes that decode images of class folders
+    orientation: Literal["upright", "stored"] = "upright"  # of class folders' images, as
+    background: Colour = COLOURS["white"]  # model.orientation and model.background of params.yaml
 
 
 class Model(Section):

@@ -1,4 +1,4 @@
-"""timm's evaluation transform: its geometry, and the normalization that is left."""
+"""From a picture to the model's input: decoding, timm's geometry, and normalization."""
 
 from __future__ import annotations
 
@@ -10,18 +10,26 @@ from numpy.typing import NDArray
 
 from pipeline.contract.contract import Preprocessing
 from pipeline.errors import InputError
+from pipeline.images.decode import MAX_PIXELS, decode
 
 if TYPE_CHECKING:
     from PIL import Image
 
 
 Pixels = NDArray[np.uint8]
+DECODED = ("RGB", "L")  # grey of data sets is RGB without a choice to make
+
+
+def picture(data: bytes, preprocessing: Preprocessing, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Decode an encoded picture as the contract says, RGB; errors as :func:`decode`."""
+    return decode(data, preprocessing.orientation, preprocessing.background, max_pixels)
 
 
 def geometry(preprocessing: Preprocessing) -> Callable[[Image.Image], Pixels]:
     """Return the part of timm's evaluation transform that moves pixels: RGB image -> [H, W, 3].
 
-    As timm does it, an EXIF orientation is not applied.
+    What it returns takes decoded images (:func:`picture`) and raises InputError for others: what
+    they mean in RGB would be a guess.
     """
     from timm.data import create_transform
 
@@ -37,6 +45,8 @@ def geometry(preprocessing: Preprocessing) -> Callable[[Image.Image], Pixels]:
     steps = transform.transforms[:-2]  # all but MaybeToTensor and Normalize
 
     def apply(image: Image.Image) -> Pixels:
+        if image.mode not in DECODED:
+            raise InputError(f"an image in mode {image.mode} is not decoded; use picture()")
         image = image.convert("RGB")
         for step in steps:
             image = step(image)

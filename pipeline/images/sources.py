@@ -9,18 +9,18 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.contract.contract import Contract
+from pipeline.contract.contract import Contract, Preprocessing
 from pipeline.errors import InputError
 from pipeline.images import cifar
+from pipeline.images.decode import SUFFIXES, read_file
 from pipeline.images.idx import FASHION_MNIST_CLASSES, read_images, read_labels
 from pipeline.images.imagenet import imagenet_labels, imagenet_wordnet_ids
-from pipeline.images.preprocessing import Pixels
+from pipeline.images.preprocessing import Pixels, picture
 
 if TYPE_CHECKING:
     from PIL import Image
 
 FASHION_MNIST_FILES = ("t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz")
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")  # beside a README
 SHOWN = 5
 
 
@@ -61,12 +61,12 @@ def find_images(source: Path, contract: Contract) -> list[ImageSource]:
         )
     classes = _match_folders([path.name for path in folders], source, contract)
     labelled = [
-        _image_file(path, source, classes[folder.name])
+        _image_file(path, source, classes[folder.name], contract.preprocessing)
         for folder in folders
         for path in folder.rglob("*")
         if not path.is_dir() and not path.name.startswith(".")
     ]
-    return labelled + [_image_file(path, source, None) for path in loose]
+    return labelled + [_image_file(path, source, None, contract.preprocessing) for path in loose]
 
 
 def _layout() -> str:
@@ -133,15 +133,15 @@ def _match_folders(names: Sequence[str], source: Path, contract: Contract) -> di
     return {name: index for name, index in matched.items() if index is not None}
 
 
-def _image_file(path: Path, source: Path, label: int | None) -> ImageSource:
-    return ImageSource(path.relative_to(source).as_posix(), label, partial(_open, path), path)
+def _image_file(
+    path: Path, source: Path, label: int | None, preprocessing: Preprocessing
+) -> ImageSource:
+    opened = partial(_open, path, preprocessing)
+    return ImageSource(path.relative_to(source).as_posix(), label, opened, path)
 
 
-def _open(path: Path) -> Image.Image:
-    from PIL import Image
-
-    with Image.open(path) as image:
-        return image.convert("RGB")
+def _open(path: Path, preprocessing: Preprocessing) -> Image.Image:
+    return picture(read_file(path), preprocessing)
 
 
 def _from_pixels(pixels: Pixels) -> Image.Image:
@@ -150,7 +150,7 @@ def _from_pixels(pixels: Pixels) -> Image.Image:
     return Image.fromarray(pixels).convert("RGB")
 
 
-def image_files(folder: Path) -> list[ImageSource]:
+def image_files(folder: Path, preprocessing: Preprocessing) -> list[ImageSource]:
     """List the unlabelled images in a folder, by name; open none.
 
     Raises:
@@ -158,8 +158,8 @@ def image_files(folder: Path) -> list[ImageSource]:
     """
     if not folder.is_dir():
         raise InputError(f"params.yaml: golden.photographs: {folder} is not a folder of images")
-    files = [p for p in sorted(folder.iterdir()) if p.suffix.lower() in IMAGE_SUFFIXES]
+    files = [p for p in sorted(folder.iterdir()) if p.suffix.lower() in SUFFIXES]
     if not files:
-        suffixes = " ".join(IMAGE_SUFFIXES)
+        suffixes = " ".join(SUFFIXES)
         raise InputError(f"params.yaml: golden.photographs: {folder} holds no images ({suffixes})")
-    return [_image_file(path, folder, None) for path in files]
+    return [_image_file(path, folder, None, preprocessing) for path in files]

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import EdgeVitError
-from pipeline.images.preprocessing import geometry, normalize
+from pipeline.images.decode import MAX_PIXELS, ImageError
+from pipeline.images.preprocessing import geometry, normalize, picture
 from pipeline.runtimes import FloatArray, load
-from pipeline.untrusted.images import MAX_PIXELS, ImageError, decode
 
 TOP = 5
 
@@ -48,8 +48,8 @@ class Classifier:
         Raises:
             ImageError: the bytes are not an image that can be used.
         """
-        image = decode(encoded, self._max_pixels)
         preprocessing = self.contract.preprocessing
+        image = picture(encoded, preprocessing, self._max_pixels)
         short, long = sorted(image.size)
         # Resizing the shorter side of a line of pixels would make a gigantic image of it.
         resized = preprocessing.resize**2 * long / short

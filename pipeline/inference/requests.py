@@ -15,8 +15,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from pipeline.images.decode import Fault, ImageError
 from pipeline.inference.classify import TOP, Classifier, Transform
-from pipeline.untrusted.images import Fault, ImageError
 
 STATUS: dict[Fault, int] = {"format": 415, "size": 413, "damaged": 400}
 

@@ -6,6 +6,7 @@ What is known about a checkpoint comes, first hit wins, from params.yaml, from t
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -69,7 +70,11 @@ def fetch(params: Params, out: Path) -> None:
         contract = Contract(
             name=origin.name,
             version=params.release.version,
-            preprocessing=made.preprocessing,
+            preprocessing=dataclasses.replace(
+                made.preprocessing,
+                orientation=params.model.orientation,
+                background=params.model.background,
+            ),
             labels=made.labels,
             checkpoint=checkpoint,
         )

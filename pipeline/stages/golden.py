@@ -7,9 +7,10 @@ every delivered file. `device_tests` runs them, and they are part of the release
 
 from __future__ import annotations
 
+import io
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -32,15 +33,18 @@ from pipeline.evidence.golden import (
 from pipeline.evidence.machine import fingerprint
 from pipeline.evidence.model import Machine, sealed_json
 from pipeline.files import atomic, read_json, sha256_file, write_json
+from pipeline.images.decode import read_file
 from pipeline.images.preprocessing import Pixels, geometry, normalize
 from pipeline.images.sources import ImageSource, find_images, image_files
 from pipeline.metrics.logits import json_logits
 from pipeline.params import Params, load_params
 from pipeline.runtimes import FloatArray, load
 
-# What every decoder reads alike: no palette, no alpha, no profile, no orientation to apply.
+# What every decoder reads alike: 8 bits of grey or RGB, no transparency, no profile, no gamma, no
+# orientation to apply.
 PLAIN_FORMATS = {"JPEG": ".jpg", "PNG": ".png"}
 PLAIN_MODES = ("RGB", "L")
+PLAIN_CHUNKS = {b"IHDR", b"IDAT", b"IEND", b"pHYs", b"tEXt", b"zTXt", b"tIME", b"bKGD", b"sRGB"}
 ORIENTATION = ExifTags.Base.Orientation
 
 
@@ -53,7 +57,8 @@ def golden(params: Params, artifacts: Path, out: Path) -> GoldenEvidence:
         InputError: a photograph or a delivered file cannot be read.
     """
     contract = load_contract(artifacts / "checkpoint")
-    chosen = _first_samples(params, artifacts, contract) + image_files(params.golden.photographs)
+    chosen = _first_samples(params, artifacts, contract)
+    chosen += image_files(params.golden.photographs, contract.preprocessing)
     apply = geometry(contract.preprocessing)
     with atomic(out) as new:
         (new / IMAGES).mkdir(parents=True)
@@ -98,7 +103,7 @@ def _keep(
     """Put an image into ``folder``; return what is to be known of it, and its geometry's pixels."""
     try:
         image = candidate.open()
-        suffix = _plain_suffix(candidate.path) if candidate.path else None
+        suffix = _plain_suffix(read_file(candidate.path)) if candidate.path else None
     except Exception as error:  # Pillow's decoders raise anything on broken files
         raise InputError(f"{candidate.path or candidate.id} is not an image ({error})") from None
     stem = re.sub(r"[^A-Za-z0-9._-]+", "_", Path(candidate.id).with_suffix("").as_posix())
@@ -118,13 +123,22 @@ def _keep(
     return kept, apply(image)
 
 
-def _plain_suffix(path: Path) -> str | None:
+def _plain_suffix(data: bytes) -> str | None:
     """The ending of a file that every decoder reads alike; None if it must be written anew."""
-    with Image.open(path) as image:
+    with Image.open(io.BytesIO(data)) as image:
         turned = image.getexif().get(ORIENTATION, 1) != 1
         if turned or image.mode not in PLAIN_MODES or "icc_profile" in image.info:
             return None
+        if image.format == "PNG" and (data[24] != 8 or not PLAIN_CHUNKS.issuperset(_chunks(data))):
+            return None
         return PLAIN_FORMATS.get(image.format or "")
+
+
+def _chunks(png: bytes) -> Iterator[bytes]:
+    position = 8
+    while position < len(png):
+        yield png[position + 4 : position + 8]
+        position += 12 + int.from_bytes(png[position : position + 4], "big")
 
 
 def _answers(path: Path, inputs: FloatArray) -> GoldenAnswers:

@@ -11,11 +11,10 @@ from __future__ import annotations
 import dataclasses
 import os
 import sys
-import warnings
 from collections import defaultdict
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
@@ -40,6 +39,7 @@ from pipeline.images.samples import (
 )
 from pipeline.images.sources import ImageSource, find_images
 from pipeline.params import Samples, load_params
+from pipeline.process import quiet
 from pipeline.progress import progress
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def samples(params: Samples, contract: Contract, out: Path, apart_from: Path | N
     total = min(len(candidates), params.limit + params.calibration)
     read = _read_all(candidates, geometry(contract.preprocessing))
     usable = _usable(read, params, skipped)
-    with atomic(out) as new, _bombs_are_errors(), closing(read):
+    with atomic(out) as new, quiet(), closing(read):  # quiet: decoding is, but not by thread
         new.mkdir()
         with progress(total=total, desc="samples", unit="image") as bar:
             evaluation = _take(
@@ -120,16 +120,6 @@ def _of(folder: Path) -> tuple[frozenset[str], frozenset[bytes]]:
         frozenset(name for kind in kinds for name in about[kind]),
         frozenset(content_hash(image) for array in images for image in array),
     )
-
-
-@contextmanager
-def _bombs_are_errors() -> Iterator[None]:
-    """Refuse pictures of over 89 million pixels, where Pillow by itself would only warn."""
-    from PIL import Image
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        yield
 
 
 def _about(

@@ -27,6 +27,8 @@ CONTRACTS = st.builds(
         interpolation=TEXT,
         mean=RGB,
         std=RGB,
+        orientation=st.sampled_from(["upright", "stored"]),
+        background=st.tuples(*[st.integers(0, 255)] * 3),
     ),
     labels=st.lists(TEXT, max_size=5).map(tuple),
     checkpoint=st.builds(
@@ -89,6 +91,30 @@ def test_the_order_of_keys_and_the_layout_of_the_text_do_not_matter() -> None:
 
 def test_an_app_reads_the_shape_of_its_input() -> None:
     assert json.loads(CONTRACT.to_json())["input_shape"] == [1, 3, 224, 192]
+
+
+def test_a_contract_that_says_nothing_of_pictures_means_upright_on_white() -> None:
+    written = json.loads(CONTRACT.to_json())["preprocessing"]
+    assert not {"orientation", "background"} & written.keys()
+    prepared = Contract.from_json(CONTRACT.to_json()).preprocessing
+    assert (prepared.orientation, prepared.background) == ("upright", (255, 255, 255))
+
+
+def test_another_treatment_of_pictures_is_written() -> None:
+    other = dataclasses.replace(CONTRACT.preprocessing, orientation="stored", background=(0, 0, 0))
+    written = json.loads(dataclasses.replace(CONTRACT, preprocessing=other).to_json())
+    assert written["preprocessing"]["orientation"] == "stored"
+    assert written["preprocessing"]["background"] == [0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    "changes", [{"orientation": "left"}, {"background": [0, 0]}, {"background": [0, 0, 256]}]
+)
+def test_an_unknown_treatment_of_pictures_is_refused(changes: dict[str, Any]) -> None:
+    values = CONTRACT.to_dict()
+    values["preprocessing"] |= changes
+    with pytest.raises(IntegrityError, match="not an edge-vit contract"):
+        Contract.from_json(json.dumps(values))
 
 
 def test_a_delivered_file_is_named_by_model_scheme_and_version() -> None:

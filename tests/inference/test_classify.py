@@ -6,8 +6,8 @@ from PIL import Image
 
 from pipeline.errors import EdgeVitError
 from pipeline.evidence.golden import Golden
+from pipeline.images.decode import ImageError
 from pipeline.inference.classify import Classifier, rank
-from pipeline.untrusted.images import ImageError
 from tests.inference.images import encoded
 
 LOGITS = np.array([0.5, 2.0, 2.0, -1.0], np.float32)

@@ -19,8 +19,7 @@ from pipeline.params import Params
 from pipeline.paths import Recorded, delivered_files
 from pipeline.stages.golden import golden
 from pipeline.stages.publish import publish
-
-ROTATED = 6  # EXIF: turn by 90 degrees to see it upright
+from tests.images.pictures import PICTURES
 
 
 def with_photographs(params: Params, folder: Path) -> Params:
@@ -78,28 +77,34 @@ def test_what_decoders_read_differently_is_written_anew(
 ) -> None:
     photos = tmp_path / "photos"
     photos.mkdir()
-    pixels = np.random.default_rng(0).integers(0, 256, (30, 50, 3), dtype=np.uint8)
-    picture = Image.fromarray(pixels)
-    exif = Image.Exif()
-    exif[0x0112] = ROTATED
-    picture.save(photos / "a-turned.jpg", exif=exif)
-    picture.convert("CMYK").save(photos / "b-print.jpg")
-    picture.convert("RGBA").save(photos / "c-alpha.png")
-    picture.save(photos / "d-plain.png")
+    kinds = {
+        "a-turned.jpg": "JPEG, EXIF orientation 6",
+        "b-print.jpg": "JPEG, CMYK with Adobe's marker",
+        "c-alpha.png": "PNG, alpha",
+        "d-plain.png": "PNG",
+        "e-gamma.png": "PNG, gamma",
+        "f-key.png": "PNG, transparent grey",
+        "g-wide.png": "PNG, 16-bit grey",
+        "h-profile.png": "PNG, colour profile",
+        "i-turned.png": "PNG, EXIF orientation 8",
+        "j-grey.jpg": "JPEG, grey",
+    }
+    for name, kind in kinds.items():
+        (photos / name).write_bytes(PICTURES[kind].data)
     (photos / "README.md").write_text("no picture")
     golden(with_photographs(params, photos), healthy, tmp_path / "golden")
     found = Golden.load(tmp_path / "golden")
-    assert [path.name for path in found.images] == [
-        "00-a-turned.png",
-        "01-b-print.png",
-        "02-c-alpha.png",
-        "03-d-plain.png",
-    ]
-    assert (found.images[3]).read_bytes() == (photos / "d-plain.png").read_bytes()
-    for path in found.images:
+    for number, (path, (name, kind)) in enumerate(zip(found.images, kinds.items(), strict=True)):
+        made = PICTURES[kind]
+        if name in ("d-plain.png", "j-grey.jpg"):
+            assert path.name == f"{number:02}-{name}"
+            assert path.read_bytes() == made.data
+            continue
+        assert path.name == f"{number:02}-{Path(name).stem}.png"
         with Image.open(path) as image:
-            assert (image.mode, image.size) == ("RGB", (50, 30))
-            assert image.getexif().get(0x0112) is None
+            assert made.right is not None
+            assert (image.mode, dict(image.info)) == ("RGB", {})
+            assert np.abs(np.asarray(image, np.int16) - made.right).mean() <= made.within
 
 
 @pytest.mark.parametrize(

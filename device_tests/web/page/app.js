@@ -294,9 +294,6 @@ function showAnswer(name, answer, agreement, label) {
     const right = labels[label] === best[0].label;
     about.push(`Its label is ${labels[label]}: the model is ${right ? "right" : "wrong"}.`);
   }
-  if (image.transparent) {
-    about.push("Its transparent parts count as black.");
-  }
   element("about-image").textContent = about.join(" ");
   const scope = showScope(answer.logits, label);
   showSeen(seen, name);

@@ -2,10 +2,14 @@
 
 import { BinaryReader } from "./vendor/protobuf/wire/binary-encoding.js";
 import { ModelError } from "./errors.js";
-import { FILTERS } from "./preprocess.js";
+import { FILTERS, UPRIGHT } from "./preprocess.js";
 
 const KEY = "edge_vit.contract";
 const SCHEMA = 1;
+const STEPS = [
+  ...["size", "resize", "crop_pct", "crop_mode", "interpolation", "mean", "std", "colour_order"],
+  ...["orientation", "background"], // written where they are not upright and white
+];
 
 // Field numbers of onnx.proto.
 const MODEL_GRAPH = 7;
@@ -105,8 +109,14 @@ function unknownParts(contract) {
   expect("interpolation", steps.interpolation, Object.keys(FILTERS));
   expect("crop_mode", steps.crop_mode, ["center", "squash"]);
   expect("colour_order", steps.colour_order, ["RGB", "BGR"]);
+  expect("orientation", steps.orientation ?? UPRIGHT, [UPRIGHT, "stored"]);
+  for (const key of Object.keys(steps).filter((key) => !STEPS.includes(key))) {
+    unknown.push(`it has a step ${key}`);
+  }
 
   const isSize = (value) => Number.isInteger(value) && value > 0;
+  const isColour = (value) =>
+    value?.length === 3 && value.every((part) => Number.isInteger(part) && part >= 0 && part < 256);
   const isTriple = (value) => value?.length === 3 && value.every(Number.isFinite);
   if (!(steps.size?.length === 2 && isSize(steps.size[0]) && steps.size[0] === steps.size[1])) {
     unknown.push(`size is ${JSON.stringify(steps.size)}, this page knows squares`);
@@ -116,6 +126,9 @@ function unknownParts(contract) {
   }
   if (!isTriple(steps.mean) || !isTriple(steps.std) || steps.std.includes(0)) {
     unknown.push("mean and std are not three numbers each");
+  }
+  if (steps.background !== undefined && !isColour(steps.background)) {
+    unknown.push(`background is ${JSON.stringify(steps.background)}, not a colour`);
   }
   if (!Array.isArray(contract.labels) || contract.labels.length === 0) {
     unknown.push("it names no labels");

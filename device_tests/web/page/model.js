@@ -39,7 +39,7 @@ export class Model {
    * The first inference after loading is timed apart: it prepares weights.
    */
   async answer(blob, name, runs = RUNS) {
-    const image = await decode(blob, name);
+    const image = await decode(blob, name, this.contract.preprocessing);
     const started = performance.now();
     const seen = geometry(image, this.contract.preprocessing);
     const input = normalize(seen, this.contract.preprocessing);

@@ -5,6 +5,23 @@
 // "Pixels" are { data: Uint8Array [height, width, 3], width, height }.
 
 import { PageError } from "./errors.js";
+import { readHeader } from "./header.js";
+
+export const UPRIGHT = "upright";
+const WHITE = [255, 255, 255];
+const DARKEST_HIGH_BYTE = 16;
+
+// By EXIF orientation: are rows columns, does it start from the right, from the bottom of the file.
+const TURNS = {
+  1: [false, false, false],
+  2: [false, true, false],
+  3: [false, true, true],
+  4: [false, false, true],
+  5: [true, false, false],
+  6: [true, false, true],
+  7: [true, true, true],
+  8: [true, true, false],
+};
 
 const PRECISION_BITS = 32 - 8 - 2;
 const HALF = 2 ** (PRECISION_BITS - 1);
@@ -30,32 +47,37 @@ function sinc(x) {
 }
 
 /**
- * Pixels of an image file (Blob), before any resizing.
+ * Pixels of an image file (Blob), before any resizing, as docs/pictures.md says.
  *
- * Colour profiles are not applied, as Pillow does not. An EXIF orientation is, unlike in timm's
- * transform: what counts here is what a person sees. Golden images have none.
+ * `orientation` and `background` are the contract's; what it does not say is upright and white.
  */
-export async function decode(blob, name) {
+export async function decode(blob, name, { orientation = UPRIGHT, background = WHITE } = {}) {
+  const header = readHeader(new Uint8Array(await blob.arrayBuffer()));
+  if (header.refusal) {
+    throw new PageError(`${name} ${header.refusal}.`, "Save it as PNG or as RGB JPEG.");
+  }
   let bitmap;
   try {
-    bitmap = await createImageBitmap(blob, {
+    bitmap = await createImageBitmap(new Blob([header.plain]), {
       colorSpaceConversion: "none",
-      imageOrientation: "from-image",
       premultiplyAlpha: "none",
     });
   } catch {
     throw new PageError(
       `${name} is not an image that this browser can read.`,
-      "Choose a PNG, JPEG or WebP file.",
+      "Choose a PNG, JPEG, WebP or AVIF file.",
     );
   }
   const { width, height } = bitmap;
   const canvas = document.createElement("canvas");
   canvas.width = width;
   canvas.height = height;
-  const context = canvas.getContext("2d", { willReadFrequently: true, colorSpace: "srgb" });
+  const options = { alpha: false, willReadFrequently: true, colorSpace: "srgb" };
+  const context = canvas.getContext("2d", options);
   let rgba;
   try {
+    context.fillStyle = `rgb(${background.join(" ")})`;
+    context.fillRect(0, 0, width, height);
     context.drawImage(bitmap, 0, 0);
     rgba = context.getImageData(0, 0, width, height).data;
   } catch {
@@ -67,14 +89,39 @@ export async function decode(blob, name) {
     bitmap.close();
   }
   const data = new Uint8Array(width * height * 3);
-  let transparent = false;
+  let highest = 0;
   for (let from = 0, to = 0; from < rgba.length; from += 4, to += 3) {
     data[to] = rgba[from];
     data[to + 1] = rgba[from + 1];
     data[to + 2] = rgba[from + 2];
-    transparent ||= rgba[from + 3] !== 255;
+    highest = Math.max(highest, data[to], data[to + 1], data[to + 2]);
   }
-  return { data, width, height, transparent };
+  if (header.bits === 16 && highest < DARKEST_HIGH_BYTE) {
+    throw new PageError(
+      `${name} has 16 bits, but its values end below 4096, as of 12 bits stored in 16.`,
+      "Save it with 8 bits, or scaled to the whole range.",
+    );
+  }
+  return turn({ data, width, height }, orientation === UPRIGHT ? header.orientation : 1);
+}
+
+/** Pixels turned and mirrored as the EXIF orientation (1 to 8) says. */
+function turn({ data, width, height }, orientation) {
+  const [transposed, fromRight, fromBottom] = TURNS[orientation];
+  const [outWidth, outHeight] = transposed ? [height, width] : [width, height];
+  const out = new Uint8Array(data.length);
+  for (let y = 0, to = 0; y < outHeight; y++) {
+    for (let x = 0; x < outWidth; x++, to += 3) {
+      const [u, v] = transposed ? [y, x] : [x, y];
+      const column = fromRight ? width - 1 - u : u;
+      const row = fromBottom ? height - 1 - v : v;
+      const from = 3 * (row * width + column);
+      out[to] = data[from];
+      out[to + 1] = data[from + 1];
+      out[to + 2] = data[from + 2];
+    }
+  }
+  return { data: out, width: outWidth, height: outHeight };
 }
 
 /** The part of the transform that moves pixels: resize, then crop. */

@@ -1,0 +1,70 @@
+"""The same picture gives the same pixels to everything that reads pictures."""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.contract.files import load_contract
+from pipeline.finetune.data import load_train
+from pipeline.finetune.params import Data
+from pipeline.images.preprocessing import normalize, picture
+from pipeline.images.samples import SampleSet
+from pipeline.inference.classify import Classifier
+from pipeline.inference.requests import Job, reply
+from pipeline.params import Samples
+from pipeline.stages.samples import samples
+from tests.images.pictures import PICTURES
+
+READ = {name: picture.data for name, picture in PICTURES.items() if picture.right is not None}
+
+
+@pytest.fixture
+def folder(healthy: Path, tmp_path: Path) -> Path:
+    """A class folder with every picture that is read; each under the name of its row."""
+    labels = load_contract(healthy / "checkpoint").labels
+    for label in (labels[8], labels[9]):
+        (tmp_path / "pictures" / label).mkdir(parents=True)
+    for name, data in READ.items():
+        (tmp_path / "pictures" / labels[9] / f"{name}.png").write_bytes(data)
+    (tmp_path / "pictures" / labels[8] / "one.png").write_bytes(READ["PNG"])
+    return tmp_path / "pictures"
+
+
+def test_samples_predict_and_serve_feed_the_same_input(
+    healthy: Path, folder: Path, tmp_path: Path
+) -> None:
+    contract = load_contract(healthy / "checkpoint")
+    samples(Samples(source=folder, calibration=0), contract, tmp_path / "samples")
+    taken = SampleSet.load(tmp_path / "samples")
+    classifier = Classifier(next((healthy / "onnx").glob("*.onnx")))
+    assert len(taken) == len(READ) + 1
+    for image, name in zip(taken.images, taken.ids, strict=True):
+        data = (folder / name).read_bytes()
+        fed = classifier.prepare(data)
+        assert normalize(image[None], contract.preprocessing).tobytes() == fed.tobytes(), name
+    data = READ["PNG, 16-bit grey"]
+    body = json.dumps({"inputs": base64.b64encode(data).decode()}).encode()
+    served = reply(classifier, Job(body, is_json=True))
+    expected = [{"label": p.label, "score": p.score} for p in classifier.classify(data)]
+    assert (served.status, served.content) == (200, expected)
+
+
+def test_training_sees_what_the_files_will_be_fed(healthy: Path, folder: Path) -> None:
+    preprocessing = load_contract(healthy / "checkpoint").preprocessing
+    data = load_train(Data(root=folder, workers=0))
+    for index, path in enumerate(data.files):
+        seen = picture(path.read_bytes(), preprocessing)
+        assert np.array_equal(data.open(index), seen), path.name
+
+
+@pytest.mark.parametrize("name", [n for n, made in PICTURES.items() if made.right is None])
+def test_what_is_refused_is_refused_by_the_server_as_no_picture(healthy: Path, name: str) -> None:
+    classifier = Classifier(next((healthy / "onnx").glob("*.onnx")))
+    served = reply(classifier, Job(PICTURES[name].data, is_json=False))
+    assert served.status == 415
+    assert PICTURES[name].refusal in str(served.content)
