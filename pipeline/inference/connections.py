@@ -100,10 +100,10 @@ class Server(uvicorn.Server):
         """Stop listening, answer every connection that was accepted, then close."""
         loop = asyncio.get_running_loop()
         for listener in sockets or []:
-            _refuse_new(listener)
+            ignore_new(listener)
             loop.remove_reader(listener)
         await asyncio.sleep(SETTLE_SECONDS)
-        waiting = [taken for listener in sockets or [] for taken in _accept_all(listener)]
+        waiting = [taken for listener in sockets or [] for taken in accept_all(listener)]
         for server in self.servers:
             server.close()
         for taken in waiting:
@@ -114,7 +114,7 @@ class Server(uvicorn.Server):
         return Protocol(self.config, self.server_state, self.lifespan.state)
 
 
-def _refuse_new(listener: socket.socket) -> None:
+def ignore_new(listener: socket.socket) -> None:
     """Let the kernel ignore who asks for a connection from now on; it takes who has asked before.
 
     Without it, a client that connects between the last ``accept`` and ``close`` is reset, and its
@@ -135,7 +135,7 @@ def _refuse_new(listener: socket.socket) -> None:
         listener.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, option)
 
 
-def _accept_all(listener: socket.socket) -> list[socket.socket]:
+def accept_all(listener: socket.socket) -> list[socket.socket]:
     accepted: list[socket.socket] = []
     listener.setblocking(False)
     try:
