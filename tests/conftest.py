@@ -14,6 +14,11 @@ from pipeline.stages.chain import run as run_stages
 from pipeline.stages.chain import stages_of
 from tests.prepared import key_of, modules_of, prepared, state_of
 
+# As many test processes run as there are cores: a second thread of each would mostly wait in a
+# loop, which made tests three to ten times as expensive. It holds for torch, which no module above
+# imports, and for processes that tests start.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 ROOT = Path(__file__).parent.parent
 CACHE = ROOT / ".pytest_cache" / "prepared"
 SAMPLES = 96

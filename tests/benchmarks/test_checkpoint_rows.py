@@ -10,7 +10,8 @@ from benchmarks.checkpoints.rows import ROWS, TRAINED, Row, run
 
 
 def _named(row: Row) -> object:
-    return pytest.param(row, id=f"{row.name}, {row.how}", marks=[pytest.mark.slow] * row.slow)
+    mark = pytest.mark.slow if row.slow else pytest.mark.full
+    return pytest.param(row, id=f"{row.name}, {row.how}", marks=mark)
 
 
 @pytest.mark.parametrize("row", [_named(row) for row in ROWS])
@@ -18,6 +19,7 @@ def test_a_checkpoint_becomes_a_candidate(row: Row, tmp_path: Path) -> None:
     assert run(row, tmp_path).refused == ()
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(("architecture", "width"), [("small", 384), ("base", 768)])
 def test_a_widened_network_computes_what_the_trained_one_does(
     architecture: str, width: int

@@ -27,7 +27,7 @@ from pipeline.images.samples import SampleSet, samples_sha256
 from pipeline.metrics.logits import logits_sha256
 from pipeline.metrics.measures import Flips
 from tests.benchmarks.recipe import CLASSES, SIZE, write_model
-from tests.release import builders
+from tests.contract import builders
 from tests.verdict.builders import MACHINE
 
 COUNT = 12

@@ -13,7 +13,6 @@ import torch
 
 from pipeline.commands import baseline
 from pipeline.commands.baseline import Options
-from pipeline.contract.contract import Checkpoint, Contract, Preprocessing
 from pipeline.errors import InputError, IntegrityError
 from pipeline.evidence.baselines import Record, belongs, read_records
 from pipeline.evidence.parity import RightAnswers
@@ -21,6 +20,7 @@ from pipeline.files import read_json, write_json
 from pipeline.images.samples import content_hash, samples_sha256
 from pipeline.models.build import create
 from pipeline.quantization.dynamic import save
+from tests.contract import builders
 
 ROOT = Path(__file__).parents[2]
 COUNT, SIZE = 40, 160
@@ -32,29 +32,12 @@ BLOCKED = ("pydantic", "yaml", "scipy", "tqdm", "dvc", "tabulate")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folders ``checkpoint`` and ``samples`` of a tiny model."""
     folder = tmp_path_factory.mktemp("run")
-    preprocessing = Preprocessing(
-        size=(SIZE, SIZE),
-        resize=SIZE,
-        crop_pct=1.0,
-        crop_mode="center",
-        interpolation="bicubic",
-        mean=(0.5, 0.5, 0.5),
-        std=(0.5, 0.5, 0.5),
-    )
-    origin = Checkpoint(
-        name="tiny",
-        architecture="test_vit",
-        source="a test",
-        source_sha256="0" * 64,
-        sha256="0" * 64,
-        license=None,
-    )
-    contract = Contract(
-        name="tiny",
-        version="0.1.0",
-        preprocessing=preprocessing,
+    contract = builders.contract(
+        preprocessing=builders.preprocessing(
+            size=(SIZE, SIZE), resize=SIZE, crop_pct=1.0, mean=(0.5,) * 3, std=(0.5,) * 3
+        ),
         labels=("a", "b", "c"),
-        checkpoint=origin,
+        checkpoint=builders.checkpoint(architecture="test_vit"),
     )
     torch.manual_seed(0)
     model = create("test_vit", num_classes=3, image_size=SIZE)

@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.contract.changes import Operators, Side, changes, operators, to_do
 from pipeline.contract.contract import Artefact, Contract
-from tests.release.builders import artefact, contract
+from tests.contract.builders import artefact, contract
 
 PTL = artefact()
 

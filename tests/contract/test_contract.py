@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from pipeline.contract.contract import Artefact, Checkpoint, Contract, Preprocessing
 from pipeline.errors import IntegrityError
+from tests.contract import builders
 
 TEXT = st.text(max_size=20)
 PIXELS = st.integers(1, 4096)
@@ -52,27 +53,10 @@ CONTRACTS = st.builds(
     ),
     schema=st.just(1),
 )
-CONTRACT = Contract(
+CONTRACT = builders.contract(
     name="deit",
     version="1.0.0",
-    preprocessing=Preprocessing(
-        size=(224, 192),
-        resize=248,
-        crop_pct=0.9,
-        crop_mode="center",
-        interpolation="bicubic",
-        mean=(0.5, 0.5, 0.5),
-        std=(0.5, 0.5, 0.5),
-    ),
-    labels=("cat", "dog"),
-    checkpoint=Checkpoint(
-        name="deit",
-        architecture="deit_tiny_patch16_224",
-        source="a",
-        source_sha256="b",
-        sha256="c",
-        license=None,
-    ),
+    preprocessing=builders.preprocessing(size=(224, 192)),
 )
 
 

@@ -14,21 +14,13 @@ from pipeline.contract.contract import Preprocessing
 from pipeline.errors import InputError, IntegrityError
 from pipeline.images.preprocessing import geometry, normalize
 from pipeline.images.samples import SampleSet, content_hash, load_pixels, samples_sha256
+from tests.contract import builders
 
 RNG = np.random.default_rng(0)
 
 
 def preprocessing(**changes: Any) -> Preprocessing:
-    values: dict[str, Any] = {
-        "size": (64, 64),
-        "resize": 71,
-        "crop_pct": 0.9,
-        "crop_mode": "center",
-        "interpolation": "bicubic",
-        "mean": (0.485, 0.456, 0.406),
-        "std": (0.229, 0.224, 0.225),
-    }
-    return Preprocessing(**values | changes)
+    return builders.preprocessing(**{"size": (64, 64), "resize": 71} | changes)
 
 
 def picture(mode: str, width: int, height: int) -> Image.Image:

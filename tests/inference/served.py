@@ -30,7 +30,7 @@ class Served:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "pipeline.cli", "serve", "--port", "0", *options],
                 cwd=work,
-                env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+                env=os.environ | {"PYTHONPATH": str(ROOT)},
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,

@@ -25,7 +25,7 @@ def predict(work: Path, *arguments: str, stdin: bytes = b"") -> subprocess.Compl
     return subprocess.run(
         [sys.executable, "-m", "pipeline.cli", "predict", *arguments],
         cwd=work,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
         input=stdin,
         capture_output=True,
         check=False,

@@ -13,7 +13,8 @@ from pipeline.models import equivalent
 from pipeline.params import Rewrite
 from pipeline.stages.rewrite import apply
 
-SMALL = {"num_classes": 10, "depth": 2, "img_size": 64}
+WIDTH = 48
+SMALL = {"num_classes": 10, "depth": 2, "num_heads": 3, "img_size": 64}
 MODELS = {
     "deit": ("deit_tiny_patch16_224", {}),
     "distilled": ("deit_tiny_distilled_patch16_224", {}),
@@ -42,15 +43,15 @@ METHODS["all"] = {key: value for method in METHODS.values() for key, value in me
 IMAGES = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 
 
-def made(kind: str) -> nn.Module:
+def made(kind: str, width: int = WIDTH) -> nn.Module:
     """A model whose every weight, scale and offset is random, in float64."""
     architecture, extra = MODELS[kind]
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = timm.create_model(architecture, **SMALL, **extra)
+        model = timm.create_model(architecture, embed_dim=width, **SMALL, **extra)
         if kind == "gated":
             for block in model.blocks:
-                block.attn.gate = nn.Linear(192, 192)
+                block.attn.gate = nn.Linear(width, width)
         model = model.eval().double()
         for parameter in model.parameters():
             parameter.data += 0.05 * torch.randn_like(parameter)
@@ -121,7 +122,7 @@ def ranges(model: nn.Module) -> tuple[list[equivalent.ChannelRange], list[equiva
 
 def test_centred_channels_reach_as_far_up_as_down():
     norms, linears = ranges(rewritten(made("deit"), "centre"))
-    whole = [*norms, *(equivalent.ChannelRange(s.low[192:], s.high[192:]) for s in linears)]
+    whole = [*norms, *(equivalent.ChannelRange(s.low[WIDTH:], s.high[WIDTH:]) for s in linears)]
     assert all(s.middle.abs().max() < 1e-5 * s.max_abs.max() for s in whole)
 
 
@@ -149,7 +150,7 @@ def test_a_rotation_keeps_lengths_and_the_vector_of_ones():
 
 
 def test_a_rotation_spreads_a_channel_that_stands_out():
-    model = made("deit")
+    model = made("deit", width=192)
     for block in model.blocks:
         block.mlp.fc2.bias.data[5] += 40
 

@@ -11,7 +11,6 @@ import torch
 from safetensors.numpy import load_file
 from torch import nn
 
-from pipeline.contract.contract import Preprocessing
 from pipeline.errors import ParamsError
 from pipeline.images.preprocessing import normalize
 from pipeline.images.samples import SampleSet
@@ -26,18 +25,11 @@ from pipeline.runtimes import load
 from pipeline.stages.chain import run as run_stages
 from pipeline.stages.quantize import quantize
 from tests.conftest import ROOT
+from tests.contract import builders
 
 MODEL = "model.safetensors"
 STAGES = ("quantize", "script", "optimize", "lite")
-PREPROCESSING = Preprocessing(
-    size=(64, 64),
-    resize=64,
-    crop_pct=1.0,
-    crop_mode="center",
-    interpolation="bicubic",
-    mean=(0.485, 0.456, 0.406),
-    std=(0.229, 0.224, 0.225),
-)
+PREPROCESSING = builders.preprocessing(size=(64, 64), resize=64, crop_pct=1.0)
 PIXELS = torch.randint(0, 256, (2, 3, 64, 64), generator=torch.Generator().manual_seed(0))
 IMAGES = torch.from_numpy(normalize(PIXELS.permute(0, 2, 3, 1).byte().numpy(), PREPROCESSING))
 KINDS = {

@@ -16,8 +16,8 @@ from pipeline.registry.hub import upload
 from pipeline.release.manifest import SUMS_FILE, format_sums
 from pipeline.release.read import hashes
 from pipeline.release.verification import verify
+from tests.contract.builders import contract
 from tests.hub_server import TOKEN, Hub, Repository
-from tests.release.builders import contract
 
 REPO = "someone/deit-tiny"
 # huggingface_hub hands LFS files to its transport in a way that this would rather have otherwise.

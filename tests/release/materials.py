@@ -13,7 +13,7 @@ from pipeline.formats import FORMATS
 from pipeline.params import load_params
 from pipeline.release.build import Build
 from pipeline.release.documents.material import File, Material
-from tests.release import builders
+from tests.contract import builders
 from tests.verdict.builders import Case, case
 
 PARAMS = load_params(Path(__file__).parents[2] / "params.yaml")
@@ -45,15 +45,12 @@ def build(**code: Any) -> Build:
 
 
 def contract(labels: tuple[str, ...] = ("cat", "dog"), licence: str | None = "MIT") -> Contract:
-    usual = builders.contract()
-    return dataclasses.replace(
-        usual,
+    return builders.contract(
         name="some_vit",
         version="1.2.3",
-        preprocessing=dataclasses.replace(usual.preprocessing, resize=256, crop_pct=0.875),
+        preprocessing=builders.preprocessing(resize=256, crop_pct=0.875),
         labels=labels,
-        checkpoint=dataclasses.replace(
-            usual.checkpoint,
+        checkpoint=builders.checkpoint(
             name="some_vit",
             source="some_vit.pth",
             source_sha256="5" * 64,

@@ -54,7 +54,7 @@ def test_a_release_is_made_again_byte_by_byte(release: Path, tmp_path: Path) -> 
             "PYTHONHASHSEED": "777",
             "TZ": "Asia/Tokyo",
             "LC_ALL": "C.UTF-8",
-            "OMP_NUM_THREADS": "1",
+            "OMP_NUM_THREADS": "2",
             "TMPDIR": str(scratch),
             "PYTHONWARNINGS": "ignore",
         },

@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 
 from pipeline import paths
-from pipeline.contract.contract import Checkpoint, Contract, Preprocessing
 from pipeline.errors import InputError, IntegrityError
 from pipeline.evidence.golden import GOLDEN_FILE
 from pipeline.evidence.seal import seal
@@ -30,6 +29,7 @@ from pipeline.report.gauge import gauge
 from pipeline.report.page import code
 from pipeline.stages.report import report
 from tests.conftest import ROOT
+from tests.contract import builders as contracts
 from tests.verdict import builders
 
 COUNT = 60
@@ -82,27 +82,11 @@ def fake_files(artifacts: Path) -> None:
         ("executorch", "m.pte"),
     ):
         write_text(artifacts / folder / name, name)
-    contract = Contract(
+    contract = contracts.contract(
         name="made_up",
-        version="1.2.3",
-        preprocessing=Preprocessing(
-            size=(32, 32),
-            resize=32,
-            crop_pct=1.0,
-            crop_mode="center",
-            interpolation="bicubic",
-            mean=(0.5, 0.5, 0.5),
-            std=(0.5, 0.5, 0.5),
-        ),
+        preprocessing=contracts.preprocessing(size=(32, 32), resize=32, crop_pct=1.0),
         labels=LABELS,
-        checkpoint=Checkpoint(
-            name="made_up",
-            architecture="vit",
-            source="<b>somewhere</b>",
-            source_sha256="0" * 64,
-            sha256="1" * 64,
-            license=None,
-        ),
+        checkpoint=contracts.checkpoint(source="<b>somewhere</b>"),
     )
     write_text(artifacts / "checkpoint" / "contract.json", contract.to_json())
 

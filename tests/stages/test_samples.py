@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.contract.contract import Checkpoint, Contract, Preprocessing
+from pipeline.contract.contract import Contract
 from pipeline.errors import InputError
 from pipeline.images.idx import FASHION_MNIST_CLASSES
 from pipeline.images.imagenet import imagenet_labels
@@ -20,6 +20,7 @@ from pipeline.images.samples import SampleSet, content_hash, load_pixels
 from pipeline.images.sources import ImageSource
 from pipeline.params import Samples
 from pipeline.stages.samples import in_turn, samples
+from tests.contract import builders
 from tests.inference.images import png_bomb
 
 RNG = np.random.default_rng(0)
@@ -27,28 +28,8 @@ ANIMALS = ("cat", "dog", "guinea pig/cavy")
 
 
 def contract(labels: tuple[str, ...] = ANIMALS) -> Contract:
-    return Contract(
-        name="model",
-        version="0.1.0",
-        preprocessing=Preprocessing(
-            size=(32, 32),
-            resize=35,
-            crop_pct=0.9,
-            crop_mode="center",
-            interpolation="bicubic",
-            mean=(0.5, 0.5, 0.5),
-            std=(0.5, 0.5, 0.5),
-        ),
-        labels=labels,
-        checkpoint=Checkpoint(
-            name="model",
-            architecture="test_vit",
-            source="model.pth",
-            source_sha256="0" * 64,
-            sha256="0" * 64,
-            license=None,
-        ),
-    )
+    steps = builders.preprocessing(size=(32, 32), resize=35)
+    return builders.contract(preprocessing=steps, labels=labels)
 
 
 def draw(path: Path, seed: int | None = None) -> None:

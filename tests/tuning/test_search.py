@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,7 +27,7 @@ from pipeline.params import Params, Quantize, Recipe, Rewrite
 from pipeline.stages.chain import run as run_stages
 from pipeline.tuning.search import Tuner, _recommended, _study, enqueue_neighbour, tune
 from pipeline.tuning.space import Space
-from pipeline.tuning.split import tuning_split
+from pipeline.tuning.split import Split, tuning_split
 from tests.test_cli import run
 from tests.tuning.test_pareto import result
 
@@ -42,6 +44,19 @@ def work(healthy: Path, params: Params, tmp_path: Path) -> Path:
     for name in ("checkpoint", "samples"):
         (tmp_path / "artifacts" / name).symlink_to(healthy / name)
     return tmp_path
+
+
+@pytest.fixture(scope="module")
+def taken(
+    healthy: Path, params: Params, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Split]:
+    """Artifacts with a tuning split of eight images, and the split: never change it in place."""
+    artifacts = tmp_path_factory.mktemp("taken") / "artifacts"
+    artifacts.mkdir()
+    for name in ("checkpoint", "samples"):
+        (artifacts / name).symlink_to(healthy / name)
+    with tuning_split(params, artifacts, 8) as split:
+        return artifacts, split
 
 
 @pytest.fixture
@@ -189,42 +204,47 @@ def test_the_highest_sqnr_is_recommended_and_replaces_the_configured_only_by_a_c
     ) is (chosen is None)
 
 
+@pytest.mark.full
 def test_trials_of_other_images_or_limits_are_a_study_of_their_own(
-    work: Path, params: Params
+    taken: tuple[Path, Split], params: Params, tmp_path: Path
 ) -> None:
     import optuna
 
-    with tuning_split(params, work / "artifacts", 8) as split:
-        name = _study(optuna, params, split, "ptl").study_name
-        assert _study(optuna, params, split, "ptl").study_name == name
-        gate = params.gate.model_copy(update={"confidence": 0.9})
-        other = params.model_copy(update={"gate": gate})
-        assert _study(optuna, other, split, "ptl").study_name != name
-        calibration = split.calibration / CALIBRATION_FILE
-        fewer = load_pixels(calibration)[1:].copy()
-        np.save(calibration, fewer)
-        assert _study(optuna, params, split, "ptl").study_name != name
+    _, split = taken
+    folder = Path(shutil.copytree(split.folder, tmp_path / "tuning"))
+    split = dataclasses.replace(split, folder=folder)
+    name = _study(optuna, params, split, "ptl").study_name
+    assert _study(optuna, params, split, "ptl").study_name == name
+    gate = params.gate.model_copy(update={"confidence": 0.9})
+    other = params.model_copy(update={"gate": gate})
+    assert _study(optuna, other, split, "ptl").study_name != name
+    calibration = split.calibration / CALIBRATION_FILE
+    fewer = load_pixels(calibration)[1:].copy()
+    np.save(calibration, fewer)
+    assert _study(optuna, params, split, "ptl").study_name != name
 
 
+@pytest.mark.full
 def test_the_tuning_split_has_no_image_of_the_gate_or_of_calibration(
-    work: Path, params: Params
+    taken: tuple[Path, Split], params: Params
 ) -> None:
-    with tuning_split(params, work / "artifacts", 8) as split:
-        seen = read_json(work / "artifacts" / "samples" / "samples.json")
-        theirs = {*seen["ids"], *seen["calibration_ids"], *seen["calibration_duplicates"]}
-        assert len(split.samples) == 8
-        assert not theirs & set(split.samples.ids)
-        others = {
-            content_hash(image)
-            for name in ("images.npy", "calibration.npy")
-            for image in load_pixels(work / "artifacts" / "samples" / name)
-        }
-        assert not others & {content_hash(image) for image in split.samples.images}
-        with (
-            pytest.raises(InputError, match="another edge-vit tune or diagnose --fix is running"),
-            tuning_split(params, work / "artifacts", 8),
-        ):
-            pass
+    artifacts, split = taken
+    seen = read_json(artifacts / "samples" / "samples.json")
+    theirs = {*seen["ids"], *seen["calibration_ids"], *seen["calibration_duplicates"]}
+    assert len(split.samples) == 8
+    assert not theirs & set(split.samples.ids)
+    others = {
+        content_hash(image)
+        for name in ("images.npy", "calibration.npy")
+        for image in load_pixels(artifacts / "samples" / name)
+    }
+    assert not others & {content_hash(image) for image in split.samples.images}
+    with (
+        tuning_split(params, artifacts, 8),
+        pytest.raises(InputError, match="another edge-vit tune or diagnose --fix is running"),
+        tuning_split(params, artifacts, 8),
+    ):
+        pass
 
 
 @pytest.mark.parametrize(

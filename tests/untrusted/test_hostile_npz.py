@@ -8,6 +8,7 @@ import struct
 import warnings
 import zipfile
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -74,9 +75,14 @@ def arrays(**given: NDArray[Any]) -> Attack:
     return members({f"{name}.npy": npy(value) for name, value in usual.items()})
 
 
-def whole() -> dict[str, Any]:
+@cache
+def _whole() -> Mapping[str, Any]:
     torch.manual_seed(0)
-    return dict(arrays_of(create("vit_tiny_patch16_224", num_classes=CLASSES, image_size=SMALL)))
+    return arrays_of(create("vit_tiny_patch16_224", num_classes=CLASSES, image_size=SMALL))
+
+
+def whole() -> dict[str, Any]:
+    return dict(_whole())
 
 
 def changed(change: Change) -> Attack:

@@ -179,6 +179,10 @@ def crowded(folder: Path) -> None:
         file._didModify = True  # type: ignore[attr-defined]
 
 
+def keys(folder: Path) -> None:
+    torch.save({str(number): None for number in range(2_000_000)}, folder / "it.pth")
+
+
 def tarred(folder: Path) -> None:
     write_tar(folder / "it.pth", pickle.dumps(HARM, 2))
 
@@ -281,10 +285,7 @@ ATTACKS: dict[str, tuple[str, Attack]] = {
     "code, protocol 4": (OTHER, zipped(pickle.dumps(HARM, 4))),
     "code, nested": (CODE, zipped({"state_dict": {"a": {"b": [HARM]}}})),
     "code, in torch": (r"\(torch\.hub\.load\)", zipped(Call(torch.hub.load, "a/b", "c"))),
-    "code, tar": (
-        "tar archive",
-        lambda folder: write_tar(folder / "it.pth", pickle.dumps(HARM, 2)),
-    ),
+    "code, tar": ("tar archive", tarred),
     "TorchScript": (r"it\.pt is a TorchScript program", torchscript),
     "terabytes claimed, zip": (NOT_WHOLE, zipped({"a": tensor(Storage(1 << 40), (1 << 40,))})),
     "megabytes claimed, zip": (NOT_WHOLE, zipped({"a": tensor(Storage(1 << 26), (1 << 26,))})),
@@ -370,7 +371,7 @@ ATTACKS: dict[str, tuple[str, Attack]] = {
     "key that controls a terminal": (FIT, with_({"\x1b[2J\r\nedge-vit: well": torch.ones(1)})),
     "value's key that does": (PLAIN, saved({"\x1b[2J\r\nfine": 1})),
     "key of a megabyte": (FIT, with_({"a" * (1 << 20): torch.ones(1)})),
-    "millions of keys": ("larger than", saved({str(number): None for number in range(2_000_000)})),
+    "millions of keys": ("larger than", keys),
     "a larger model than the file": (FIT, gigantic),
 }
 ATTACKS |= {

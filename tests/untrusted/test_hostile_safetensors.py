@@ -70,17 +70,28 @@ def hollow(folder: Path) -> None:
     os.truncate(folder / "it.safetensors", 1 << 40)
 
 
-MANY = b",".join(
-    b'"%d":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}' % number for number in range(1_600_000)
-)
+def many(folder: Path) -> None:
+    """A header of 1.6 million tensors of nothing."""
+    nothing = b'"%d":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}'
+    raw(b"{" + b",".join(nothing % number for number in range(1_600_000)) + b"}")(folder)
+
+
+def spaces(folder: Path) -> None:
+    raw(b"{}" + b" " * 90_000_000)(folder)
+
+
+def long_metadata(folder: Path) -> None:
+    raw({"__metadata__": {"a": "b" * 50_000_000}, "b": ONE})(folder)
+
+
 LABELS = ["cat", "dog", "cow"]
 KNOWN = {"architecture": "test_vit", "labels": LABELS}
 
 ATTACKS: dict[str, tuple[str, Attack]] = {
     "header of 2^63 bytes": (NOT_WHOLE, raw({"a": ONE}, length=1 << 63)),
     "header of 2^64 - 1 bytes": (NOT_WHOLE, raw({"a": ONE}, length=(1 << 64) - 1)),
-    "header of 90 MB": (NOT_WHOLE, raw(b"{" + MANY + b"}")),
-    "header of 90 MB of spaces": (NOT_WHOLE, raw(b"{}" + b" " * 90_000_000)),
+    "header of 90 MB": (NOT_WHOLE, many),
+    "header of 90 MB of spaces": (NOT_WHOLE, spaces),
     "header of nothing": (NOT_WHOLE, raw(b"")),
     "deep header": (NOT_WHOLE, raw(b'{"a":' + b"[" * DEEP + b"]" * DEEP + b"}")),
     "header that is a list": (NOT_WHOLE, raw(b"[1, 2]")),
@@ -111,7 +122,7 @@ ATTACKS: dict[str, tuple[str, Attack]] = {
     ),
     "metadata that is not text": (NOT_WHOLE, raw({"__metadata__": {"a": 1}, "b": ONE})),
     "metadata that is a list": (NOT_WHOLE, raw({"__metadata__": [1], "b": ONE})),
-    "metadata of 50 MB": (NOT_WHOLE, raw({"__metadata__": {"a": "b" * 50_000_000}, "b": ONE})),
+    "metadata of 50 MB": (NOT_WHOLE, long_metadata),
     "metadata nested deep": ("edge_vit is not JSON", metadata(edge_vit="[" * DEEP)),
     "labels nested deep": ("labels", metadata(**KNOWN | {"labels": "[" * DEEP})),
     "number of many digits": ("metadata", metadata(**KNOWN, crop_pct="1" * 5000)),
