@@ -26,7 +26,7 @@ from pipeline.errors import EdgeVitError, exit_on_error
 from pipeline.metrics import timing
 from pipeline.process import cores
 
-PICTURE = Path("embedded/photos/cat-451x299.jpg")
+IMAGE = Path("embedded/photos/cat-451x299.jpg")
 RUNTIMES = ("lite", "int8", "executorch")
 ANSWERS = 500
 OVERLOAD = 64  # connections
@@ -80,7 +80,7 @@ async def _ask(address: str, connections: int, answers: int) -> Load:
     """Ask until so many are answered, over connections that each wait for their answer."""
     import httpx2
 
-    picture, load = PICTURE.read_bytes(), Load()
+    picture, load = IMAGE.read_bytes(), Load()
 
     async def one(client: httpx2.AsyncClient) -> None:
         while len(load.answered_ms) < answers and load.lost < answers:
@@ -141,11 +141,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("runtimes", nargs="*", default=list(RUNTIMES), metavar="RUNTIME")
     parser.add_argument("--release", type=Path, metavar="DIR")
     parser.add_argument("--answers", type=int, default=ANSWERS, help="of each load (%(default)s)")
-    given = parser.parse_args(arguments)
-    if given.answers < 1:
+    options = parser.parse_args(arguments)
+    if options.answers < 1:
         parser.error("--answers must be at least 1")
     with exit_on_error():
-        print(bench(given.release, given.runtimes, given.answers))
+        print(bench(options.release, options.runtimes, options.answers))
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 SECONDS_BETWEEN_LINES = 30
 LINE = "{desc}: {n_fmt} of {total_fmt} ({percentage:.0f}%), {remaining} left{postfix}"
+NOTHING_KNOWN = ", ? left"  # of a line before the first item is done
 LINE_WITHOUT_TOTAL = "{desc}: {n_fmt} {unit}{postfix}"
 
 _last_line = time.monotonic()  # a task that ends sooner writes no line
@@ -60,7 +61,11 @@ class _Lines:
     def write(self, text: str) -> None:
         global _last_line
         line = text.strip()
-        if line and time.monotonic() - _last_line >= SECONDS_BETWEEN_LINES:
+        if (
+            line
+            and NOTHING_KNOWN not in line
+            and time.monotonic() - _last_line >= SECONDS_BETWEEN_LINES
+        ):
             _last_line = time.monotonic()
             self.stream.write(line + "\n")
             self.stream.flush()

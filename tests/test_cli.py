@@ -57,8 +57,8 @@ def test_gate_refuses_with_status_1_and_says_what_and_what_to_do(work):
     ran = run(work, "-m", "pipeline.cli", "gate")
     assert ran.returncode == 1
     assert "refused for channel release" in ran.stderr
-    assert "undecided: " in ran.stderr
-    assert "need a record of the reference GPU (`edge-vit baseline`)" in ran.stderr
+    assert " undecided; what would decide them:" in ran.stderr
+    assert ": a record of the reference GPU (`edge-vit baseline`)" in ran.stderr
     assert "(`make device-test`)" in ran.stderr
     assert "Traceback" not in ran.stderr
 
@@ -103,10 +103,15 @@ def test_a_wrong_name_is_bad_input_and_the_right_one_is_said(arguments, words):
     assert words in ran.stderr
 
 
-def test_the_gate_prints_open_criteria_as_one_sentence_and_all_when_asked(work):
+def test_the_gate_prints_what_would_decide_and_all_criteria_when_asked(work):
     brief = run(work, "-m", "pipeline.cli", "gate").stdout
     assert "size_ratio_max" not in brief
-    assert len(re.findall(r"^\d+ undecided: .*reference GPU.*device-test", brief, re.M)) == 1
+    assert len(re.findall(r"^\d+ undecided; what would decide them:$", brief, re.M)) == 1
+    assert len(re.findall(r"^  \d+: a record of the reference GPU", brief, re.M)) == 1
+    assert (
+        len(re.findall(r"^  \d+: runs on devices' runtimes \(`make device-test`\)", brief, re.M))
+        == 1
+    )
     assert "size_ratio_max" in run(work, "-m", "pipeline.cli", "gate", "--verbose").stdout
 
 

@@ -50,6 +50,17 @@ def test_a_log_has_a_line_each_half_minute(
     ]
 
 
+def test_before_the_first_item_a_log_has_no_line(
+    capsys: pytest.CaptureFixture[str], wait: Callable[[float], None]
+) -> None:
+    wait(60)
+    bar = progress(total=10, desc="latency", unit="run")
+    wait(60)
+    bar.update()
+    bar.close()
+    assert capsys.readouterr().err.splitlines()[:1] == ["latency: 1 of 10 (10%), 09:00 left"]
+
+
 def test_a_short_task_writes_nothing_into_a_log(
     capsys: pytest.CaptureFixture[str], wait: Callable[[float], None]
 ) -> None:

@@ -40,9 +40,11 @@ def trained(architecture: str, weights: Path) -> nn.Module:
 
 
 def widened(architecture: str, weights: Path) -> nn.Module:
-    """A vision transformer that computes what a narrower, trained one does (Net2Wider, Chen et al.,
-    2016): each channel and each head is there several times over, and what reads them has shares of
-    the trained weights, which differ at random."""
+    """Return a vision transformer that computes what a narrower, trained one does.
+
+    As Net2Wider does (Chen et al., 2016): each channel and each head is repeated, and the layers
+    that read them have shares of the trained weights, which differ at random.
+    """
     model = create(architecture, num_classes=len(FASHION_MNIST_CLASSES))
     narrow = {key: value.float() for key, value in load_file(weights).items()}
     times = model.state_dict()["cls_token"].shape[-1] // narrow["cls_token"].shape[-1]
@@ -77,8 +79,8 @@ def under_their_names(
         name: list(state)[int(tensor.flatten()[0])]
         for name, tensor in to_timm(numbered, config, preprocessor).items()
     }
-    known = load_file(weights).items()
-    model.load_state_dict(state | {names[name]: t for name, t in known if name in names})
+    trained = load_file(weights).items()
+    model.load_state_dict(state | {names[name]: t for name, t in trained if name in names})
 
 
 def data_set(folder: Path, count: int) -> Path:
@@ -98,7 +100,7 @@ def data_set(folder: Path, count: int) -> Path:
 
 
 def one_photograph(folder: Path) -> Path:
-    """Write a folder of one picture: of the largest models each costs minutes."""
+    """Write a folder of one photograph: with the largest models each costs minutes."""
     photographs = folder / "photographs"
     photographs.mkdir()
     shutil.copy("embedded/photos/cat-451x299.jpg", photographs)
@@ -127,7 +129,7 @@ def fit(
     _normalize(model, pixels)
     seen: list[list[torch.Tensor]] = [[] for _ in heads]
     hooks = [
-        head.register_forward_pre_hook(lambda _, given, kept=kept: kept.append(given[0]))
+        head.register_forward_pre_hook(lambda _, args, kept=kept: kept.append(args[0]))
         for head, kept in zip(heads, seen, strict=True)
     ]
     with torch.inference_mode():

@@ -7,7 +7,10 @@ a context in which the checkpoint can be reached.
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable, Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +25,10 @@ from benchmarks.checkpoints.builders import (
     under_their_names,
     widened,
 )
+from benchmarks.checkpoints.google_npz import save as save_npz
 from pipeline.files import sha256_file
 from pipeline.images.idx import FASHION_MNIST_CLASSES
 from pipeline.process import quiet
-from tests.checkpoints.google_npz import save as save_npz
-from tests.loopback import Page, Site
 
 Named = contextlib.AbstractContextManager[dict[str, Any]]  # values of params.yaml's `model`
 Source = Callable[[Path, int], Named]
@@ -42,54 +44,79 @@ CLASSIFIERS = {kind: f"{kind}ForImageClassification" for kind in PROCESSORS} | {
 }
 
 
+class _QuietHandler(SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:
+        """Do not write each request to standard error."""
+
+
+@contextlib.contextmanager
+def _served(folder: Path) -> Iterator[str]:
+    """Serve a folder by HTTP on a free port of loopback; gives the address."""
+    handler = partial(_QuietHandler, directory=str(folder))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+
+
 def in_zoo(name: str) -> Source:
-    """A checkpoint that this repository has."""
+    """Return a checkpoint that this repository has."""
     return lambda folder, count: contextlib.nullcontext({"checkpoint": name})
 
 
 def deit_pth(architecture: str, weights: Path | None = None) -> Source:
-    """A ``.pth`` as DeiT published them, at an address whose name has the hash; ``weights`` are
-    trained ones of a narrower network."""
+    """Return a ``.pth`` as DeiT published them, at an address whose name has the hash.
+
+    ``weights`` are trained ones of a narrower network.
+    """
 
     @contextlib.contextmanager
     def source(folder: Path, count: int) -> Iterator[dict[str, Any]]:
-        path = folder / "it.pth"
-        own = widened(architecture, weights) if weights else classifier(architecture, count)
-        torch.save({"model": own.state_dict()}, path)
-        address = f"/deit/{architecture}-{sha256_file(path)[:8]}.pth"
-        with Site({address: Page(path.read_bytes())}) as site:
-            labels = _labels(folder)
+        site = folder / "site"
+        site.mkdir()
+        model = widened(architecture, weights) if weights else classifier(architecture, count)
+        torch.save({"model": model.state_dict()}, site / "unnamed")
+        name = f"{architecture}-{sha256_file(site / 'unnamed')[:8]}.pth"
+        (site / "unnamed").rename(site / name)
+        with _served(site) as address:
             yield {
-                "checkpoint": site.address + address,
+                "checkpoint": f"{address}/{name}",
                 "architecture": architecture,
-                "labels": str(labels),
+                "labels": str(_labels(folder)),
             }
 
     return source
 
 
 def timm_state(architecture: str, weights: Path | None = None, **options: Any) -> Source:
-    """A user's own timm weights, with class names from a file; ``options`` are of `model`."""
+    """Return a user's own timm weights, with class names from a file.
+
+    ``options`` are more keys of `model` in params.yaml.
+    """
 
     def source(folder: Path, count: int) -> Named:
         path = folder / f"{architecture}.safetensors"
-        own = trained(architecture, weights) if weights else classifier(architecture, count)
-        save_file(own.state_dict(), path)
+        network = trained(architecture, weights) if weights else classifier(architecture, count)
+        save_file(network.state_dict(), path)
         model = {"checkpoint": str(path), "architecture": architecture}
-        about = {"sha256": sha256_file(path), "labels": str(_labels(folder))}
-        return contextlib.nullcontext(model | about | options)
+        identity = {"sha256": sha256_file(path), "labels": str(_labels(folder))}
+        return contextlib.nullcontext(model | identity | options)
 
     return source
 
 
 def google(architecture: str, weights: Path | None = None) -> Source:
-    """An ``.npz`` as Google's vision_transformer writes them; ``weights`` are trained ones, of this
-    network or of a narrower one."""
+    """Return an ``.npz`` as Google's vision_transformer writes them.
+
+    ``weights`` are trained ones, of this network or of a narrower one.
+    """
 
     def source(folder: Path, count: int) -> Named:
         path = folder / f"{architecture}.npz"
-        own = widened(architecture, weights) if weights else classifier(architecture, count)
-        save_npz(own, path)
+        network = widened(architecture, weights) if weights else classifier(architecture, count)
+        save_npz(network, path)
         return contextlib.nullcontext(
             {
                 "checkpoint": str(path),
@@ -104,7 +131,7 @@ def google(architecture: str, weights: Path | None = None) -> Source:
 def transformers_folder(
     kind: str, size: int, weights: Path | None = None, **options: Any
 ) -> Source:
-    """A downloaded folder that transformers itself wrote."""
+    """Return a downloaded folder that transformers itself wrote."""
 
     def source(folder: Path, count: int) -> Named:
         import transformers
@@ -113,15 +140,15 @@ def transformers_folder(
         config, model, processor = (getattr(transformers, part) for part in parts)
         names = dict(enumerate(FASHION_MNIST_CLASSES))
         with quiet():
-            made = model(config(**options, image_size=size, id2label=names)).eval()
+            network = model(config(**options, image_size=size, id2label=names)).eval()
             prepare = processor(**_sizes(kind, size))
             mean, std = getattr(prepare, "image_mean", None), getattr(prepare, "image_std", None)
             if weights:
-                under_their_names(made, made.config.to_dict(), prepare.to_dict(), weights)
+                under_their_names(network, network.config.to_dict(), prepare.to_dict(), weights)
             else:
-                heads = [m for n, m in made.named_modules() if n.endswith("classifier")]
-                fit(made, heads, *images(count, size, mean or [0.0] * 3, std or [1.0] * 3))
-            made.save_pretrained(folder / kind)
+                heads = [m for n, m in network.named_modules() if n.endswith("classifier")]
+                fit(network, heads, *images(count, size, mean or [0.0] * 3, std or [1.0] * 3))
+            network.save_pretrained(folder / kind)
             prepare.save_pretrained(folder / kind)
         sha256 = sha256_file(folder / kind / "model.safetensors")
         return contextlib.nullcontext({"checkpoint": str(folder / kind), "sha256": sha256})

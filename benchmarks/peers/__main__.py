@@ -1,8 +1,8 @@
-"""`make bench-peers`: our files beside what other tools make of the same weights, in one run.
+"""`make bench-peers`: our files compared with what other toolchains make from the same weights.
 
 Every peer is called as its own documentation says, in an environment of its own that is made on
-demand in the cache. Files are made, asked and counted once for the same bytes; times are always
-taken anew, interleaved. A peer that fails is in the table with the reason.
+demand in the cache. Files are made and measured once for the same bytes; times are always taken
+again, in turns. A peer that fails is in the table with the reason.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.peers import bench
-from benchmarks.peers.field import BY_NAME, PEERS
+from benchmarks.peers.peers import BY_NAME, PEERS
 from benchmarks.peers.table import table
 from pipeline import paths
 from pipeline.errors import exit_on_error
@@ -28,16 +28,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="timed (%(default)s)")
     parser.add_argument("--artifacts", type=Path, default=paths.ARTIFACTS, help="a run's files")
     parser.add_argument("--into", type=Path, help="where table and evidence go (artifacts/peers)")
-    given = parser.parse_args(arguments)
-    unknown = [name for name in given.peers if name not in BY_NAME]
+    options = parser.parse_args(arguments)
+    unknown = [name for name in options.peers if name not in BY_NAME]
     if unknown:
         parser.error(f"no peer {unknown[0]}; there are {' '.join(BY_NAME)}")
-    if given.rounds < 0:
-        parser.error(f"--rounds must be 0 or more, got {given.rounds}")
-    chosen = tuple(peer for peer in PEERS if not given.peers or peer.name in given.peers)
-    into = given.into or given.artifacts / "peers"
+    if options.rounds < 0:
+        parser.error(f"--rounds must be 0 or more, got {options.rounds}")
+    chosen = tuple(peer for peer in PEERS if not options.peers or peer.name in options.peers)
+    into = options.into or options.artifacts / "peers"
     with exit_on_error():
-        evidence = seal(bench.bench(chosen, given.artifacts, given.rounds))
+        evidence = seal(bench.bench(chosen, options.artifacts, options.rounds))
         write_json(into / "evidence.json", evidence)
         write_text(into / "table.md", table(evidence) + "\n")
         print(table(evidence))

@@ -1,4 +1,4 @@
-"""Take every file of the field through the same measurements, and gather what was found."""
+"""Measure our files and the peers' in the same way, and gather the evidence."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from benchmarks.peers import environment, given, race, stages
-from benchmarks.peers.field import BY_NAME, RUNTIMES, Contender, Peer, contenders
+from benchmarks.peers import environment, inputs, latency, stages
+from benchmarks.peers.peers import BY_NAME, RUNTIMES, ComparedFile, Peer, compared_files
 from device_tests import cache
 from pipeline.contract.files import MODEL_FILE
 from pipeline.errors import EdgeVitError, InputError, IntegrityError
@@ -34,25 +34,26 @@ KIND = "peers"
 
 @dataclass
 class Entry:
-    """What was found of one contender."""
+    """What was measured of one file."""
 
-    contender: Contender
+    file: ComparedFile
     path: Path | None = None
     size_bytes: int | None = None
     measured: FloatComparison | None = None
     logits_sha256: str | None = None
     instructions: list[int] = field(default_factory=list)
     runs_ms: list[float] = field(default_factory=list)
-    error: str | None = None  # what stopped it, and at which step
+    error: str | None = None  # what stopped it, and in which phase
     instructions_error: str | None = None
-    seconds: dict[str, float] = field(default_factory=dict)  # that each step took; cached: none
+    seconds: dict[str, float] = field(default_factory=dict)  # of each phase
 
     def to_dict(self) -> dict[str, Any]:
+        """Return the evidence of the file as JSON values."""
         return {
-            "key": self.contender.key,
-            "label": self.contender.label,
-            "rival": self.contender.rival,
-            "runtime": self.contender.runtime.peer,
+            "key": self.file.key,
+            "label": self.file.label,
+            "rival": self.file.rival,
+            "runtime": self.file.runtime.peer,
             "file": self.path and self.path.name,
             "sha256": self.path and sha256_file(self.path),
             "size_bytes": self.size_bytes,
@@ -67,8 +68,8 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Given:
-    """What all are made of, asked, and held against."""
+class Inputs:
+    """What all files are made from, run on and compared with."""
 
     source: Path  # the folder for recipes
     inputs: Path  # float32 [n, 3, H, W]
@@ -78,7 +79,7 @@ class Given:
 
 
 def bench(peers: Sequence[Peer], artifacts: Path, rounds: int) -> dict[str, Any]:
-    """Measure peers and the files of ours that they are held against; return the evidence.
+    """Measure peers and the files of ours that they are compared with; return the evidence.
 
     Raises:
         InputError: a file of the run is missing; the message says how to make it.
@@ -86,19 +87,19 @@ def bench(peers: Sequence[Peer], artifacts: Path, rounds: int) -> dict[str, Any]
     """
     if not (artifacts / "reference" / "reference.json").is_file():
         raise InputError(f"{artifacts} has no run to compare with; run `make verdict` first")
-    entries = [Entry(contender) for contender in contenders(peers)]
+    entries = [Entry(file) for file in compared_files(peers)]
     for entry in entries:
-        if entry.contender.peer is None:
-            entry.path = delivered_file(artifacts, entry.contender.rival)
-    about = _given(artifacts)
+        if entry.file.peer is None:
+            entry.path = delivered_file(artifacts, entry.file.rival)
+    common = _inputs(artifacts)
     for entry in progress(entries, desc="environments", unit="file"):
-        _try(entry, "install", partial(stages.install, entry.contender))
+        _try(entry, "install", partial(stages.install, entry.file))
     with ThreadPoolExecutor(cores()) as pool:
-        each = pool.map(lambda entry: _measure(entry, about), entries)
+        each = pool.map(lambda entry: _measure(entry, common), entries)
         for entry in progress(each, desc="files", unit="file", total=len(entries)):
-            tqdm.write(_took(entry))
+            tqdm.write(_durations(entry))
     started = time.perf_counter()
-    _time([entry for entry in entries if not entry.error], about.inputs, rounds)
+    _time([entry for entry in entries if not entry.error], common.inputs, rounds)
     print(f"timing: {time.perf_counter() - started:.0f} s")
     checkpoint = artifacts / "checkpoint" / MODEL_FILE
     return {
@@ -106,88 +107,88 @@ def bench(peers: Sequence[Peer], artifacts: Path, rounds: int) -> dict[str, Any]
         "schema": SCHEMA,
         "threads": 1,
         "rounds": rounds,
-        "samples": {"sha256": about.samples.sha256, "count": len(about.samples)},
+        "samples": {"sha256": common.samples.sha256, "count": len(common.samples)},
         "checkpoint_sha256": sha256_file(checkpoint),
         "float_size_bytes": checkpoint.stat().st_size,
         "entries": [entry.to_dict() for entry in entries],
         "environments": {
             name: environment.versions(BY_NAME[name].lock)
-            for name in sorted({entry.contender.runtime.peer for entry in entries})
+            for name in sorted({entry.file.runtime.peer for entry in entries})
         },
         "environments_arm64": {
             suffix: environment.versions(runtime.arm64)
             for suffix, runtime in RUNTIMES.items()
-            if any(entry.contender.suffix == suffix for entry in entries)
+            if any(entry.file.suffix == suffix for entry in entries)
         },
         "machine": fingerprint(),
     }
 
 
-def _given(artifacts: Path) -> Given:
+def _inputs(artifacts: Path) -> Inputs:
     samples = SampleSet.load(artifacts / "samples")
     description = read_reference(artifacts / "reference")
-    belongs = (description.samples_sha256, description.checkpoint_sha256)
-    if belongs != (samples.sha256, sha256_file(artifacts / "checkpoint" / MODEL_FILE)):
+    recorded = (description.samples_sha256, description.checkpoint_sha256)
+    if recorded != (samples.sha256, sha256_file(artifacts / "checkpoint" / MODEL_FILE)):
         raise IntegrityError(
             f"{artifacts / 'reference'} was taken on other samples or another checkpoint; "
             "run `dvc repro reference`"
         )
     folder = cache.folder("peers")
-    return Given(
-        source=given.prepare(artifacts, folder / "given"),
-        inputs=given.inputs(artifacts, folder / "inputs"),
+    return Inputs(
+        source=inputs.prepare(artifacts, folder / "inputs-of-peers"),
+        inputs=inputs.evaluation(artifacts, folder / "inputs"),
         samples=samples,
         logits=np.load(artifacts / "reference" / "logits.npy"),
         noise_floor=description.noise_floor.max_abs,
     )
 
 
-def _measure(entry: Entry, about: Given) -> Entry:
-    _try(entry, "export", partial(_export, entry, about))
-    _try(entry, "answers", partial(_answers, entry, about))
-    _try(entry, "instructions", partial(_count, entry, about))
+def _measure(entry: Entry, common: Inputs) -> Entry:
+    _try(entry, "export", partial(_export, entry, common))
+    _try(entry, "answers", partial(_answers, entry, common))
+    _try(entry, "instructions", partial(_count, entry, common))
     return entry
 
 
-def _took(entry: Entry) -> str:
-    steps = ", ".join(f"{step} {seconds:.0f} s" for step, seconds in entry.seconds.items())
-    return f"{entry.contender.key}: {steps}{'; failed' if entry.error else ''}"
+def _durations(entry: Entry) -> str:
+    phases = ", ".join(f"{phase} {seconds:.0f} s" for phase, seconds in entry.seconds.items())
+    return f"{entry.file.key}: {phases}{'; failed' if entry.error else ''}"
 
 
-def _try(entry: Entry, step: str, action: Callable[[], None]) -> None:
-    """Take a step, unless one before it failed; a failure is a finding."""
+def _try(entry: Entry, phase: str, action: Callable[[], None]) -> None:
+    """Do what a phase does, unless one before it failed; a failure is a result."""
     if entry.error:
         return
     started = time.perf_counter()
     try:
         action()
     except EdgeVitError as error:
-        entry.error = f"{step}: {error}"
-    entry.seconds[step] = round(time.perf_counter() - started, 1)
+        entry.error = f"{phase}: {error}"
+    entry.seconds[phase] = round(time.perf_counter() - started, 1)
 
 
-def _export(entry: Entry, about: Given) -> None:
+def _export(entry: Entry, common: Inputs) -> None:
     if entry.path is None:
-        entry.path = stages.export(entry.contender, about.source)
-    entry.size_bytes = stages.size_bytes(entry.contender, entry.path)
+        entry.path = stages.export(entry.file, common.source)
+    entry.size_bytes = stages.size_bytes(entry.file, entry.path)
 
 
-def _answers(entry: Entry, about: Given) -> None:
+def _answers(entry: Entry, common: Inputs) -> None:
     assert entry.path
-    logits = stages.answers(entry.contender, entry.path, about.inputs)
-    if logits.shape != about.logits.shape:
-        raise InputError(f"answers are {logits.shape}, float's are {about.logits.shape}")
+    logits = stages.answers(entry.file, entry.path, common.inputs)
+    if logits.shape != common.logits.shape:
+        raise InputError(f"answers are {logits.shape}, float's are {common.logits.shape}")
     entry.logits_sha256 = logits_sha256(logits)
-    measured = against_float(about.logits, logits, about.samples.labels, about.noise_floor)
+    measured = against_float(common.logits, logits, common.samples.labels, common.noise_floor)
     if not isinstance(measured, FloatComparison):
         raise InputError("answers hold NaN or infinity")
     entry.measured = measured
 
 
-def _count(entry: Entry, about: Given) -> None:
+def _count(entry: Entry, common: Inputs) -> None:
     assert entry.path
     try:
-        entry.instructions = stages.instructions(entry.contender, entry.path, about.inputs)
+        entry.instructions = stages.instructions(entry.file, entry.path, common.inputs)
     except EdgeVitError as error:
         entry.instructions_error = str(error)
 
@@ -195,9 +196,9 @@ def _count(entry: Entry, about: Given) -> None:
 def _time(entries: list[Entry], inputs: Path, rounds: int) -> None:
     if not rounds:
         return
-    files = {e.contender.key: (stages.lock(e.contender), e.path) for e in entries if e.path}
-    times, lost = race.race(files, inputs, rounds)
+    files = {e.file.key: (stages.lock(e.file), e.path) for e in entries if e.path}
+    times, failed = latency.measure(files, inputs, rounds)
     for entry in entries:
-        entry.runs_ms = times.get(entry.contender.key, [])
-        if reason := lost.get(entry.contender.key):
+        entry.runs_ms = times.get(entry.file.key, [])
+        if reason := failed.get(entry.file.key):
             entry.error = f"timing: {reason}"

@@ -1,4 +1,4 @@
-"""The table that the README shows: our files and their peers, each beside float and its rival."""
+"""The table of docs/results.md: our files and their peers, compared with float and each other."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from tabulate import tabulate
 from pipeline.formats import FORMATS
 from pipeline.metrics import timing
 from pipeline.metrics.measures import FloatComparison
-from pipeline.metrics.summary import summary_of
-from pipeline.report.text import accuracy_cells
+from pipeline.metrics.summary import AccuracySummary, Proportion, summary_of
 
 HEADER = (
     *("file", "size MB", "of float", "ARM64 M instr.", "x86 p50 ms", "time of ours"),
@@ -23,7 +22,7 @@ FIRST_LINE = 160  # characters of a reason
 
 
 def table(evidence: Mapping[str, Any], confidence: float = 0.95, style: str = "github") -> str:
-    """A row for each contender, and below it why numbers are missing."""
+    """Return a row for each file, and below the table why numbers are missing."""
     entries = evidence["entries"]
     rows = [_row(entry, evidence, confidence) for entry in entries]
     lines = [tabulate(rows, HEADER, tablefmt=style, disable_numparse=True)]
@@ -44,7 +43,7 @@ def _row(
     if not entry["error"]:
         summary = summary_of(FloatComparison.model_validate(entry["measured"]), confidence)
     if summary:
-        accuracy, drop, agreement, sqnr = accuracy_cells(summary)
+        accuracy, drop, agreement, sqnr = _accuracy(summary)
     return (
         _name(entry),
         f"{size / 1e6:.2f}" if size else NONE,
@@ -53,6 +52,19 @@ def _row(
         *_times(entry, evidence["entries"], confidence),
         *((agreement, sqnr, accuracy, drop) if summary else ("failed", *[NONE] * 3)),
     )
+
+
+def _accuracy(summary: AccuracySummary) -> tuple[str, str, str, str]:
+    """Accuracy in %, drop in pp, agreement in % and SQNR in dB."""
+    accuracy = drop = "no labels"
+    if summary.accuracy and summary.drop:
+        accuracy = _percent(summary.accuracy)
+        drop = f"{summary.drop.drop_pp:+.2f} {summary.drop.interval_pp:.2f}"
+    return accuracy, drop, _percent(summary.top1_agreement), f"{summary.sqnr_db:.1f}"
+
+
+def _percent(share: Proportion) -> str:
+    return f"{100 * share.value:.2f} {share.interval.percent:.2f}"
 
 
 def _name(entry: Mapping[str, Any]) -> str:
@@ -76,6 +88,6 @@ def _times(
 
 
 def _short(reason: str) -> str:
-    """The last line that says something, which is where programs put what went wrong."""
+    """Return the last line that is not empty, which is where programs put what went wrong."""
     lines = [line.strip() for line in reason.splitlines() if line.strip()]
     return lines[-1][:FIRST_LINE].replace("|", "/")

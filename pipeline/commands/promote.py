@@ -18,7 +18,7 @@ import click
 from pipeline.commands.common import command, registry_options
 from pipeline.registry.git import Git
 from pipeline.registry.names import STAGES, parse_version
-from pipeline.registry.staged import earlier, move
+from pipeline.registry.staged import move, rollback_target
 from pipeline.registry.steps import alone
 from pipeline.registry.tags import Registry
 
@@ -55,7 +55,7 @@ def main(
         move(
             git,
             registry,
-            version or earlier(registry, before, stage, to),
+            version or rollback_target(registry, before, stage, to),
             stage,
             "rollback" if rollback else "promote",
             yes=yes,

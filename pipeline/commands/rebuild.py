@@ -19,7 +19,8 @@ from pipeline.commands.common import PATH, command
 from pipeline.contract.contract import Contract
 from pipeline.contract.files import CONTRACT_FILE, load_contract
 from pipeline.errors import EdgeVitError, InputError, IntegrityError
-from pipeline.files import read_json, sha256_file, write_text
+from pipeline.evidence.samples import read_samples
+from pipeline.files import sha256_file, write_text
 from pipeline.params import Params
 from pipeline.release import build
 from pipeline.release.bytewise import difference
@@ -81,7 +82,7 @@ def _samples(params: Params, recorded: build.SampleSet, contract: Contract, into
             f"the samples are not at hand: {error}; give their path with --samples"
         ) from None
     found = {
-        "sha256": read_json(into / SAMPLES_FILE)["sha256"],
+        "sha256": read_samples(into / SAMPLES_FILE).sha256,
         "calibration_sha256": sha256_file(into / CALIBRATION_FILE),
     }
     for key, what in (("sha256", "the samples"), ("calibration_sha256", "the calibration images")):

@@ -62,7 +62,7 @@ def upload(folder: Path, to: str, yes: bool) -> None:
     """Verify a release and put it on the hub; without ``yes`` only say what that would do.
 
     Raises:
-        InputError: ``to`` is no address of a hub's repository.
+        InputError: ``to`` is not the address of a hub's repository.
         IntegrityError: the folder is not what was published; or as :func:`hub.upload`.
     """
     if not to.startswith(HUB):

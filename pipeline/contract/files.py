@@ -24,7 +24,7 @@ def load_contract(folder: Path) -> Contract:
 
     Raises:
         InputError: it is missing or not JSON.
-        IntegrityError: it is no contract.
+        IntegrityError: it is not a contract.
     """
     return Contract.from_json(json.dumps(read_json(folder / CONTRACT_FILE)))
 

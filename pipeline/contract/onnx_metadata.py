@@ -26,7 +26,7 @@ def metadata(path: Path, key: str, limit: int) -> bytes | None:
     """Return the value of ``key``, of at most ``limit`` bytes; None if there is none.
 
     Raises:
-        InputError: the file is no protobuf message, the value is too large, or there are two.
+        InputError: the file is not a protobuf message, the value is too large, or there are two.
     """
     found: list[bytes] = []
     with open_regular(path) as file:
@@ -67,16 +67,16 @@ def _fields(file: BinaryIO, start: int, end: int, path: Path) -> Iterator[tuple[
             _, at = _varint(file, at, end, path)
             continue
         if kind not in (FIXED64, BYTES, FIXED32):
-            raise InputError(f"{path} is no ONNX file: byte {at} starts no field")
+            raise InputError(f"{path} is not an ONNX file: byte {at} does not start a field")
         length = 8 if kind == FIXED64 else 4
         if kind == BYTES:
             length, at = _varint(file, at, end, path)
         if at + length > end:
-            raise InputError(f"{path} is no ONNX file: it ends in the middle of a field")
+            raise InputError(f"{path} is not an ONNX file: it ends in the middle of a field")
         if kind == BYTES:
             yield number, at, length
         at += length
-    raise InputError(f"{path} is no ONNX file: it has more than {shown(MAX_FIELDS)} fields")
+    raise InputError(f"{path} is not an ONNX file: it has more than {shown(MAX_FIELDS)} fields")
 
 
 def _varint(file: BinaryIO, at: int, end: int, path: Path) -> tuple[int, int]:
@@ -85,7 +85,7 @@ def _varint(file: BinaryIO, at: int, end: int, path: Path) -> tuple[int, int]:
         value |= (byte & 0x7F) << (7 * shift)
         if not byte & 0x80:
             return value, at + shift + 1
-    raise InputError(f"{path} is no ONNX file: it ends in the middle of a number")
+    raise InputError(f"{path} is not an ONNX file: it ends in the middle of a number")
 
 
 def _read(file: BinaryIO, at: int, size: int) -> bytes:

@@ -150,7 +150,7 @@ def _read(folder: Path, root: Path) -> Record:
     except (InputError, IntegrityError) as error:
         raise IntegrityError(f"{str(error).split('; ')[0]}; {hint}") from None
     except (OSError, EOFError, ValueError) as error:
-        raise IntegrityError(f"{folder} is no usable baseline ({error}); {hint}") from None
+        raise IntegrityError(f"{folder} is not a usable baseline ({error}); {hint}") from None
     return Record(folder.relative_to(root).as_posix(), content, logits)
 
 

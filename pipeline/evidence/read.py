@@ -22,7 +22,7 @@ from pipeline.evidence.latency import LatencyEvidence
 from pipeline.evidence.logits import LOGITS_FILE, load_logits
 from pipeline.evidence.model import read_sealed
 from pipeline.evidence.parity import ParityEvidence
-from pipeline.files import read_json
+from pipeline.evidence.samples import read_samples
 from pipeline.metrics.measures import against_float, between_steps
 from pipeline.paths import Recorded
 from pipeline.schema import Section
@@ -143,8 +143,7 @@ def measure_again(paths: EvidencePaths, parity: ParityEvidence) -> list[str]:
 
 
 def _edited(paths: EvidencePaths, parity: ParityEvidence) -> Iterator[str]:
-    recorded_labels = read_json(paths.samples)["labels"]
-    labels = None if None in recorded_labels else np.array(recorded_labels, np.int64)
+    labels = read_samples(paths.samples).label_array
     floor = parity.noise_floor.max_abs
 
     def logits(key: str) -> NDArray[np.float32]:

@@ -39,7 +39,7 @@ def check_seal(evidence: Any, kind: str, source: str, remedy: str | None = None)
     """
     remedy = remedy or f"dvc repro --force {kind}"
     if not isinstance(evidence, dict) or evidence.get("kind") != kind:
-        raise IntegrityError(f"{source} is no {kind} evidence; run `{remedy}`")
+        raise IntegrityError(f"{source} is not {kind} evidence; run `{remedy}`")
     if evidence.get("schema") != SCHEMA:
         raise IntegrityError(
             f"{source} is of schema {evidence.get('schema')}, this edge-vit reads {SCHEMA}; "

@@ -43,7 +43,7 @@ def parse_version(text: str) -> tuple[str, str]:
     """
     parts = re.fullmatch(rf"([a-z0-9]+(?:-[a-z0-9]+)*)@v?({SEMVER})", text)
     if not parts:
-        raise InputError(f"{shown(text)!r} names no version; write it as deit-tiny@v1.2.0")
+        raise InputError(f"{shown(text)!r} does not name a version; write it as deit-tiny@v1.2.0")
     return parts[1], parts[2]
 
 

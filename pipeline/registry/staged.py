@@ -114,7 +114,9 @@ def require_release(verdict: Any, tag: str, accepted: str | None) -> None:
         )
 
 
-def earlier(registry: Registry, local_tags: Mapping[str, str], stage: str, to: str | None) -> str:
+def rollback_target(
+    registry: Registry, local_tags: Mapping[str, str], stage: str, to: str | None
+) -> str:
     """Return the version that a rollback goes back to, from what this clone knew of the stage.
 
     Where the stage has moved without ``local_tags`` of the clone saying so, by somebody else or by

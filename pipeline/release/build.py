@@ -21,7 +21,8 @@ import pipeline
 from pipeline.contract.contract import Contract
 from pipeline.errors import InputError, IntegrityError
 from pipeline.evidence.machine import fingerprint
-from pipeline.files import read_bytes, read_json, sha256_file, write_json
+from pipeline.evidence.samples import read_samples
+from pipeline.files import read_bytes, sha256_file, write_json
 from pipeline.params import PARAMS_FILE, Params, load_params
 from pipeline.schema import Section
 from pipeline.untrusted.http import without_secrets
@@ -124,7 +125,7 @@ def record(folder: Path, params: Params, contract: Contract, artifacts: Path) ->
                 sha256=checkpoint.sha256,
             ),
             samples=SampleSet(
-                sha256=read_json(samples / "samples.json")["sha256"],
+                sha256=read_samples(samples / "samples.json").sha256,
                 calibration_sha256=sha256_file(samples / "calibration.npy"),
             ),
         ),

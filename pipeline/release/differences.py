@@ -21,7 +21,7 @@ from pipeline.contract.files import load_contract, read_contract
 from pipeline.errors import IntegrityError
 from pipeline.evidence.logits import load_logits
 from pipeline.evidence.read import Evidence, EvidencePaths, read_evidence
-from pipeline.files import read_json
+from pipeline.evidence.samples import read_samples
 from pipeline.formats import FORMATS
 from pipeline.metrics import timing
 from pipeline.metrics.distances import sqnr_db
@@ -63,14 +63,13 @@ class Opened:
             if artefact is None:
                 raise IntegrityError(f"{path} does not say what it needs; fetch it again")
             artefacts[key] = artefact
-        labels = read_json(evidence_paths.samples)["labels"]
-        return cls(
-            release,
-            load_contract(folder),
-            artefacts,
-            read_evidence(evidence_paths),
-            None if None in labels else np.array(labels, np.int64),
-        )
+        evidence, samples = read_evidence(evidence_paths), read_samples(evidence_paths.samples)
+        if len(samples.labels) != evidence.parity.samples.count:
+            raise IntegrityError(
+                f"{evidence_paths.samples} has {len(samples.labels)} labels, parity was measured "
+                f"on {evidence.parity.samples.count} samples; fetch the release again"
+            )
+        return cls(release, load_contract(folder), artefacts, evidence, samples.label_array)
 
     @property
     def side(self) -> Side:

@@ -7,7 +7,8 @@ from pathlib import Path
 from pipeline import paths
 from pipeline.errors import GateError, InputError
 from pipeline.evidence.read import Evidence, EvidencePaths, read_evidence
-from pipeline.files import read_json, sha256_file
+from pipeline.evidence.samples import read_samples
+from pipeline.files import sha256_file
 from pipeline.formats import FORMATS, ordered
 from pipeline.params import Params
 from pipeline.paths import Recorded
@@ -48,7 +49,7 @@ def judge(params: Params, artifacts: Path, evidence: Evidence) -> Verdict:
     files = Files(
         artefacts={key: sha256_file(path) for key, path in delivered.items()},
         checkpoint=sha256_file(artifacts / "checkpoint" / "model.safetensors"),
-        samples=read_json(artifacts / "samples" / "samples.json")["sha256"],
+        samples=read_samples(artifacts / "samples" / "samples.json").sha256,
     )
     return decide(params.gate, params.baseline.device, files, evidence)
 

@@ -25,6 +25,7 @@ from pipeline.evidence.latency import LatencyEvidence
 from pipeline.evidence.model import SealedEvidence, read_sealed
 from pipeline.evidence.parity import ParityEvidence
 from pipeline.evidence.read import Evidence, EvidencePaths, measure_again, read_evidence
+from pipeline.evidence.samples import read_samples
 from pipeline.files import read_bytes, read_json, sha256_file
 from pipeline.formats import FORMATS, ordered
 from pipeline.params import Baseline, Gate
@@ -234,7 +235,7 @@ def _decide_again(folder: Path, sha256: Mapping[str, str]) -> tuple[Evidence, Ju
     delivered = Files(
         artefacts={k: sha256.get(f[0].name, "") for k, f in model_files(folder).items()},
         checkpoint=load_contract(folder).checkpoint.sha256,
-        samples=read_json(evidence_paths.samples)["sha256"],
+        samples=read_samples(evidence_paths.samples).sha256,
     )
     evidence = read_evidence(evidence_paths)
     _require_few_rounds(evidence, evidence_paths)

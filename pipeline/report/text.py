@@ -11,7 +11,6 @@ from pipeline.evidence.read import Evidence
 from pipeline.formats import FORMATS
 from pipeline.metrics import intervals, timing
 from pipeline.metrics.measures import PairedCounts, StepComparison
-from pipeline.metrics.summary import AccuracySummary, Proportion
 from pipeline.params import Gate
 from pipeline.report import comparison, device_matrix
 from pipeline.report.comparison import files_table
@@ -39,8 +38,7 @@ def refusals(verdict: Verdict) -> list[str]:
 def refusal(verdict: Verdict) -> str:
     """What :func:`refusals` says in few lines: each failure, and what would decide the rest."""
     lines = [_refusal(c) for c in verdict.in_the_way if c.outcome == FAIL]
-    sentence = undecided(verdict)
-    return "\n  ".join([headline(verdict), *lines, *([sentence] if sentence else [])])
+    return "\n  ".join([headline(verdict), *lines, *undecided(verdict).splitlines()])
 
 
 def _refusal(c: Criterion) -> str:
@@ -48,27 +46,31 @@ def _refusal(c: Criterion) -> str:
 
 
 def undecided(verdict: Verdict) -> str:
-    """One sentence: how many criteria are undecided, and what would decide them; else empty."""
+    """How many criteria are undecided, then a line for each thing that would decide some; or ""."""
     counts: dict[str, int] = {}
     criteria = [c for c in verdict.criteria if c.outcome == UNDECIDED]
     for c in criteria:
         need = _need(c)
         counts[need] = counts.get(need, 0) + 1
-    needs = (f"{count} of them {need}" for need, count in counts.items())
-    return f"{len(criteria)} undecided: {'; '.join(needs)}" if criteria else ""
+    needs = (f"  {count}: {need}" for need, count in counts.items())
+    return (
+        "\n".join([f"{len(criteria)} undecided; what would decide them:", *needs])
+        if criteria
+        else ""
+    )
 
 
 def _need(c: Criterion) -> str:
     """What would decide an undecided criterion; the same words for all that need the same."""
     if c.value is None and c.name.startswith("baseline_"):
-        return "need a record of the reference GPU (`edge-vit baseline`)"
+        return "a record of the reference GPU (`edge-vit baseline`)"
     if c.name in ("devices", "oldest_runtime"):
-        return "need runs on devices' runtimes (`make device-test`)"
+        return "runs on devices' runtimes (`make device-test`)"
     if "samples.limit" in c.note:
-        return "need more images (samples.limit)"
+        return "more images (samples.limit)"
     if "latency.runs" in c.note:
-        return "need more timed runs (latency.runs) or a quieter machine"
-    return f"({c.subject}: {c.name}): {c.note}"
+        return "more timed runs (latency.runs) or a quieter machine"
+    return f"{c.subject} {c.name}: {c.note}"
 
 
 def criteria_table(
@@ -232,19 +234,6 @@ def junit(verdict: Verdict) -> str:
     # Not "unicode", which declares the encoding of the locale.
     xml: bytes = ElementTree.tostring(suite, encoding="utf-8", xml_declaration=True)
     return xml.decode() + "\n"
-
-
-def accuracy_cells(summary: AccuracySummary) -> tuple[str, str, str, str]:
-    """Accuracy in %, drop in accuracy in pp, agreement in % and SQNR in dB, as tables show them."""
-    accuracy = drop = "no labels"
-    if summary.accuracy and summary.drop:
-        accuracy = _percent(summary.accuracy)
-        drop = f"{summary.drop.drop_pp:+.2f} {summary.drop.interval_pp:.2f}"
-    return accuracy, drop, _percent(summary.top1_agreement), f"{summary.sqnr_db:.1f}"
-
-
-def _percent(share: Proportion) -> str:
-    return f"{100 * share.value:.2f} {share.interval.percent:.2f}"
 
 
 def _numbers(c: Criterion) -> str:

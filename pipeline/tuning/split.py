@@ -20,6 +20,7 @@ from pipeline import paths
 from pipeline.contract.files import MODEL_FILE, load_contract
 from pipeline.errors import InputError
 from pipeline.evidence.reference import read_reference
+from pipeline.evidence.samples import read_samples
 from pipeline.files import atomic, read_json, sha256_file, write_json
 from pipeline.images.samples import CALIBRATION_FILE, SAMPLES_FILE, SampleSet, load_pixels
 from pipeline.metrics.measures import FloatComparison, NonFinite, against_float
@@ -145,7 +146,7 @@ def _take(params: Params, artifacts: Path, folder: Path, count: int) -> None:
         "source": str(params.samples.source),
         "asked": count,
         "calibrated": CALIBRATION_IMAGES,
-        "apart_from_samples_sha256": read_json(artifacts / "samples" / SAMPLES_FILE)["sha256"],
+        "apart_from_samples_sha256": read_samples(artifacts / "samples" / SAMPLES_FILE).sha256,
         "checkpoint_sha256": sha256_file(artifacts / "checkpoint" / MODEL_FILE),
     }
     recorded = folder / DESCRIPTION_FILE

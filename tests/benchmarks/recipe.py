@@ -34,26 +34,26 @@ def write_model(path: Path, classes: int = CLASSES, scale: float = 1.0) -> None:
     onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=10), path)
 
 
-def sound(given: Path, out: Path) -> None:
-    shutil.copyfile(given / "model.onnx", out / "model.onnx")
+def sound(inputs: Path, out: Path) -> None:
+    shutil.copyfile(inputs / "model.onnx", out / "model.onnx")
     (out / "weights.bin").write_bytes(bytes(1000))
     with (Path(os.environ["CALLS"])).open("a") as calls:
         calls.write("sound\n")
 
 
-def broken(given: Path, out: Path) -> None:
+def broken(inputs: Path, out: Path) -> None:
     raise ValueError("this operator is not known")
 
 
-def written(scale: float, classes: int, given: Path, out: Path) -> None:
+def written(scale: float, classes: int, inputs: Path, out: Path) -> None:
     write_model(out / "model.onnx", classes, scale)
 
 
-def nothing(given: Path, out: Path) -> None: ...
+def nothing(inputs: Path, out: Path) -> None: ...
 
 
-def truncated(given: Path, out: Path) -> None:
-    (out / "model.onnx").write_bytes((given / "model.onnx").read_bytes()[:100])
+def truncated(inputs: Path, out: Path) -> None:
+    (out / "model.onnx").write_bytes((inputs / "model.onnx").read_bytes()[:100])
 
 
 if __name__ == "__main__":

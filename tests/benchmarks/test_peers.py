@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from benchmarks.peers import __main__ as command
-from benchmarks.peers import environment, field, given, race, stages
+from benchmarks.peers import environment, inputs, latency, peers, stages
 from benchmarks.peers.bench import KIND, bench
-from benchmarks.peers.field import PEERS, Peer, contenders
+from benchmarks.peers.peers import PEERS, Peer, compared_files
 from benchmarks.peers.table import table
 from device_tests.target import Missing
 from pipeline.contract.contract import Contract
@@ -47,7 +47,7 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("CALLS", str(tmp_path / "calls"))
     monkeypatch.setattr(environment, "python", lambda lock: Path(sys.executable))
     monkeypatch.setattr(stages, "missing", lambda: Missing("no emulator in tests", ""))
-    monkeypatch.setattr(given, "_export_onnx", lambda checkpoint, shape, path: write_model(path))
+    monkeypatch.setattr(inputs, "_export_onnx", lambda checkpoint, shape, path: write_model(path))
     artifacts = tmp_path / "artifacts"
     for name in ("checkpoint", "samples", "reference", "onnx"):
         (artifacts / name).mkdir(parents=True)
@@ -140,33 +140,33 @@ def test_a_reference_of_another_checkpoint_is_refused(small: Path) -> None:
 
 
 def test_a_process_that_ends_while_it_is_timed_is_lost_alone(small: Path, tmp_path: Path) -> None:
-    inputs = given.inputs(small, tmp_path / "inputs")
+    images = inputs.evaluation(small, tmp_path / "inputs")
     good, bad = small / "onnx" / "small.onnx", tmp_path / "bad.onnx"
     write_model(bad)
     lock = PEERS[0].lock
-    with race.server(lock, bad, inputs) as server:
+    with latency.server(lock, bad, images) as server:
         server.process.kill()
         with pytest.raises(InputError, match="the process that was timed ended"):
             server.ask("0")
     bad.write_bytes(b"no model")
-    times, lost = race.race({"good": (lock, good), "bad": (lock, bad)}, inputs, 3)
+    times, failed = latency.measure({"good": (lock, good), "bad": (lock, bad)}, images, 3)
     assert list(times) == ["good"]
     assert len(times["good"]) == 3
-    assert "bad" in lost
+    assert "bad" in failed
 
 
 def test_the_inputs_are_what_the_transform_gives(small: Path, tmp_path: Path) -> None:
-    inputs = np.load(given.inputs(small, tmp_path / "inputs"))
+    images = np.load(inputs.evaluation(small, tmp_path / "inputs"))
     samples = SampleSet.load(small / "samples")
     contract = Contract.from_json((small / "checkpoint" / "contract.json").read_text())
-    assert np.array_equal(inputs, normalize(samples.images, contract.preprocessing))
+    assert np.array_equal(images, normalize(samples.images, contract.preprocessing))
 
 
 def test_the_command_writes_sealed_evidence_and_the_table(
     small: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(command, "PEERS", (peer("sound", "broken"),))
-    monkeypatch.setitem(field.BY_NAME, "fake", peer("sound"))
+    monkeypatch.setitem(peers.BY_NAME, "fake", peer("sound"))
     command.main(["fake", "--artifacts", str(small), "--rounds", "4"])
     evidence = json.loads((small / "peers" / "evidence.json").read_text())
     check_seal(evidence, KIND, "evidence.json")
@@ -190,16 +190,16 @@ def test_without_a_run_it_says_what_to_do(
     assert not (tmp_path / "none").exists()
 
 
-def test_every_peer_has_its_recipe_its_lock_and_a_rival_in_the_field() -> None:
-    found = contenders(PEERS)
-    ours = {entry.rival for entry in found if entry.peer is None}
+def test_every_peer_has_its_recipe_its_lock_and_a_rival() -> None:
+    files = compared_files(PEERS)
+    ours = {entry.rival for entry in files if entry.peer is None}
     assert ours == {"ptl", "int8_onnx", "pte"}
-    for contestant in PEERS:
-        recipes = importlib.import_module(contestant.recipe).RECIPES
-        assert recipes.keys() == contestant.variants.keys()
-        assert environment.versions(contestant.lock)
-        assert "--hash=sha256:" in contestant.lock.read_text()
-        assert "://" not in contestant.lock.read_text()
+    for tool in PEERS:
+        recipes = importlib.import_module(tool.recipe).RECIPES
+        assert recipes.keys() == tool.variants.keys()
+        assert environment.versions(tool.lock)
+        assert "--hash=sha256:" in tool.lock.read_text()
+        assert "://" not in tool.lock.read_text()
 
 
 def entry(key: str, rival: str, runs: list[float], **more: Any) -> dict[str, Any]:

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.checkpoints.google_npz import arrays_of, save
 from pipeline.checkpoints import google_npz
 from pipeline.errors import InputError
 from pipeline.models.build import create
 from pipeline.untrusted import npz
-from tests.checkpoints.google_npz import arrays_of, save
 
 
 def random_model(architecture: str, size: int, classes: int = 5) -> Any:

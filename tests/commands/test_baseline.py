@@ -184,7 +184,7 @@ def test_an_edited_record_is_refused(records: Path) -> None:
 @pytest.mark.parametrize("content", [b"", b"not an array"])
 def test_damaged_logits_are_refused(records: Path, content: bytes) -> None:
     next(records.glob("*/*/logits.npy")).write_bytes(content)
-    with pytest.raises(IntegrityError, match="no usable baseline"):
+    with pytest.raises(IntegrityError, match="not a usable baseline"):
         read_records(records)
 
 

@@ -59,7 +59,7 @@ def test_too_much_and_twice_are_refused(tmp_path: Path) -> None:
 def test_what_is_no_message_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "m.onnx"
     path.write_bytes(content)
-    with pytest.raises(InputError, match="is no ONNX file"):
+    with pytest.raises(InputError, match="is not an ONNX file"):
         metadata(path, KEY, 100)
 
 

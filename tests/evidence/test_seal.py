@@ -51,12 +51,12 @@ def test_an_edit_anywhere_breaks_the_seal(path: tuple[str, ...], how: str) -> No
 
 @pytest.mark.parametrize("garbage", [None, [], "text", 3, {}, {"kind": "latency"}])
 def test_what_is_no_evidence_is_refused(garbage: Any) -> None:
-    with pytest.raises(IntegrityError, match="is no parity evidence"):
+    with pytest.raises(IntegrityError, match="is not parity evidence"):
         check_seal(garbage, "parity", "evidence.json")
 
 
 def test_evidence_of_another_kind_is_refused() -> None:
-    with pytest.raises(IntegrityError, match="is no latency evidence"):
+    with pytest.raises(IntegrityError, match="is not latency evidence"):
         check_seal(SEALED, "latency", "evidence.json")
 
 

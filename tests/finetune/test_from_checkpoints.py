@@ -11,13 +11,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from benchmarks.checkpoints import google_npz
 from pipeline.errors import InputError
 from pipeline.finetune.data import load_train
 from pipeline.finetune.networks import build, start_from
 from pipeline.finetune.params import FinetuneParams
 from pipeline.finetune.teacher import make_teacher
 from pipeline.stages.chain import alone
-from tests.checkpoints import google_npz
 from tests.finetune.conftest import TINY, params_for
 from tests.untrusted.pickles import Call, write_legacy
 

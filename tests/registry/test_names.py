@@ -46,7 +46,7 @@ def test_the_v_of_a_version_may_be_left_out(text: str) -> None:
     "text", ["deit-tiny", "deit-tiny@1.2", "a@v01.2.0", "a b@v1.0.0", "@v1.0.0"]
 )
 def test_what_is_no_version_is_refused(text: str) -> None:
-    with pytest.raises(InputError, match="names no version"):
+    with pytest.raises(InputError, match="does not name a version"):
         parse_version(text)
 
 

@@ -212,7 +212,7 @@ def test_a_version_that_is_not_there_cannot_be_promoted(released: Registry) -> N
     assert ran.status == 2
     assert "there is no deit-tiny@v3.0.0 (versions: v1.0.0, v1.1.0)" in ran.text
     ran = released.edge_vit("promote", "deit-tiny", "candidate", "--yes")
-    assert "names no version; write it as deit-tiny@v1.2.0" in ran.text
+    assert "does not name a version; write it as deit-tiny@v1.2.0" in ran.text
 
 
 def test_of_two_clones_that_promote_at_once_one_is_refused(released: Registry) -> None:

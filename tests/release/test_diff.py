@@ -268,6 +268,22 @@ def test_the_command_prints_tables_or_json(
         ),
         (
             lambda f: (
+                change(f / "evidence" / "samples.json", lambda c: c.pop("labels")),
+                listed(f),
+            ),
+            IntegrityError,
+            "samples.json: labels is missing; run `dvc repro --force samples`",
+        ),
+        (
+            lambda f: (
+                change(f / "evidence" / "samples.json", lambda c: c["labels"].pop()),
+                listed(f),
+            ),
+            IntegrityError,
+            "samples.json has 95 labels, parity was measured on 96 samples",
+        ),
+        (
+            lambda f: (
                 change(f / "evidence" / "latency.json", lambda c: c.pop("artefacts")),
                 listed(f),
             ),

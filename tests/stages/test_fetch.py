@@ -349,7 +349,7 @@ def test_a_timm_name_is_looked_for_on_the_hub(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_file_of_googles_needs_no_more_words(tmp_path: Path) -> None:
-    from tests.checkpoints.google_npz import save as save_npz
+    from benchmarks.checkpoints.google_npz import save as save_npz
 
     save_npz(create("vit_tiny_patch16_224", num_classes=1000, image_size=64), Path("Ti_16.npz"))
     contract, written = run(checkpoint="Ti_16.npz", sha256=sha256_file(Path("Ti_16.npz")))

@@ -17,8 +17,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from benchmarks.checkpoints.google_npz import arrays_of
 from pipeline.models.build import create
-from tests.checkpoints.google_npz import arrays_of
 from tests.untrusted.pickles import Call
 from tests.untrusted.sandbox import CLASSES, RAN, Attack, Outcome, assert_refused, attack_all
 

@@ -1,7 +1,7 @@
 """What each peer's documentation says to do, run in the peer's own environment.
 
-Use: python -m benchmarks.peers.recipes.PEER VARIANT GIVEN OUT
+Use: python -m benchmarks.peers.recipes.PEER VARIANT INPUTS OUT
 
-GIVEN is the folder that :mod:`benchmarks.peers.given` wrote; what lies in the new folder OUT
+INPUTS is the folder that :mod:`benchmarks.peers.inputs` wrote; what lies in the new folder OUT
 afterwards is the delivery, its size included.
 """

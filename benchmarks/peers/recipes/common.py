@@ -13,17 +13,17 @@ import numpy as np
 if TYPE_CHECKING:
     import torch
 
-Recipe = Callable[[Path, Path], None]  # GIVEN, OUT
+Recipe = Callable[[Path, Path], None]  # INPUTS, OUT
 
 
 def main(recipes: Mapping[str, Recipe]) -> None:
     """Run the variant that the command line names."""
-    variant, given, out = sys.argv[1:]
-    recipes[variant](Path(given), Path(out))
+    variant, inputs, out = sys.argv[1:]
+    recipes[variant](Path(inputs), Path(out))
 
 
 def torch_model(
-    given: Path, fused_attention: bool = True
+    inputs: Path, fused_attention: bool = True
 ) -> tuple[torch.nn.Module, tuple[torch.Tensor]]:
     """The float model as timm makes it, and an example input [1, 3, H, W].
 
@@ -34,15 +34,15 @@ def torch_model(
 
     from pipeline.models.build import create, load_weights
 
-    about = json.loads((given / "model.json").read_text())
-    model = create(**about["create"], fused_attention=fused_attention)
-    load_weights(model, load_file(given / "model.safetensors"), "model.safetensors")
-    return model, (torch.zeros(about["input_shape"]),)
+    description = json.loads((inputs / "model.json").read_text())
+    model = create(**description["create"], fused_attention=fused_attention)
+    load_weights(model, load_file(inputs / "model.safetensors"), "model.safetensors")
+    return model, (torch.zeros(description["input_shape"]),)
 
 
-def calibration(given: Path) -> np.ndarray[Any, np.dtype[np.float32]]:
+def calibration(inputs: Path) -> np.ndarray[Any, np.dtype[np.float32]]:
     """Calibration images as the model takes them, float32 [n, 3, H, W], mapped into memory."""
     images: np.ndarray[Any, np.dtype[np.float32]] = np.load(
-        given / "calibration.npy", mmap_mode="r"
+        inputs / "calibration.npy", mmap_mode="r"
     )
     return images

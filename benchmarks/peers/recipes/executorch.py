@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import torch
 
 
-def quantized(is_dynamic: bool, fused_attention: bool, given: Path, out: Path) -> None:
+def quantized(is_dynamic: bool, fused_attention: bool, inputs: Path, out: Path) -> None:
     import torch
     from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
         XNNPACKQuantizer,
@@ -26,13 +26,13 @@ def quantized(is_dynamic: bool, fused_attention: bool, given: Path, out: Path) -
     )
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
-    model, example = torch_model(given, fused_attention)
+    model, example = torch_model(inputs, fused_attention)
     params = get_symmetric_quantization_config(is_per_channel=True, is_dynamic=is_dynamic)
     quantizer = XNNPACKQuantizer()
     quantizer.set_global(params)
     prepared = prepare_pt2e(torch.export.export(model, example).module(), quantizer)
     with torch.no_grad():
-        for image in calibration(given)[: 1 if is_dynamic else None]:
+        for image in calibration(inputs)[: 1 if is_dynamic else None]:
             prepared(torch.tensor(image[None]))
     _lower(convert_pt2e(prepared), example, out)
 

@@ -10,35 +10,35 @@ from pathlib import Path
 from benchmarks.peers.recipes.common import Recipe, calibration, main, torch_model
 
 
-def dynamic(given: Path, out: Path) -> None:
+def dynamic(inputs: Path, out: Path) -> None:
     from ai_edge_quantizer import quantizer, recipe
 
-    source = _converted(given, out)
+    source = _converted(inputs, out)
     quantize = quantizer.Quantizer(str(source))
     quantize.load_quantization_recipe(recipe.dynamic_wi8_afp32())
     quantize.quantize().export_model(str(out / "model.tflite"))
     source.unlink()
 
 
-def static(given: Path, out: Path) -> None:
+def static(inputs: Path, out: Path) -> None:
     from ai_edge_quantizer import quantizer, recipe
     from ai_edge_quantizer.utils import tfl_interpreter_utils as tools
 
-    source = _converted(given, out)
+    source = _converted(inputs, out)
     (signature,) = tools.create_tfl_interpreter(str(source)).get_signature_list().items()
     (name,) = signature[1]["inputs"]
     quantize = quantizer.Quantizer(str(source))
     quantize.load_quantization_recipe(recipe.static_wi8_ai8())
-    ranges = quantize.calibrate({signature[0]: [{name: i[None]} for i in calibration(given)]})
+    ranges = quantize.calibrate({signature[0]: [{name: i[None]} for i in calibration(inputs)]})
     quantize.quantize(ranges).export_model(str(out / "model.tflite"))
     source.unlink()
 
 
-def _converted(given: Path, out: Path) -> Path:
+def _converted(inputs: Path, out: Path) -> Path:
     import litert_torch
 
     path = out / "float.tflite"
-    model, example = torch_model(given)
+    model, example = torch_model(inputs)
     litert_torch.convert(model, example).export(str(path))
     return path
 

@@ -11,35 +11,35 @@ from typing import Any
 from benchmarks.peers.recipes.common import Recipe, calibration, main
 
 
-def dynamic(given: Path, out: Path) -> None:
+def dynamic(inputs: Path, out: Path) -> None:
     from onnxruntime.quantization import quantize_dynamic
 
-    source = _preprocessed(given, out)
+    source = _preprocessed(inputs, out)
     quantize_dynamic(source, out / "model.onnx")
     source.unlink()
 
 
-def static(given: Path, out: Path) -> None:
+def static(inputs: Path, out: Path) -> None:
     from onnxruntime.quantization import CalibrationDataReader, quantize_static
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
-            self.images = iter(calibration(given))
+            self.images = iter(calibration(inputs))
 
         def get_next(self) -> dict[str, Any] | None:
             image = next(self.images, None)
             return None if image is None else {"input": image[None]}
 
-    source = _preprocessed(given, out)
+    source = _preprocessed(inputs, out)
     quantize_static(source, out / "model.onnx", Reader())
     source.unlink()
 
 
-def _preprocessed(given: Path, out: Path) -> Path:
+def _preprocessed(inputs: Path, out: Path) -> Path:
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     path = out / "preprocessed.onnx"
-    quant_pre_process(given / "model.onnx", path)
+    quant_pre_process(inputs / "model.onnx", path)
     return path
 
 

@@ -2,7 +2,7 @@
 
 Both execution modes of the documentation: PERFORMANCE, the default, runs what is not int8 in
 bfloat16 where the processor has it, ACCURACY in float32. The file says which, in its own
-`rt_info`, and :mod:`benchmarks.peers.contender` compiles it so.
+`rt_info`, and :mod:`benchmarks.peers.runner` compiles it so.
 
 https://docs.openvino.ai/2026/openvino-workflow/model-optimization-guide/quantizing-models-post-training/basic-quantization-flow.html
 https://docs.openvino.ai/2026/openvino-workflow/running-inference/optimize-inference/precision-control.html
@@ -16,12 +16,12 @@ from pathlib import Path
 from benchmarks.peers.recipes.common import Recipe, calibration, main
 
 
-def transformer(mode: str, given: Path, out: Path) -> None:
+def transformer(mode: str, inputs: Path, out: Path) -> None:
     import nncf
     import openvino
 
-    model = openvino.convert_model(given / "model.onnx")
-    images = calibration(given)
+    model = openvino.convert_model(inputs / "model.onnx")
+    images = calibration(inputs)
     dataset = nncf.Dataset(images, lambda image: image[None])
     quantized = nncf.quantize(
         model,

@@ -15,24 +15,24 @@ from benchmarks.peers.recipes.common import Recipe, calibration, main
 PRESETS = ("arm64",)  # "avx512_vnni" gives the same bytes (optimum-onnx 0.1.0)
 
 
-def quantize(preset: str, is_static: bool, given: Path, out: Path) -> None:
+def quantize(preset: str, is_static: bool, inputs: Path, out: Path) -> None:
     from optimum.onnxruntime import ORTQuantizer
     from optimum.onnxruntime.configuration import AutoQuantizationConfig
 
     config = getattr(AutoQuantizationConfig, preset)(is_static=is_static)
-    quantizer = ORTQuantizer.from_pretrained(given, file_name="model.onnx")
+    quantizer = ORTQuantizer.from_pretrained(inputs, file_name="model.onnx")
     with TemporaryDirectory() as scratch:
-        ranges = _ranges(quantizer, config, given, Path(scratch)) if is_static else None
+        ranges = _ranges(quantizer, config, inputs, Path(scratch)) if is_static else None
         quantizer.quantize(config, save_dir=out, calibration_tensors_range=ranges)
     for path in out.glob("*.json"):
         path.unlink()  # optimum's own record, which no device needs
 
 
-def _ranges(quantizer: Any, config: Any, given: Path, scratch: Path) -> Any:
+def _ranges(quantizer: Any, config: Any, inputs: Path, scratch: Path) -> Any:
     from datasets import Dataset
     from optimum.onnxruntime.configuration import AutoCalibrationConfig
 
-    images = calibration(given)
+    images = calibration(inputs)
     dataset = Dataset.from_generator(
         lambda: ({"input": image} for image in images), cache_dir=str(scratch)
     )

@@ -10,11 +10,11 @@ from pathlib import Path
 from benchmarks.peers.recipes.common import Recipe, main, torch_model
 
 
-def dynamic(given: Path, out: Path) -> None:
+def dynamic(inputs: Path, out: Path) -> None:
     import torch
     from torch.utils.mobile_optimizer import optimize_for_mobile
 
-    model, _ = torch_model(given)
+    model, _ = torch_model(inputs)
     backend = "qnnpack"
     model.qconfig = torch.quantization.get_default_qconfig(backend)
     torch.backends.quantized.engine = backend

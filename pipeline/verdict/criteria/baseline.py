@@ -34,7 +34,7 @@ def criteria(
         [
             f"no record of {device} for this model and these samples",
             *(f"one was refused: {b.refusal}" for b in of_device if b.refusal),
-            "a candidate does without it, a release needs it: run `edge-vit baseline` there",
+            "a candidate is published without it, a release is not: run `edge-vit baseline` there",
         ]
     )
     if fitting:
@@ -65,10 +65,10 @@ def _logits(gate: Gate, baseline: Baseline, parity: ParityEvidence) -> Criterion
         interval=None,
         limit=limit,
         unit="logits",
-        note=f"answers as on {baseline.device}, recorded {baseline.recorded}"
+        note=f"gives the same answers as on {baseline.device}, recorded {baseline.recorded}"
         if ok
-        else f"float answers otherwise than on {baseline.device}, recorded {baseline.recorded}: "
-        "one of both computes something else; record it again or look at the reference stage",
+        else f"float gives other answers than on {baseline.device}, recorded {baseline.recorded}: "
+        "record it again, or look at the reference stage",
     )
 
 

@@ -50,7 +50,7 @@ def _weights(gate: Gate, weights: Weights) -> Iterator[Criterion]:
         unit="steps",
         note=f"{weights.layers} int8 layers lie within half a step of their float weights"
         if ok
-        else f"{weights.worst_layer} is no quantization of the rewritten model's weights; "
+        else f"{weights.worst_layer} is not a quantization of the rewritten model's weights; "
         "look at the quantize stage",
     )
 

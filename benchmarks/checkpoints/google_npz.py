@@ -11,6 +11,7 @@ from torch import nn
 
 
 def arrays_of(model: Any, head: bool = True) -> dict[str, NDArray[np.float32]]:
+    """Return the arrays of a timm vision transformer under Google's names, with their axes."""
     state = {key: value.numpy() for key, value in model.state_dict().items()}
     out: dict[str, NDArray[np.float32]] = {"cls": state["cls_token"]}
     out["Transformer/posembed_input/pos_embedding"] = state["pos_embed"]
@@ -62,9 +63,13 @@ def _backbone(backbone: Any) -> dict[str, NDArray[np.float32]]:
 def _pair(
     to: str, state: dict[str, NDArray[np.float32]], of: str, weight: str = "kernel"
 ) -> dict[str, NDArray[np.float32]]:
-    own = state[f"{of}.weight"]
-    return {f"{to}/{weight}": own.T if own.ndim == 2 else own, f"{to}/bias": state[f"{of}.bias"]}
+    array = state[f"{of}.weight"]
+    return {
+        f"{to}/{weight}": array.T if array.ndim == 2 else array,
+        f"{to}/bias": state[f"{of}.bias"],
+    }
 
 
 def save(model: nn.Module, path: Path, head: bool = True) -> None:
+    """Write ``path`` as Google would, with the head or without."""
     np.savez(path, allow_pickle=False, **arrays_of(model, head))

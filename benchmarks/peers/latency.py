@@ -14,7 +14,7 @@ from typing import IO
 import numpy as np
 
 from benchmarks.peers import environment
-from benchmarks.peers.stages import CONTENDER
+from benchmarks.peers.stages import RUNNER
 from pipeline.errors import InputError
 from pipeline.progress import progress
 
@@ -59,7 +59,7 @@ def server(lock: Path, path: Path, inputs: Path) -> Iterator[Server]:
     Raises:
         InputError: it does not load.
     """
-    command = [environment.python(lock), "-m", CONTENDER, "serve", path, inputs]
+    command = [environment.python(lock), "-m", RUNNER, "serve", path, inputs]
     process = subprocess.Popen(
         [str(word) for word in command],
         stdin=subprocess.PIPE,
@@ -83,17 +83,19 @@ def server(lock: Path, path: Path, inputs: Path) -> Iterator[Server]:
             process.stdin.close()
 
 
-def race(
+def measure(
     files: Mapping[str, tuple[Path, Path]], inputs: Path, rounds: int
 ) -> tuple[dict[str, list[float]], dict[str, str]]:
-    """Let files take turns, in a new order each round, so that what disturbs the machine disturbs
-    all of them.
+    """Time files in turns, in a new order each round, so that all suffer the same disturbances.
 
-    ``files`` has, by key, the lock of the runtime's environment and the file. Returns the
-    milliseconds of each, one a round, and what stopped the others.
+    ``files`` has, by key, the lock of the runtime's environment and the file; ``inputs`` is
+    float32 [n, 3, H, W].
+
+    Returns:
+        The milliseconds of each file, one a round, and why the others could not be timed.
     """
     times: dict[str, list[float]] = {}
-    lost: dict[str, str] = {}
+    failed: dict[str, str] = {}
     images = min(IMAGES, len(np.load(inputs, mmap_mode="r")))
     rng = np.random.default_rng(0)
     with ExitStack() as stack:
@@ -103,15 +105,15 @@ def race(
                 servers[key] = stack.enter_context(server(lock, path, inputs))
                 times[key] = []
             except InputError as error:
-                lost[key] = str(error)
+                failed[key] = str(error)
         for number in progress(range(WARMUP + rounds), desc="timing", unit="round"):
             for key in rng.permutation(list(times)).tolist():
                 try:
                     elapsed = float(servers[key].ask(str(number % images)))
                 except InputError as error:
-                    lost[key] = str(error)
+                    failed[key] = str(error)
                     del times[key]
                     continue
                 if number >= WARMUP:
                     times[key].append(round(elapsed, 4))
-    return times, lost
+    return times, failed

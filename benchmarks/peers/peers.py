@@ -1,4 +1,4 @@
-"""Who takes part: peers with their recipes, and which of our files each is held against."""
+"""The peers with their recipes, and which of our files each is compared with."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ RECIPES = "benchmarks.peers.recipes"
 
 @dataclass(frozen=True)
 class Peer:
-    """A tool with recipes of its own."""
+    """A toolchain and its recipes."""
 
     name: str
     suffix: str  # of the file that its runtime loads
@@ -60,7 +60,7 @@ BY_NAME = {peer.name: peer for peer in PEERS}
 
 @dataclass(frozen=True)
 class Runtime:
-    """What loads files of one ending, ours and peers' alike."""
+    """What loads files with one suffix, ours and peers' alike."""
 
     peer: str  # whose environment has it
     arm64: Path  # lock of its aarch64 wheels
@@ -79,8 +79,8 @@ RUNTIMES = {
 
 
 @dataclass(frozen=True)
-class Contender:
-    """One file in the field."""
+class ComparedFile:
+    """One file of the comparison."""
 
     key: str  # e.g. "openvino/transformer", "ours/ptl"
     label: str
@@ -91,19 +91,20 @@ class Contender:
 
     @property
     def runtime(self) -> Runtime:
+        """What loads the file."""
         return RUNTIMES[self.suffix]
 
 
-def contenders(peers: Sequence[Peer]) -> list[Contender]:
-    """All variants of some peers, each rival of ours before those that are held against it."""
-    found = []
+def compared_files(peers: Sequence[Peer]) -> list[ComparedFile]:
+    """Return all variants of some peers, each after the file of ours that it is compared with."""
+    files = []
     for rival in dict.fromkeys(peer.rival for peer in peers):
         suffix = f".{rival.rpartition('_')[2]}"
-        found.append(Contender(f"ours/{rival}", "", suffix, rival))
-        found += [
-            Contender(f"{peer.name}/{variant}", label, peer.suffix, rival, peer, variant)
+        files.append(ComparedFile(f"ours/{rival}", "", suffix, rival))
+        files += [
+            ComparedFile(f"{peer.name}/{variant}", label, peer.suffix, rival, peer, variant)
             for peer in peers
             if peer.rival == rival
             for variant, label in peer.variants.items()
         ]
-    return found
+    return files

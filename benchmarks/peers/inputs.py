@@ -1,4 +1,4 @@
-"""What every peer is given: the float model as PyTorch and as ONNX, and calibration images."""
+"""The inputs of every peer: the float model as PyTorch and as ONNX, and calibration images."""
 
 from __future__ import annotations
 
@@ -21,16 +21,17 @@ CHUNK = 64  # images at a time
 
 
 def prepare(artifacts: Path, folder: Path) -> Path:
-    """Fill ``folder``, unless it was made of the same bytes: ``model.json`` (how to create the
-    model, its input's shape), ``model.safetensors``, ``model.onnx`` (float) and ``calibration.npy``
-    (float32 [n, 3, H, W]).
+    """Fill ``folder``, unless it was made from the same bytes.
+
+    It gets ``model.json`` (how to create the model, its input's shape), ``model.safetensors``,
+    ``model.onnx`` (float) and ``calibration.npy`` (float32 [n, 3, H, W]).
 
     Raises:
         InputError: a file of the run is missing; the message says how to make it.
     """
     contract = load_contract(artifacts / "checkpoint")
     sources = [artifacts / "checkpoint" / MODEL_FILE, artifacts / "samples" / CALIBRATION_FILE]
-    about = {
+    description = {
         "create": {
             "architecture": contract.checkpoint.architecture,
             "num_classes": len(contract.labels),
@@ -41,7 +42,7 @@ def prepare(artifacts: Path, folder: Path) -> Path:
     }
 
     def make(new: Path) -> None:
-        write_json(new / "model.json", about)
+        write_json(new / "model.json", description)
         shutil.copyfile(sources[0], new / "model.safetensors")
         np.save(
             new / "calibration.npy",
@@ -51,11 +52,11 @@ def prepare(artifacts: Path, folder: Path) -> Path:
 
     hashes = [sha256_file(path) for path in sources]
     preprocessing = repr(contract.preprocessing)
-    recipe = json.dumps([VERSION, about, preprocessing, *hashes])
+    recipe = json.dumps([VERSION, description, preprocessing, *hashes])
     return made(folder, recipe, make)
 
 
-def inputs(artifacts: Path, folder: Path) -> Path:
+def evaluation(artifacts: Path, folder: Path) -> Path:
     """Fill ``folder`` with the samples as models take them, float32 [n, 3, H, W]; return the file.
 
     Raises:
@@ -76,7 +77,7 @@ def inputs(artifacts: Path, folder: Path) -> Path:
 
 
 def _export_onnx(checkpoint: Path, shape: tuple[int, ...], path: Path) -> None:
-    """As PyTorch's documentation says: its default opset, one image at a time."""
+    """Export as PyTorch's documentation says: its default opset, one image at a time."""
     import torch
 
     from pipeline.quantization.load import load_model

@@ -3,9 +3,9 @@
 It imports nothing of edge-vit but `runner`, which imports nothing at all. One thread, one image at
 a time; our files and peers' go through the same lines.
 
-Use: python -m benchmarks.peers.contender answer FILE INPUTS.npy OUT.npy
-     python -m benchmarks.peers.contender count FILE INPUTS.npy RUNS
-     python -m benchmarks.peers.contender serve FILE INPUTS.npy
+Use: python -m benchmarks.peers.runner answer FILE INPUTS.npy OUT.npy
+     python -m benchmarks.peers.runner count FILE INPUTS.npy RUNS
+     python -m benchmarks.peers.runner serve FILE INPUTS.npy
 
 INPUTS.npy is float32 [n, 3, height, width]. `answer` writes logits float32 [n, classes]. `count`
 runs the first input between marks, at which the emulator's plugin writes how many instructions
