@@ -137,6 +137,7 @@ def _server(release: Path | None, runtime: str) -> Iterator[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    """Load the servers of the chosen runtimes and print the table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.serve", description=__doc__)
     parser.add_argument("runtimes", nargs="*", default=list(RUNTIMES), metavar="RUNTIME")
     parser.add_argument("--release", type=Path, metavar="DIR")

@@ -120,6 +120,7 @@ def _run(stage: str, command: str, work: Path) -> tuple[float, float]:
 
 
 def main() -> None:
+    """Measure the chosen architectures and print the table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.stages", description=__doc__)
     parser.add_argument("architectures", nargs="*", default=list(ARCHITECTURES))
     parser.add_argument("--samples", type=int, default=SAMPLES, help="images (default %(default)s)")

@@ -90,6 +90,7 @@ def _judge(
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the chosen targets on a run's or a release's files and record what they did."""
     parser = argparse.ArgumentParser(prog="python -m device_tests", description=__doc__)
     parser.add_argument("targets", nargs="*", metavar="TARGET", help=f"of {' '.join(NAMES)}; all")
     parser.add_argument(

@@ -57,6 +57,7 @@ def compare(golden: Golden, file_format: str, answer: Path, gate: Gate) -> tuple
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    """Compare the logits of a device with the golden ones and print the result."""
     parser = argparse.ArgumentParser(prog="python -m device_tests.compare", description=__doc__)
     parser.add_argument("golden", type=Path)
     parser.add_argument("format", choices=FORMATS)

@@ -32,6 +32,7 @@ Loader = Callable[[Path], tuple[Run, dict[str, Any]]]  # and the contract; {} if
 
 
 def lite(path: Path) -> tuple[Run, dict[str, Any]]:
+    """Load a ``.ptl`` file into PyTorch Lite, one thread."""
     import torch
     from torch.jit.mobile import _load_for_lite_interpreter
 
@@ -48,6 +49,7 @@ def lite(path: Path) -> tuple[Run, dict[str, Any]]:
 
 
 def onnx(path: Path) -> tuple[Run, dict[str, Any]]:
+    """Load an ``.onnx`` file into ONNX Runtime on the CPU, one thread."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -62,6 +64,7 @@ def onnx(path: Path) -> tuple[Run, dict[str, Any]]:
 
 
 def executorch(path: Path) -> tuple[Run, dict[str, Any]]:
+    """Load a ``.pte`` file into ExecuTorch, one thread."""
     import torch
 
     # The package's own import brings exporters; only this is needed to run a file.
@@ -117,6 +120,7 @@ def mark() -> None:
 
 
 def ms_since(started: float) -> float:
+    """Return the milliseconds since ``started``, of ``time.perf_counter()``."""
     return (time.perf_counter() - started) * 1e3
 
 
@@ -124,6 +128,7 @@ LIBC = ctypes.CDLL(None)
 
 
 def main() -> None:
+    """Run the file that the command line names and print its answers as JSON."""
     path, inputs, *numbers = sys.argv[1:]
     count, runs, counted = map(int, numbers)
     answer: dict[str, Any] = {"loads": False, "runs": False, "error": None, "logits": None}

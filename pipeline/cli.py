@@ -47,13 +47,16 @@ class Commands(click.Group):
     """The commands by group, each imported only when it is run."""
 
     def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; expected errors end in one message."""
         with exit_on_error():  # an import takes long enough to be interrupted
             return super().invoke(ctx)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of all commands, in the order of their groups."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the module of a command; None if there is no such command."""
         if cmd_name not in COMMANDS:
             return None
         command: click.Command = importlib.import_module(f"pipeline.commands.{cmd_name}").main
@@ -62,6 +65,7 @@ class Commands(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command; a renamed or misspelt one is answered with the right name."""
         if args[0] in RENAMED:
             raise click.UsageError(f"{args[0]!r} is now `{RENAMED[args[0]]}`", ctx)
         try:
@@ -70,6 +74,7 @@ class Commands(click.Group):
             raise click.NoSuchCommand(error.command_name, None, COMMANDS, ctx) from None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands group by group."""
         width = max(map(len, COMMANDS))
         for title, commands in GROUPS.items():
             with formatter.section(title):
@@ -79,8 +84,7 @@ class Commands(click.Group):
 @click.group(cls=Commands, context_settings=SETTINGS)
 @click.version_option(package_name="edge-vit", message="%(package)s %(version)s")
 def main() -> None:
-    """Vision transformers for phones, boards and browsers, published only if they pass a
-    statistical release gate.
+    """Vision transformers on phones, boards and browsers, behind a statistical release gate.
 
     `make repro` makes everything; these commands decide on it, show it and release it. Exit status:
     0 done, 1 refused, 2 bad input.

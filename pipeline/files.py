@@ -119,11 +119,13 @@ def open_up(new: Path) -> None:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file; a killed process leaves the old one or the new one."""
     with atomic(path) as new:
         new.write_bytes(content)
 
 
 def write_text(path: Path, content: str) -> None:
+    """Write a UTF-8 file as :func:`write_bytes` does."""
     write_bytes(path, content.encode())
 
 
@@ -163,6 +165,11 @@ def read_bytes(path: Path, limit: int = MAX_TEXT_BYTES) -> bytes:
 
 
 def read_json(path: Path, limit: int = MAX_TEXT_BYTES) -> Any:
+    """Read a JSON file of at most ``limit`` bytes.
+
+    Raises:
+        InputError: it is missing, too large or not JSON.
+    """
     content = read_bytes(path, limit)
     try:
         return parse_json(content.decode())
@@ -183,6 +190,11 @@ def parse_json(text: str) -> Any:
 
 
 def sha256_file(path: Path) -> str:
+    """Return the SHA-256 of a regular file in hex.
+
+    Raises:
+        InputError: it is missing or not a regular file.
+    """
     digest = hashlib.sha256()
     with open_regular(path) as file:
         while chunk := file.read(CHUNK_BYTES):

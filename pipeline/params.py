@@ -32,6 +32,8 @@ Side = Annotated[int, Field(ge=16, le=1024)]  # pixels
 
 
 class Model(Section):
+    """The checkpoint, and what it does not say of itself."""
+
     checkpoint: str = Field(min_length=1)
     architecture: str | None = None
     sha256: str | None = Field(default=None, pattern=HASH_OR_TRUST)
@@ -51,6 +53,8 @@ class Model(Section):
 
 
 class Samples(Section):
+    """The images that files are measured and calibrated on."""
+
     source: Path
     limit: Count = 2000
     calibration: Annotated[int, Field(ge=0)] = 256
@@ -59,6 +63,8 @@ class Samples(Section):
 
 
 class Reference(Section):
+    """The float reference and its noise floor."""
+
     noise_samples: Count = 32
 
 
@@ -79,10 +85,13 @@ class Rewrite(Section):
 
     @property
     def any(self) -> bool:
+        """Whether a method is on."""
         return self.fold_norm or self.calibrated
 
 
 class Quantize(Section):
+    """The int8 scheme, and the layers that are excepted from it."""
+
     scheme: SchemeName = "per_channel"
     rounding: Literal["nearest", "gptq"] = "nearest"
     keep_float: tuple[str, ...] = ()
@@ -127,15 +136,21 @@ class ExportOnnx(Section):
 
 
 class Golden(Section):
+    """The images that are published with the right answers."""
+
     samples: Annotated[int, Field(ge=0)] = 8
     photographs: Path = Path("embedded/photos")
 
 
 class Parity(Section):
+    """How many samples each step is compared on."""
+
     step_samples: Count = 32
 
 
 class Latency(Section):
+    """How files are timed; ``min_seconds`` is of each file."""
+
     threads: Count = 1
     warmup: Annotated[int, Field(ge=0)] = 5
     runs: Annotated[int, Field(ge=10)] = 100
@@ -186,6 +201,8 @@ class Devices(Section):
 
 
 class Gate(Section):
+    """The channel, its limits and how sure a verdict must be."""
+
     channel: Literal["candidate", "release"] = "candidate"
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
     noise_multiple: Annotated[float, Field(ge=1)] = 10.0
@@ -197,10 +214,14 @@ class Gate(Section):
 
 
 class Baseline(Section):
+    """The reference GPU."""
+
     device: str = Field(min_length=1)
 
 
 class Release(Section):
+    """Version and name of what is published."""
+
     version: str = Field(pattern=VERSION)
     artifact: Annotated[str, Field(pattern=KEBAB)] | None = None
 

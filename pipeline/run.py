@@ -199,6 +199,7 @@ def run(root: Path, target: str | None = None, beside: tuple[str, ...] = BESIDE)
 
 
 def main(arguments: list[str] | None = None) -> None:
+    """Run the stages up to the one that the command line names, or all; print the result."""
     given = sys.argv[1:] if arguments is None else arguments
     target = given[0] if given else None
     with exit_on_error():

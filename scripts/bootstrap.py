@@ -29,6 +29,7 @@ FROM_TORCH_WHEELS = re.compile(r"(torch|torchvision|triton|nvidia-.*|cuda-.*)$")
 
 
 def main() -> None:
+    """Make or update ``.venv`` from the lock that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", nargs="?", type=Path, default=Path(".venv"))
     parser.add_argument("--dev", action="store_true", help="with what tests and checks need")
@@ -46,11 +47,13 @@ def main() -> None:
 
 
 def is_installed(folder: Path, lock: Path, wheels: str) -> bool:
+    """Whether ``folder`` was installed from these inputs, and to the end."""
     stamp = folder / f"{lock.stem}.stamp"
     return stamp.is_file() and stamp.read_text() == fingerprint(lock, wheels)
 
 
 def fingerprint(lock: Path, wheels: str) -> str:
+    """Return what an installation depends on, in one line."""
     content = lock.read_bytes() + (ROOT / "pyproject.toml").read_bytes() + wheels.encode()
     return hashlib.sha256(content).hexdigest()
 
@@ -100,6 +103,7 @@ def without_torch(lock: str) -> str:
 
 
 def run(*command: str) -> None:
+    """Run a command; end with its exit status if it fails."""
     try:
         subprocess.run(command, check=True)
     except (subprocess.CalledProcessError, OSError) as error:

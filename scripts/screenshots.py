@@ -63,6 +63,7 @@ def _save(page: Page, out: Path) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
+    """Write the images of the README from a finished run."""
     parser = argparse.ArgumentParser(prog="python -m scripts.screenshots", description=__doc__)
     parser.add_argument("--folder", type=Path, default=paths.ARTIFACTS, help="a run's artifacts")
     parser.add_argument("--out", type=Path, default=Path("docs/images"), help="default docs/images")

@@ -1,0 +1,1 @@
+"""Every kind of checkpoint that must work, run to a verdict: `make checkpoints`."""

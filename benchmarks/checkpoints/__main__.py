@@ -23,6 +23,7 @@ KEPT = Path("artifacts/checkpoints")
 
 
 def main(words: Sequence[str] = ()) -> int:
+    """Run the chosen rows and print the table; return the exit status."""
     chosen = [row for row in ROWS if not words or any(word in row.slug for word in words)]
     if not chosen:
         rows = "\n  ".join(row.slug for row in ROWS)

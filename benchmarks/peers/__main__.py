@@ -23,6 +23,7 @@ ROUNDS = 100
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    """Compare the peers that the command line names; write and print the table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.peers", description=__doc__)
     parser.add_argument("peers", nargs="*", metavar="PEER", help=f"of {' '.join(BY_NAME)}; all")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="timed (%(default)s)")

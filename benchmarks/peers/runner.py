@@ -29,6 +29,7 @@ from device_tests.runner import LOADERS, Loader, Run, mark, ms_since
 
 
 def openvino(path: Path) -> tuple[Run, dict[str, Any]]:
+    """Load an OpenVINO network in the execution mode that it names."""
     from openvino import Core
 
     core = Core()
@@ -41,6 +42,7 @@ def openvino(path: Path) -> tuple[Run, dict[str, Any]]:
 
 
 def litert(path: Path) -> tuple[Run, dict[str, Any]]:
+    """Load a ``.tflite`` file; integer inputs and outputs are converted from and to float32."""
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(model_path=str(path), num_threads=1)
@@ -76,11 +78,13 @@ ALL: dict[str, Loader] = {**LOADERS, ".xml": openvino, ".tflite": litert}
 
 
 def answer(run: Run, inputs: Any, out: Path) -> None:
+    """Write the logits of ``inputs`` (float32 [n, 3, H, W]) to ``out``: float32 [n, classes]."""
     rows = [np.array(run(np.ascontiguousarray(image[None])))[0] for image in inputs]
     np.save(out, np.stack(rows).astype(np.float32))
 
 
 def count(run: Run, image: Any, runs: int) -> None:
+    """Run one image ``runs`` times between marks, after a warm-up."""
     gc.disable()  # a collection in one of them would be counted
     for _ in range(2):  # packs weights, then settles the allocator
         run(image)
@@ -91,6 +95,7 @@ def count(run: Run, image: Any, runs: int) -> None:
 
 
 def serve(run: Run, inputs: Any, replies: TextIO) -> None:
+    """Time the input whose number each line of standard input has; reply in milliseconds."""
     print("ready", file=replies, flush=True)
     for line in sys.stdin:
         image = np.ascontiguousarray(inputs[int(line)][None])
@@ -100,6 +105,7 @@ def serve(run: Run, inputs: Any, replies: TextIO) -> None:
 
 
 def main(arguments: Sequence[str]) -> None:
+    """Do what the first argument says; see the module."""
     # Runtimes greet on stdout; replies have it for themselves.
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)

@@ -44,6 +44,7 @@ JPEG_LEVELS = 2
 
 
 def missing() -> Missing | None:
+    """Say what this machine lacks; see :class:`device_tests.target.Target`."""
     command = "sudo apt-get install -y default-jdk-headless maven aapt"
     for tool in ("javac", "mvn", "aapt2"):
         if shutil.which(tool) is None:
@@ -63,10 +64,12 @@ def missing() -> Missing | None:
 
 
 def install(cache: Path) -> None:
+    """Install into ``cache``; see :class:`device_tests.target.Target`."""
     maven.install(cache)
 
 
 def run(bundle: Bundle, cache: Path) -> Findings:
+    """Run the files of ``bundle``; see :class:`device_tests.target.Target`."""
     path = bundle.files["ptl"]
     archives = maven.archives(cache)
     version = next(iter(archives))

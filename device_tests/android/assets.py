@@ -52,6 +52,7 @@ def from_release(release: Path, out: Path = SOURCES) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
+    """Write the assets into the folder that the command line names."""
     given = sys.argv[1:] if arguments is None else arguments
     with exit_on_error():
         if len(given) not in (1, 2):

@@ -49,6 +49,8 @@ class Resize:
 
 @dataclass
 class Answers:
+    """What the app answered, in the order of its inputs."""
+
     inputs: list[NDArray[np.float32] | str] = field(default_factory=list)  # or the app's refusal
     sizes: list[NDArray[np.uint8]] = field(default_factory=list)
     about: dict[str, str] = field(default_factory=dict)  # "java", "android"
@@ -56,6 +58,7 @@ class Answers:
 
 
 def robolectric() -> str:
+    """Return the version of Robolectric that the project names."""
     found = re.search(r"<robolectric.version>(.*)</", POM.read_text())
     assert found is not None
     return found[1]
@@ -76,6 +79,7 @@ def control(cache: Path) -> Path:
 
 
 def install(cache: Path) -> None:
+    """Fill Maven's local repository below ``cache``."""
     _repository(cache)
 
 

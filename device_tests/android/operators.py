@@ -33,6 +33,8 @@ ADD_WITHIN = 8
 
 @dataclass(frozen=True)
 class Section:
+    """A section of an ELF file: its virtual address and content."""
+
     address: int
     bytes: bytes
 
@@ -53,6 +55,7 @@ class Library:
         return [name for name in operators if not self.registers(name)]
 
     def registers(self, operator: str) -> bool:
+        """Whether the library registers ``NAMESPACE::NAME[.OVERLOAD]``."""
         namespace, _, name = operator.partition("::")
         if self._refers_to_schema(operator):
             return True

@@ -46,6 +46,7 @@ FORMATS = tuple(key for key, known in formats.FORMATS.items() if known.tag in RU
 
 
 def missing() -> Missing | None:
+    """Say what this machine lacks; see :class:`device_tests.target.Target`."""
     if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
         return Missing(
             f"the emulator is taken for Linux x86_64, this is {platform.machine()}",
@@ -59,6 +60,7 @@ def missing() -> Missing | None:
 
 
 def install(cache: Path) -> None:
+    """Install into ``cache``; see :class:`device_tests.target.Target`."""
     emulator = Emulator(cache)
     emulator.install()
     for runtime in RUNTIMES.values():
@@ -66,6 +68,7 @@ def install(cache: Path) -> None:
 
 
 def run(bundle: Bundle, cache: Path) -> Findings:
+    """Run the files of ``bundle``; see :class:`device_tests.target.Target`."""
     emulator = Emulator(cache)
     machine = f"aarch64 (qemu {emulator.version()}, {CPU})"
 

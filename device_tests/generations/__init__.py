@@ -26,13 +26,16 @@ class Generation:
 
     @property
     def FORMATS(self) -> tuple[str, ...]:
+        """The formats that PyTorch Lite takes."""
         return ("ptl",)
 
     @property
     def WHAT(self) -> str:
+        """The runtime and its version."""
         return f"PyTorch Lite {self.version}"
 
     def missing(self) -> Missing | None:
+        """Say what this machine lacks; see :class:`device_tests.target.Target`."""
         if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
             here = f"{platform.system()} {platform.machine()}"
             return Missing(
@@ -42,9 +45,11 @@ class Generation:
         return None
 
     def install(self, cache: Path) -> None:
+        """Install into ``cache``; see :class:`device_tests.target.Target`."""
         self._environment(cache)
 
     def run(self, bundle: Bundle, cache: Path) -> Findings:
+        """Run the files of ``bundle``; see :class:`device_tests.target.Target`."""
         python = self._environment(cache) / "bin" / "python"
         path, count = bundle.files["ptl"], str(len(bundle.golden.ids))
         return Findings(

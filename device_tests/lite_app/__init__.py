@@ -22,6 +22,7 @@ RUNS = 10  # timed inferences
 
 
 def missing() -> Missing | None:
+    """Say what this machine lacks; see :class:`device_tests.target.Target`."""
     command = "sudo apt-get install -y g++ cmake nlohmann-json3-dev"
     for tool in ("g++", "cmake"):
         if shutil.which(tool) is None:
@@ -32,10 +33,12 @@ def missing() -> Missing | None:
 
 
 def install(cache: Path) -> None:
+    """Install into ``cache``; see :class:`device_tests.target.Target`."""
     _built(cache)
 
 
 def run(bundle: Bundle, cache: Path) -> Findings:
+    """Run the files of ``bundle``; see :class:`device_tests.target.Target`."""
     command: list[str | Path] = [
         _built(cache),
         bundle.files["ptl"],

@@ -28,6 +28,7 @@ MIN_SQNR_DB = 25  # as in GoldenOnDeviceTest.java
 
 
 def missing() -> Missing | None:
+    """Say what this machine lacks; see :class:`device_tests.target.Target`."""
     if shutil.which("adb") is None:
         return Missing("adb is not installed", "sudo apt-get install -y adb")
     if _phone() is None:
@@ -52,6 +53,7 @@ def install(cache: Path) -> None:
 
 
 def run(bundle: Bundle, cache: Path) -> Findings:
+    """Run the files of ``bundle``; see :class:`device_tests.target.Target`."""
     serial, gradle = _phone(), _gradle()
     if serial is None or gradle is None:
         raise InputError("the phone went away; attach it and run this again")

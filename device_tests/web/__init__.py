@@ -40,6 +40,7 @@ DRIVER = Path(__file__).parent / "driver.js"
 
 
 def missing() -> Missing | None:
+    """Say what this machine lacks; see :class:`device_tests.target.Target`."""
     lacks = [name for name in ("node", "npm") if not shutil.which(name)]
     lacks += [] if chromium() else ["chromium"]
     if lacks:
@@ -56,10 +57,12 @@ def chromium() -> str | None:
 
 
 def install(cache: Path) -> None:
+    """Install into ``cache``; see :class:`device_tests.target.Target`."""
     packages.install(cache)
 
 
 def run(bundle: Bundle, cache: Path) -> Findings:
+    """Run the files of ``bundle``; see :class:`device_tests.target.Target`."""
     modules = packages.install(cache)
     cells: list[Cell] = []
     checks: list[Check] = []
@@ -122,6 +125,7 @@ class Visit:
         return state
 
     def text(self, selector: str) -> str:
+        """Return the text of the first element that ``selector`` finds."""
         return " ".join(self.page.locator(selector).inner_text().split())
 
 

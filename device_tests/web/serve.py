@@ -39,6 +39,7 @@ def find_model(folder: Path) -> tuple[Path, Path | None]:
 
 
 def main(arguments: list[str] | None = None) -> None:
+    """Serve a release's folder with the browser page until it is interrupted."""
     parser = argparse.ArgumentParser(
         prog="python -m device_tests.web.serve",
         description="Serve the page that runs the int8 ONNX file in a browser.",

@@ -69,6 +69,8 @@ class Site:
 
 
 class Handler(SimpleHTTPRequestHandler):
+    """Answers with the files of one site, whatever page asks for them."""
+
     protocol_version = "HTTP/1.1"
     extensions_map = {  # noqa: RUF012  # as the base class has it
         ".css": "text/css; charset=utf-8",
@@ -88,9 +90,11 @@ class Handler(SimpleHTTPRequestHandler):
         super().__init__(*args)  # type: ignore[arg-type]
 
     def do_GET(self) -> None:
+        """Send a file or ``site.json``."""
         self._answer(with_body=True)
 
     def do_HEAD(self) -> None:
+        """Send the headers alone."""
         self._answer(with_body=False)
 
     def _answer(self, *, with_body: bool) -> None:
@@ -110,6 +114,7 @@ class Handler(SimpleHTTPRequestHandler):
             self.wfile.write(body)
 
     def end_headers(self) -> None:
+        """Add the headers that every answer has."""
         for name, value in HEADERS.items():
             self.send_header(name, value)
         super().end_headers()
@@ -119,6 +124,8 @@ class Handler(SimpleHTTPRequestHandler):
 
 
 class Server(ThreadingHTTPServer):
+    """A server on loopback that no slow browser keeps from ending."""
+
     daemon_threads = True
 
     def handle_error(self, request: object, client_address: object) -> None:
@@ -140,6 +147,7 @@ def server(site: Site, port: int) -> Server:
 
 
 def address(listening: Server) -> str:
+    """Return the URL of a server."""
     return f"http://{HOST}:{listening.server_port}/"
 
 

@@ -307,6 +307,7 @@ def _batches(ctx: click.Context, param: click.Parameter, text: str) -> tuple[int
 )
 @click.option("--replace", is_flag=True, help="Replace an older record of this device.")
 def main(**options: Any) -> None:
+    """Record the float baseline of this machine."""
     print(f"recorded {baseline(Options(**options))}; look at it and commit it")
 
 

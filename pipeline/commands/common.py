@@ -27,6 +27,7 @@ class Command(click.Command):
     """A command whose expected errors end in one message and an exit status."""
 
     def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; expected errors end in one message."""
         with exit_on_error():
             return super().invoke(ctx)
 

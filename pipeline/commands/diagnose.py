@@ -32,6 +32,7 @@ from pipeline.verdict.criterion import FAIL
 )
 @click.option("--layers", default="*", metavar="PATTERN", help="Such as 'blocks.5.*'.")
 def main(fix: bool, samples: int | None, layers: str) -> None:
+    """Rank the layers, or find those to leave in float."""
     if fix:
         _fix(samples or FIX_SAMPLES, layers)
         return

@@ -151,6 +151,7 @@ def _share(found: Proportion | None) -> str:
 @click.argument("after", type=PATH, metavar="B")
 @json_option
 def main(before: Path, after: Path, as_json: bool) -> None:
+    """Print what differs between two releases."""
     difference = diff(before, after)
     print(json.dumps(asdict(difference), indent=2) if as_json else text(difference))
 

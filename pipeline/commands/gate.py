@@ -32,6 +32,7 @@ from pipeline.verdict.decide import Verdict
 )
 @click.option("-v", "--verbose", is_flag=True, help="Show every criterion.")
 def main(channel: str | None, verbose: bool) -> None:
+    """Print and write the verdict; exit with 1 if it refuses."""
     params, artifacts, recorded = load_params(), paths.ARTIFACTS, Recorded()
     wanted = {"channel": channel or params.gate.channel}
     judged = params.model_copy(update={"gate": params.gate.model_copy(update=wanted)})

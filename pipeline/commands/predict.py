@@ -155,6 +155,7 @@ def main(
     runs: int,
     as_json: bool,
 ) -> None:
+    """Print what a file answers to images."""
     chosen = {name for name in ctx.params if not _is_default(ctx, name)}
     if every:
         if len(images) != 1 or chosen & {"release", "runtime", "top"}:

@@ -41,6 +41,7 @@ def main(
     git_remote: str | None,
     message: str | None,
 ) -> None:
+    """Give a stage of the registry to a version, or roll it back."""
     if rollback and accept_undecided:
         raise click.UsageError("--accept-undecided does not go with --rollback")
     if to and not rollback:

@@ -124,6 +124,7 @@ def compare(release: Path, made: Mapping[str, Path]) -> dict[str, str | None]:
 
 
 def table(found: Mapping[str, str | None]) -> str:
+    """Return a table of the files and what differs in each; None is nothing."""
     rows = [(name, f"DIFFERS: {where}" if where else "identical") for name, where in found.items()]
     return columns(rows, ("file", "rebuilt"))
 
@@ -134,6 +135,7 @@ def table(found: Mapping[str, str | None]) -> str:
 @click.option("--samples", type=PATH, metavar="PATH", help="Where the images are now.")
 @click.option("--anyway", is_flag=True, help="Build although code, packages or machine differ.")
 def main(release: Path, checkpoint: Path | None, samples: Path | None, anyway: bool) -> None:
+    """Build a release again and compare it byte by byte."""
     with tempfile.TemporaryDirectory() as scratch:
         read_release(release)
         recorded = build.read(release)

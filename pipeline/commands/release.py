@@ -43,6 +43,7 @@ def main(
     git_remote: str | None,
     message: str | None,
 ) -> None:
+    """Add a release to the registry or the hub."""
     folder = folder or _newest()
     if to is not None:
         if key or remote or git_remote or message:

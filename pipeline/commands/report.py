@@ -14,6 +14,7 @@ from pipeline.stages.report import report
 
 @command("report", __doc__)
 def main() -> None:
+    """Write the report of the run."""
     print(f"report: {report(load_params(), paths.ARTIFACTS, Recorded(), paths.REPORTS)}")
 
 

@@ -163,6 +163,7 @@ def _require_extra() -> None:
 @click.option("--timeout", type=POSITIVE, default=10, metavar="S", help="Seconds for an image.")
 @click.option("--grace", type=COUNT, default=30, metavar="S", help="Seconds to stop in.")
 def main(**options: Any) -> None:
+    """Serve a file until the process is stopped."""
     serve(Options(**options))
 
 

@@ -26,6 +26,7 @@ from pipeline.release.signing import generate, sign
     help="Folder for a new key pair, such as ~/.config/edge-vit; nothing is signed.",
 )
 def main(release: Path | None, key: Path | None, folder: Path | None) -> None:
+    """Sign a release, or make a key pair."""
     if folder is not None:
         if release or key:
             raise click.UsageError("--generate-key goes with no other argument")

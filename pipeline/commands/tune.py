@@ -29,6 +29,7 @@ from pipeline.tuning.search import MINUTES, SAMPLES, TRIALS, tune
 @click.option("--trials", type=COUNT, default=TRIALS, help="Trials in all.")
 @click.option("--samples", type=COUNT, default=SAMPLES, help="Images to measure on.")
 def main(key: str, minutes: float, trials: int, samples: int) -> None:
+    """Print the recipe that the search recommends."""
     params = load_params()
     print(tune(params, paths.ARTIFACTS, key, count=samples, max_trials=trials, minutes=minutes))
 

@@ -27,6 +27,7 @@ from pipeline.release.verification import examine
     help="Public key (PEM) of whoever signed it; an unsigned release is then refused.",
 )
 def main(release: Path, public_key: Path | None) -> None:
+    """Check a release; exit with 1 or 2 if it is not what was published."""
     result = examine(release, public_key)
     for fact in result.facts:
         print(f"  holds: {fact}")

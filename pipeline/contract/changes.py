@@ -80,6 +80,7 @@ def _counted(contract: Contract) -> str:
 
 
 def operators(before: Artefact, after: Artefact) -> Operators:
+    """Return the operators that were added and removed."""
     one, other = set(before.operators), set(after.operators)
     return Operators(tuple(sorted(other - one)), tuple(sorted(one - other)))
 

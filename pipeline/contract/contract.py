@@ -116,6 +116,7 @@ class Contract:
         return (1, 3, *self.preprocessing.size)
 
     def for_artefact(self, artefact: Artefact) -> Contract:
+        """Return the contract of one delivered file."""
         return dataclasses.replace(self, artefact=artefact)
 
     def file_name(self, scheme: str, suffix: str) -> str:
@@ -123,6 +124,7 @@ class Contract:
         return f"{self.name}-{scheme}-{self.version}{suffix}"
 
     def to_dict(self) -> dict[str, Any]:
+        """Return the contract as JSON values, with the shape of the input."""
         values = dataclasses.asdict(self) | {
             "preprocessing": self.preprocessing.to_dict(),
             "input_shape": list(self.input_shape),
@@ -133,6 +135,7 @@ class Contract:
         return values
 
     def to_json(self) -> str:
+        """Return the contract as JSON with sorted keys: the same bytes for the same contract."""
         return json.dumps(self.to_dict(), indent=2, sort_keys=True, allow_nan=False)
 
     @classmethod

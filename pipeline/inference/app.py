@@ -215,6 +215,7 @@ class Wrapped:
         self._app, self._service = app, service
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, as ASGI servers ask for it."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return

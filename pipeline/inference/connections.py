@@ -136,6 +136,7 @@ def ignore_new(listener: socket.socket) -> None:
 
 
 def accept_all(listener: socket.socket) -> list[socket.socket]:
+    """Accept every connection that waits."""
     accepted: list[socket.socket] = []
     listener.setblocking(False)
     try:

@@ -154,9 +154,10 @@ def _filter_of(architecture: str) -> Callable[..., dict[str, torch.Tensor]] | No
 def adapt(
     state: Mapping[str, torch.Tensor], model: Any, trained_size: ImageSize | None = None
 ) -> dict[str, torch.Tensor]:
-    """Return ``state`` as timm loads it into ``model``: keys of older files renamed, buffers left
-    out, position embeddings fitted to its grid by bicubic interpolation (Dosovitskiy et al., 2021,
-    section 3.2).
+    """Return ``state`` as timm loads it into ``model``.
+
+    Keys of older files are renamed, buffers left out, position embeddings fitted to the model's
+    grid by bicubic interpolation (Dosovitskiy et al., 2021, section 3.2).
 
     ``trained_size`` is height and width in pixels that the weights were trained at; None: square.
     Weights that the filter cannot take, and patches of another size, are returned unchanged.

@@ -1,5 +1,4 @@
-"""What a release was made from, as ``build.json``: enough to make the same bytes again, or to say
-what is missing.
+"""What a release was made from, as ``build.json``: enough to make the same bytes again.
 
 It holds no time and no path of this machine: the same inputs give the same record. ``params`` has
 local sources by name only; inputs are identified by hashes. Code, packages and machine are those of

@@ -35,6 +35,7 @@ class Change:
 
     @property
     def net(self) -> int:
+        """Samples won less those lost."""
         return self.won - self.lost
 
 

@@ -95,11 +95,9 @@ def criteria_table(
 def markdown(verdict: Verdict, evidence: Evidence, gate: Gate, judged: int | None = None) -> str:
     """The whole verdict as Markdown, for a pull request or a job summary.
 
-    What failed or is undecided comes first; what passed is folded.
-
-    Args:
-        judged: the variants that were judged on these samples so far; None in a release, which
-            says only what follows from its evidence.
+    What failed or is undecided comes first; what passed is folded. ``judged`` is how many variants
+    were judged on these samples so far; None in a release, which says only what follows from its
+    evidence.
     """
     parity, latency = evidence.parity, evidence.latency
     results = comparison.headline(parity, latency)

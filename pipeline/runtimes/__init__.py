@@ -40,8 +40,10 @@ OWN = {  # files that are not delivered, by the end of their names
 
 
 def load(path: Path, *, threads: int = 1) -> Runtime:
-    """Load a file for its runtime: one of a known format, ``.pt`` (TorchScript) or
-    ``.safetensors`` (the eager model, float or quantized, with ``contract.json`` beside it).
+    """Load a file for its runtime.
+
+    One of a known format, ``.pt`` (TorchScript) or ``.safetensors`` (the eager model, float or
+    quantized, with ``contract.json`` beside it).
 
     Raises:
         InputError: no runtime for this ending, or the runtime cannot load the file.

@@ -30,6 +30,7 @@ class TorchRuntime:
         torch.set_num_threads(threads)
 
     def logits(self, batch: FloatArray) -> FloatArray:
+        """Return logits float32 [n, classes] of ``batch``, float32 [n, 3, H, W]."""
         with torch.inference_mode():
             answer: FloatArray = self.module(torch.from_numpy(batch).to(self.dtype)).numpy()
         return answer.astype(np.float32, copy=True)
@@ -53,5 +54,6 @@ class TorchScriptRuntime(TorchRuntime):
         self.module, self.contract = torchscript.load(path)
 
     def logits(self, batch: FloatArray) -> FloatArray:
+        """Return logits float32 [n, classes] of ``batch``, float32 [n, 3, H, W]."""
         with quiet():  # QNNPACK warns, once in a process, of a flag that nobody here sets
             return super().logits(batch)

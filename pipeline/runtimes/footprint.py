@@ -99,6 +99,7 @@ def _peak_mb() -> float:
 
 
 def main() -> None:
+    """Load the file that the command line names, run it once and print its memory as JSON."""
     path, samples, threads = sys.argv[1:]
     print(json.dumps(asdict(_measure(Path(path), Path(samples), int(threads)))))
 

@@ -39,5 +39,6 @@ class OnnxRuntime:
         self.contract = Contract.from_json(contract)
 
     def logits(self, batch: FloatArray) -> FloatArray:
+        """Return logits float32 [n, classes] of ``batch``, float32 [n, 3, H, W]."""
         outputs = self.session.run([self.contract.output_name], {self.contract.input_name: batch})
         return np.asarray(outputs[0], dtype=np.float32)

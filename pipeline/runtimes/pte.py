@@ -27,6 +27,7 @@ class ExecuTorchRuntime:
             raise InputError(f"{path}: ExecuTorch cannot load it: {error}") from None
 
     def logits(self, batch: FloatArray) -> FloatArray:
+        """Return logits float32 [n, classes] of ``batch``, float32 [n, 3, H, W]."""
         # ExecuTorch reads strides wrongly without a word, so contiguity is made sure of here.
         images = torch.from_numpy(np.ascontiguousarray(batch)).split(1)
         rows = [self.module.forward([image])[0].numpy().copy() for image in images]

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 
 def quantized(is_dynamic: bool, fused_attention: bool, inputs: Path, out: Path) -> None:
+    """Write ``model.pte`` as ExecuTorch's documentation does, from folder ``inputs``."""
     import torch
     from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
         XNNPACKQuantizer,

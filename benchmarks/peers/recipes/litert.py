@@ -11,6 +11,7 @@ from benchmarks.peers.recipes.common import Recipe, calibration, main, torch_mod
 
 
 def dynamic(inputs: Path, out: Path) -> None:
+    """Write ``model.tflite`` with int8 weights and float activations."""
     from ai_edge_quantizer import quantizer, recipe
 
     source = _converted(inputs, out)
@@ -21,6 +22,7 @@ def dynamic(inputs: Path, out: Path) -> None:
 
 
 def static(inputs: Path, out: Path) -> None:
+    """Write ``model.tflite`` with int8 weights and activations."""
     from ai_edge_quantizer import quantizer, recipe
     from ai_edge_quantizer.utils import tfl_interpreter_utils as tools
 

@@ -12,6 +12,7 @@ from benchmarks.peers.recipes.common import Recipe, calibration, main
 
 
 def dynamic(inputs: Path, out: Path) -> None:
+    """Write ``model.onnx`` by ``quantize_dynamic``."""
     from onnxruntime.quantization import quantize_dynamic
 
     source = _preprocessed(inputs, out)
@@ -20,6 +21,7 @@ def dynamic(inputs: Path, out: Path) -> None:
 
 
 def static(inputs: Path, out: Path) -> None:
+    """Write ``model.onnx`` by ``quantize_static``, calibrated on all images."""
     from onnxruntime.quantization import CalibrationDataReader, quantize_static
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]

@@ -17,6 +17,7 @@ from benchmarks.peers.recipes.common import Recipe, calibration, main
 
 
 def transformer(mode: str, inputs: Path, out: Path) -> None:
+    """Write ``model.xml`` and its weights, quantized by NNCF for execution mode ``mode``."""
     import nncf
     import openvino
 

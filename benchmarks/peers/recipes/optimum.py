@@ -16,6 +16,7 @@ PRESETS = ("arm64",)  # "avx512_vnni" gives the same bytes (optimum-onnx 0.1.0)
 
 
 def quantize(preset: str, is_static: bool, inputs: Path, out: Path) -> None:
+    """Write the ONNX file that Optimum's ``preset`` makes."""
     from optimum.onnxruntime import ORTQuantizer
     from optimum.onnxruntime.configuration import AutoQuantizationConfig
 

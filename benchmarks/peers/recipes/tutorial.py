@@ -11,6 +11,7 @@ from benchmarks.peers.recipes.common import Recipe, main, torch_model
 
 
 def dynamic(inputs: Path, out: Path) -> None:
+    """Write ``model.ptl``, with linear layers quantized dynamically."""
     import torch
     from torch.utils.mobile_optimizer import optimize_for_mobile
 

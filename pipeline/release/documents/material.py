@@ -43,10 +43,12 @@ class Material:
     golden_image: str | None = None  # path in the release of the first one
 
     def file(self, key: str) -> File | None:
+        """Return the file of format ``key``, if there is one."""
         return next((file for file in self.files if file.key == key), None)
 
     @property
     def title(self) -> str:
+        """Name and version of the model."""
         return f"{self.contract.name} {self.contract.version}"
 
     @property
@@ -71,6 +73,7 @@ class Material:
 
     @property
     def devices(self) -> Devices:
+        """The evidence of devices that belongs to these files."""
         return Devices(self.evidence.devices.golden, self.tried)
 
 
