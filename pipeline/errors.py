@@ -74,7 +74,7 @@ def is_full(error: BaseException) -> bool:
 def exit_on_error() -> Iterator[None]:
     """Print an expected error as one message and leave with its exit status, without a traceback.
 
-    A full disk and a missing permission are reported the same way: they are the user's to mend.
+    A full disk and a missing permission are reported the same way: the user can fix them.
     """
     try:
         yield

@@ -1,7 +1,7 @@
 """Read a YAML file into a declared section, with messages that a user can act on.
 
-Validation is pydantic's; the words are ours, because the first thing a user needs is the key's
-path and what is allowed there.
+Validation and most words are pydantic's; each message starts with the key's path, and a misspelt
+key is answered with the one that was meant.
 """
 
 from __future__ import annotations
@@ -9,14 +9,11 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from dataclasses import dataclass
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
-from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from pipeline.errors import ParamsError
@@ -49,19 +46,17 @@ _PATTERNS = {
     HASH: "8 to 64 lower-case hex digits",
     VERSION: "MAJOR.MINOR.PATCH, such as 1.0.0",
 }
-_TYPES = {
-    "int_": "a whole number",
-    "float_": "a number",
-    "finite_number": "a finite number",
-    "bool_": "true or false",
-    "string_too_short": "text that is not empty",
-    "string_type": "text",
-    "path_type": "a path",
-    "tuple_type": "a list",
-    "list_type": "a list",
-    "dict_type": "a group of keys",
-    "model_type": "a group of keys",
-    "model_attributes_type": "a group of keys",
+_WORDS = {  # pydantic's, and what people say of YAML
+    "an object": "a group of keys",
+    "a valid array": "a list",
+    "a valid boolean": "true or false",
+    "a valid integer": "a whole number",
+    "a valid ": "a ",
+    "a string": "text",
+    "less than or equal to": "at most",
+    "greater than or equal to": "at least",
+    "have at least 1 character": "text that is not empty",
+    "have at least 1 item after validation, not 0": "a list of at least 1",
 }
 
 
@@ -105,76 +100,71 @@ def load(path: Path, model: type[M]) -> M:
         # As JSON, since pydantic is strict there about numbers and text, not about lists and paths.
         return model.model_validate_json(text, strict=True)
     except ValidationError as error:
-        raise ParamsError("\n".join(_explain(error.errors(), path, model))) from None
+        lines = _explain(error.errors(include_url=False), json.loads(text), model)
+        raise ParamsError("\n".join(f"{path}: {line}" for line in lines)) from None
 
 
-@dataclass
-class _Place:
-    """Where an error is: the key's path, what is declared there, and the keys known beside it."""
-
-    key: str
-    annotation: Any
-    constraints: dict[str, Any]
-    beside: list[str]
-
-
-def _explain(problems: list[ErrorDetails], path: Path, model: type[Section]) -> list[str]:
-    """One line for each key; what may stand there in several ways is joined by "or"."""
-    misspelt: list[str] = []  # first, since they often explain what is missing
+def _explain(problems: list[ErrorDetails], values: Any, model: type[Section]) -> list[str]:
+    """One sentence for each key; misspelt keys first, since they often explain what is missing."""
+    misspelt: list[str] = []
     missing: list[str] = []
-    wrong: dict[str, tuple[list[str], Any]] = {}
+    wrong: dict[str, list[str]] = {}  # of a union each member says what it takes
+    got: dict[str, str] = {}
     for problem in problems:
-        place = _find(problem["loc"], model)
-        kind = problem["type"]
+        key, kind = _key(problem, values), problem["type"]
         if kind == "value_error":
-            misspelt.append(f"{path}: {place.key}: {problem['ctx']['error']}")
-        elif kind == "extra_forbidden" or problem["loc"][-1:] == ("[key]",):
-            name = place.key.rpartition(".")[2]
-            near = difflib.get_close_matches(name, place.beside, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(place.beside)}"
-            misspelt.append(f"{path}: {place.key} is not a parameter; {hint}")
+            misspelt.append(f"{key}: {problem['ctx']['error']}")
+        elif kind == "extra_forbidden":
+            near = difflib.get_close_matches(key.rpartition(".")[2], _names(model), n=1)
+            hint = f"did you mean {near[0]}?" if near else "take it out"
+            misspelt.append(f"{key} is not a parameter; {hint}")
         elif kind == "missing":
-            missing.append(f"{path}: {place.key} is missing")
+            missing.append(f"{key} is missing; add it")
         else:
-            allowed = _allowed(problem, place)
-            wrong.setdefault(place.key, ([], problem["input"]))[0].append(allowed)
-    lines = [
-        f"{path}: {key} must be {' or '.join(allowed)}, got {_shown(value)}"
-        for key, (allowed, value) in wrong.items()
+            wrong.setdefault(key, []).append(_allowed(problem))
+            got[key] = _shown(problem["input"])
+    return [
+        *misspelt,
+        *missing,
+        *(
+            f"{key} must be {' or '.join(allowed)}, got {got[key]}"
+            for key, allowed in wrong.items()
+        ),
     ]
-    return misspelt + missing + lines
 
 
-def _allowed(problem: ErrorDetails, place: _Place) -> str:
-    kind, context = problem["type"], problem.get("ctx", {})
-    for start, words in _TYPES.items():
-        if kind.startswith(start):
-            if words == "text" and isinstance(problem["input"], int | float):
-                return "text (put it in quotes)"
-            return words
-    if kind in ("greater_than", "greater_than_equal", "less_than", "less_than_equal"):
-        return _range(place.constraints)
-    if kind == "literal_error":
-        choices = [str(choice) for choice in get_args(place.annotation)]
-        return f"one of {', '.join(choices)}" if len(choices) > 1 else choices[0]
-    if kind == "string_pattern_mismatch":
-        return _PATTERNS.get(context["pattern"], f"text that matches {context['pattern']}")
-    if kind == "too_short":
-        return f"a list of at least {context['min_length']}"
-    if kind == "too_long":
-        return f"a list of at most {context['max_length']}"
-    return problem["msg"].removeprefix("Input should be ").removeprefix("a valid ")
+def _allowed(problem: ErrorDetails) -> str:
+    """Pydantic's words, but for patterns and for a number that YAML took for one."""
+    if problem["type"] == "string_pattern_mismatch":
+        pattern = problem["ctx"]["pattern"]
+        return _PATTERNS.get(pattern, f"text that matches {pattern}")
+    if problem["type"] == "string_type" and isinstance(problem["input"], int | float):
+        return "text (put it in quotes)"
+    message = re.sub(r"^\w+ should be |^\w+ should (?=have)", "", problem["msg"])
+    for theirs, ours in _WORDS.items():
+        message = message.replace(theirs, ours)
+    return message
 
 
-def _range(limits: dict[str, Any]) -> str:
-    """A range in words, from annotated_types' ge, gt, le and lt."""
-    low, high = limits.get("ge", limits.get("gt")), limits.get("le", limits.get("lt"))
-    if low is None or high is None:
-        words = {"ge": "at least", "gt": "greater than", "le": "at most", "lt": "less than"}
-        return " and ".join(f"{words[key]} {limit:g}" for key, limit in limits.items())
-    outside = [f"{limits[key]:g}" for key in ("gt", "lt") if key in limits]
-    excluded = f" ({' and '.join(outside)} excluded)" if outside else ""
-    return f"between {low:g} and {high:g}{excluded}"
+def _key(problem: ErrorDetails, values: Any) -> str:
+    """The dotted path of a key, without the members of unions that pydantic puts into it."""
+    parts, here = [], values
+    for part in problem["loc"]:
+        inside = part in here if isinstance(here, dict) else isinstance(here, list)
+        if inside:
+            here = here[part]
+        if inside or problem["type"] == "missing":
+            parts.append(str(part))
+    return ".".join(parts) or "the file"
+
+
+def _names(annotation: Any) -> set[str]:
+    """The names of all keys that are declared at ``annotation`` and below."""
+    names = set().union(*map(_names, get_args(annotation)))
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        for name, field in annotation.model_fields.items():
+            names |= {name} | _names(field.annotation)
+    return names
 
 
 def _shown(value: Any) -> str:
@@ -182,80 +172,3 @@ def _shown(value: Any) -> str:
         return "a group of keys"
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def _find(location: tuple[int | str, ...], model: type[Section]) -> _Place:
-    """Follow an error's location through the declarations, through optional and union types."""
-    place = _Place("the file", model, {}, [])
-    parts: list[str] = []
-    for part in location:
-        members = _members(place.annotation)
-        if len(members) > 1:  # the part says which member of the union was tried
-            chosen = [m for m in members if str(part).startswith(_tag(m))]
-            place.annotation = (chosen or members)[0]
-            continue
-        if part == "[key]":
-            continue
-        place = _step(members[0], part)
-        parts.append(str(part))
-    members = _members(place.annotation)
-    if len(members) == 1:
-        place.annotation = members[0]
-        place.constraints |= _constraints(place.annotation)
-        place.annotation = _bare(place.annotation)
-    place.key = ".".join(parts) or "the file"
-    return place
-
-
-def _step(annotation: Any, part: int | str) -> _Place:
-    """What is declared at ``part`` of a section, a dict or a tuple."""
-    annotation = _bare(annotation)
-    arguments = get_args(annotation)
-    if isinstance(annotation, type) and issubclass(annotation, Section):
-        beside = sorted(annotation.model_fields)
-        field = annotation.model_fields.get(str(part))
-        if field is None:
-            return _Place("", Any, {}, beside)
-        return _Place("", field.annotation, _limits(field.metadata), beside)
-    if get_origin(annotation) is dict:
-        return _Place("", arguments[1], {}, sorted(map(str, get_args(arguments[0]))))
-    if get_origin(annotation) is tuple and isinstance(part, int):
-        last = len(arguments) - 1 - (arguments[-1] is Ellipsis)
-        return _Place("", arguments[min(part, last)], {}, [])
-    return _Place("", Any, {}, [])
-
-
-def _members(annotation: Any) -> list[Any]:
-    """The types that may stand here, without None."""
-    bare = _bare(annotation)
-    if get_origin(bare) in (Union, UnionType):
-        return [member for member in get_args(bare) if member is not NoneType]
-    return [annotation]
-
-
-def _bare(annotation: Any) -> Any:
-    return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
-
-
-def _tag(member: Any) -> str:
-    """How pydantic starts the name of a union's member."""
-    if get_origin(member) is Literal:
-        return "literal"
-    return str(getattr(get_origin(member) or member, "__name__", member))
-
-
-def _constraints(annotation: Any) -> dict[str, Any]:
-    if get_origin(annotation) is not Annotated:
-        return {}
-    fields = [item for item in get_args(annotation)[1:] if isinstance(item, FieldInfo)]
-    return _limits([limit for field in fields for limit in field.metadata])
-
-
-def _limits(metadata: list[Any]) -> dict[str, Any]:
-    """What annotated_types' Ge, Gt, Le and Lt say, in this order."""
-    return {
-        name: getattr(item, name)
-        for name in ("ge", "gt", "le", "lt")
-        for item in metadata
-        if getattr(item, name, None) is not None
-    }

@@ -107,7 +107,7 @@ def run(*command: str) -> None:
     try:
         subprocess.run(command, check=True)
     except (subprocess.CalledProcessError, OSError) as error:
-        sys.exit(f"edge-vit: installing failed ({error}); mend it and run the same command again")
+        sys.exit(f"edge-vit: installing failed ({error}); fix it and run the same command again")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Take the pictures of README's first screen from a finished run.
+"""Take the images of README's first screen from a finished run.
 
 python -m scripts.screenshots [--folder artifacts] [--out docs/images]
 

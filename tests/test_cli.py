@@ -145,7 +145,7 @@ def test_an_unknown_command_is_bad_input(arguments):
 @pytest.mark.parametrize(
     ("section", "values", "words"),
     [
-        ("gate", {"confidence": 1.2}, "params.yaml: gate.confidence must be between 0.5 and 1"),
+        ("gate", {"confidence": 1.2}, "params.yaml: gate.confidence must be less than 1"),
         ("samples", {"limits": 5}, "samples.limits is not a parameter; did you mean limit?"),
         ("release", {"version": "one"}, "params.yaml: release.version must be"),
         ("quantize", {"scheme": "per_row"}, "quantize.scheme must be"),

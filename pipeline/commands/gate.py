@@ -1,7 +1,7 @@
 """Judge the evidence below artifacts/, and write artifacts/verdict/.
 
-Shows each file beside float, what failed, and what would decide what is undecided; --verbose shows
-every criterion. Nothing is measured, so the same evidence gives the same verdict on every machine.
+Shows each file compared with float, what failed, and what would decide what is undecided; --verbose
+shows every criterion. Nothing is measured, so the same evidence gives the same verdict everywhere.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def main(channel: str | None, verbose: bool) -> None:
 
 
 def files_table(params: Params, artifacts: Path, recorded: Recorded) -> str:
-    """What was measured of each file beside float."""
+    """Return a table of each file compared with float."""
     evidence = load_evidence(artifacts, recorded)
     return comparison.files_table(evidence.parity, evidence.latency, params.gate.confidence)
 

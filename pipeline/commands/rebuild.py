@@ -144,7 +144,7 @@ def main(release: Path, checkpoint: Path | None, samples: Path | None, anyway: b
             lines = "\n  ".join(other)
             raise InputError(
                 f"this is not what {release.name} was made by, so other bytes would prove "
-                f"nothing:\n  {lines}\nmend that, or compare nevertheless with --anyway"
+                f"nothing:\n  {lines}\nfix that, or compare all the same with --anyway"
             )
         for line in other:
             print(f"edge-vit: {line}", file=sys.stderr)

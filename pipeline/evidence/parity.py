@@ -95,7 +95,7 @@ class ParityEvidence(SealedEvidence):
 
     @model_validator(mode="after")
     def _same_samples(self) -> ParityEvidence:
-        """All counts are of the same samples, so that numbers can be held against each other."""
+        """All counts are of the same samples, so that numbers can be compared."""
         count = self.samples.count
         if self.reference_accuracy and self.reference_accuracy.count != count:
             raise ValueError(f"float was measured on {self.reference_accuracy.count} samples")

@@ -28,7 +28,7 @@ RUNS, WARMUP = 30, 3
 
 @dataclass(frozen=True)
 class Row:
-    """One file's answer to the image, beside float's."""
+    """One file's answer to the image, compared with float's."""
 
     label: str
     score: float  # softmax

@@ -83,7 +83,7 @@ DARK = Theme(
 
 @dataclass(frozen=True)
 class Chart:
-    """One picture, twice, and the words for who cannot see it."""
+    """One chart in light and dark colours, and its text alternative."""
 
     light: str  # data URI
     dark: str

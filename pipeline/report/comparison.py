@@ -1,4 +1,4 @@
-"""What was measured of each file beside float, once for all documents: a row a quantity.
+"""Each file compared with float, once for all documents: a row a quantity.
 
 Each cell has one number. What bounds it is one number, too: the unfavourable end of its interval,
 which is what the gate judges.
@@ -115,7 +115,7 @@ def files_table(
 
 
 def headline(parity: ParityEvidence, latency: LatencyEvidence) -> str:
-    """The fastest file beside float in one sentence; empty where no file has all numbers."""
+    """Return one sentence on the fastest file; empty where no file has all numbers."""
     timed, size = latency.artefacts, parity.float_size_bytes
     measured = {
         key: file for key in FORMATS if key in timed and (file := parity.measured(key)) is not None

@@ -17,7 +17,7 @@ from pipeline.metrics import distances
 
 CLASSES_MAX = 20
 IMAGES_MAX = 24  # of each file
-THUMBNAIL_PIXELS = 72  # so that 4 times 24 pictures stay below 2 MB, whatever they show
+THUMBNAIL_PIXELS = 72  # so that 4 times 24 images stay below 2 MB, whatever they show
 
 LOST, WON, NEITHER, UNLABELLED = "lost", "won", "wrong either way", "changed"
 
@@ -54,7 +54,7 @@ class Flip:
     """A sample whose top-1 answer a file changed."""
 
     sample: str  # its id
-    picture: str  # data URI, PNG
+    thumbnail: str  # data URI, PNG
     before: str
     after: str
     truth: str | None
@@ -112,7 +112,7 @@ def gallery(
         shown=tuple(
             Flip(
                 sample=samples.ids[i],
-                picture=_thumbnail(samples.images[i]),
+                thumbnail=_thumbnail(samples.images[i]),
                 before=samples.classes[before[i]],
                 after=samples.classes[after[i]],
                 truth=None if samples.labels is None else samples.classes[samples.labels[i]],
@@ -140,8 +140,8 @@ def _kind(labels: Labels | None, sample: int, before: int, after: int) -> str:
 def _thumbnail(image: Pixels) -> str:
     from PIL import Image
 
-    picture = Image.fromarray(np.ascontiguousarray(image))
-    picture.thumbnail((THUMBNAIL_PIXELS, THUMBNAIL_PIXELS), Image.Resampling.LANCZOS)
+    small = Image.fromarray(np.ascontiguousarray(image))
+    small.thumbnail((THUMBNAIL_PIXELS, THUMBNAIL_PIXELS), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
-    picture.save(buffer, format="PNG", optimize=True)
+    small.save(buffer, format="PNG", optimize=True)
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"

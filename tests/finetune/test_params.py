@@ -44,7 +44,7 @@ def test_the_recipe_in_the_repository_is_valid_and_ends_at_224_pixels() -> None:
         (
             "name: muon",
             "name: sgd",
-            r"train\.optimizer\.name must be one of .*adamw",
+            r"train\.optimizer\.name must be .*'adamw'",
         ),
     ],
 )

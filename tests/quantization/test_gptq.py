@@ -119,7 +119,7 @@ def test_divided_channels_change_no_answer(model: nn.Module) -> None:
     assert type(model.get_submodule("blocks.1.mlp.act")) is nn.GELU
 
 
-def test_a_model_answers_nearer_to_float_with_rounding_that_makes_up(model: nn.Module) -> None:
+def test_rounding_that_compensates_errors_has_a_higher_sqnr(model: nn.Module) -> None:
     x, other = torch.randn(64, 3, 32, 32, generator=torch.Generator().manual_seed(0)).split(32)
     plain = copy.deepcopy(model)
     names = linears(model, ())

@@ -73,10 +73,10 @@ def test_more_flips_than_can_be_shown_are_counted():
 
 def test_a_thumbnail_is_a_small_png_of_the_same_shape():
     gallery = flips.gallery("ptl", REFERENCE, CANDIDATE, samples(), FLOOR)
-    kind, _, content = gallery.shown[0].picture.partition(",")
+    kind, _, content = gallery.shown[0].thumbnail.partition(",")
     assert kind == "data:image/png;base64"
-    picture = Image.open(io.BytesIO(base64.b64decode(content)))
-    assert picture.size == (36, 72)  # width, height; of 112 and 224
+    thumbnail = Image.open(io.BytesIO(base64.b64decode(content)))
+    assert thumbnail.size == (36, 72)  # width, height; of 112 and 224
 
 
 def test_classes_have_their_counts_and_the_largest_change_first():

@@ -1,4 +1,4 @@
-"""How long each file takes and how much memory, beside float and beside the last release."""
+"""Time and memory of each file, compared with float and with the last release."""
 
 from __future__ import annotations
 
