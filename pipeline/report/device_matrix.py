@@ -20,7 +20,7 @@ NONE = "-"
 
 
 def rows(devices: Devices, gate: Gate) -> list[tuple[str, ...]]:
-    """A row for each file on each runtime that was run, in the order of :data:`HEADER`.
+    """Return a row for each file on each runtime that was run, in the order of :data:`HEADER`.
 
     SQNR is against the golden answers of the same file, ``of float`` against float's.
     """
@@ -29,9 +29,9 @@ def rows(devices: Devices, gate: Gate) -> list[tuple[str, ...]]:
         return []
     return [
         _row(cell, golden, gate)
-        for found in devices.targets.values()
-        if found.golden == golden.seal
-        for cell in found.cells
+        for evidence in devices.targets.values()
+        if evidence.golden == golden.seal
+        for cell in evidence.cells
     ]
 
 
@@ -42,14 +42,14 @@ def lines(devices: Devices, gate: Gate, style: str = "simple") -> list[str]:
 
 
 def _row(cell: Cell, golden: GoldenEvidence, gate: Gate) -> tuple[str, ...]:
-    near = agreement(golden, cell)
+    agreed = agreement(golden, cell)
     cost = cell.cost
     answers = [NONE] * 3
-    if near is not None:
+    if agreed is not None:
         answers = [
-            f"{near.top1_equal} of {near.count}",
-            _decibels(near.sqnr_db),
-            _decibels(near.float_sqnr_db),
+            f"{agreed.top1_equal} of {agreed.count}",
+            _decibels(agreed.sqnr_db),
+            _decibels(agreed.float_sqnr_db),
         ]
     return (
         FORMATS[cell.format].suffix,

@@ -35,16 +35,16 @@ class Number:
 def numbers(material: Material) -> list[Number]:
     """What was measured, float first, then file by file; nothing that was not."""
     evidence, confidence = material.evidence, material.params.gate.confidence
-    found = list(_of_float(evidence.parity, confidence))
+    collected = list(_of_float(evidence.parity, confidence))
     for key in FORMATS:
         measured = evidence.parity.artefacts.get(key)
         summary = summary_of(measured, confidence)
         if measured and summary:
             size = measured.size_bytes
-            found.append(Number(key=key, metric=SIZE, value=size, unit="bytes"))
-            found += _of_answers(key, summary)
-        found += _of_time(key, evidence.latency, confidence)
-    return [*found, *_instructions(material)]
+            collected.append(Number(key=key, metric=SIZE, value=size, unit="bytes"))
+            collected += _of_answers(key, summary)
+        collected += _of_time(key, evidence.latency, confidence)
+    return [*collected, *_instructions(material)]
 
 
 def _of_float(parity: ParityEvidence, confidence: float) -> Iterator[Number]:
@@ -77,11 +77,11 @@ def _of_time(key: str, latency: LatencyEvidence, confidence: float) -> Iterator[
 
 
 def _instructions(material: Material) -> Iterator[Number]:
-    known = {file.key: file.sha256 for file in material.files}
-    for found in material.tried.values():
-        for cell in found.cells:
+    sha256_of = {file.key: file.sha256 for file in material.files}
+    for evidence in material.tried.values():
+        for cell in evidence.cells:
             counts, key = cell.cost.instructions, cell.format
-            if counts and cell.sha256 == known.get(key):
+            if counts and cell.sha256 == sha256_of.get(key):
                 where = f"{cell.runtime}, {cell.machine}"
                 yield Number(
                     key=key, metric=INSTRUCTIONS, value=median(counts), unit="", where=where
