@@ -29,6 +29,7 @@ from pipeline import paths
 from pipeline.commands.common import COUNT, command, json_option, release_options
 from pipeline.errors import InputError
 from pipeline.images.decode import SUFFIXES, ImageError, bounded, read_file
+from pipeline.images.folders import listing
 from pipeline.inference import compare, select
 from pipeline.inference.classify import TOP, Classifier, Prediction
 from pipeline.metrics import timing
@@ -61,16 +62,11 @@ def find(arguments: Sequence[str]) -> tuple[list[str], list[InputError]]:
         if argument == STDIN or not path.is_dir():
             names.append(argument)
             continue
-        inside = sorted(p for p in path.rglob("*") if _is_image(p, path))
+        inside = [path / p for p in listing(path).files if p.suffix.lower() in SUFFIXES]
         names += map(str, inside)
         if not inside:
             errors.append(InputError(f"{path} holds no images ({' '.join(SUFFIXES)})"))
     return names, errors
-
-
-def _is_image(path: Path, folder: Path) -> bool:
-    hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-    return not hidden and path.suffix.lower() in SUFFIXES and path.is_file()
 
 
 def read_image(name: str) -> bytes:

@@ -19,6 +19,17 @@ class Samples(Section):
     count: Count
     labelled: bool
     classes: Count
+    skipped: Annotated[int, Field(ge=0)] = 0  # files that are no images
+    left_out: Annotated[int, Field(ge=0)] = 0  # hidden, or left by systems and tools
+    duplicates: Annotated[int, Field(ge=0)] = 0  # with the pixels of an earlier sample
+    classes_without_images: tuple[str, ...] = ()
+
+    @model_serializer(mode="wrap")
+    def _without_what_there_is_none_of(
+        self, serialize: SerializerFunctionWrapHandler
+    ) -> dict[str, Any]:
+        optional = ("skipped", "left_out", "duplicates", "classes_without_images")
+        return {k: v for k, v in serialize(self).items() if v or k not in optional}
 
 
 class RightAnswers(Section):

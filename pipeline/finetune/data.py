@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -22,6 +23,7 @@ from pipeline.errors import InputError
 from pipeline.finetune.params import Augmentation, Data
 from pipeline.images import cifar, idx
 from pipeline.images.decode import SUFFIXES, ImageError, decode, read_file
+from pipeline.images.folders import listing, refuse_parts, top_folders
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -143,16 +145,18 @@ class FolderData(ImageData):
             InputError: fewer than two folders hold images.
         """
         self.source = str(root)
-        folders = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
-        files = {p.name: _image_files(p) for p in folders}
-        self.classes = tuple(name for name, images in files.items() if images)
+        found = [path for path in listing(root).files if path.suffix.lower() in SUFFIXES]
+        self.classes = tuple(top_folders(found))
+        refuse_parts(root, self.classes, "data.root or data.test")
         if len(self.classes) < 2:
             raise InputError(
                 f"{root} has {len(self.classes)} folders with images, one for each "
                 "class; at least 2 are needed"
             )
-        self.files = [path for name in self.classes for path in files[name]]
-        counts = [len(files[name]) for name in self.classes]
+        inside = [path for path in found if len(path.parts) > 1]  # sorted, so class by class
+        self.files = [root / path for path in inside]
+        by_class = Counter(path.parts[0] for path in inside)
+        counts = [by_class[name] for name in self.classes]
         self.labels = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
         self.workers = data.workers
         self._decode = partial(decode, orientation=data.orientation, background=data.background)
@@ -201,10 +205,6 @@ def _box(
         w, h = min(width, math.sqrt(area * aspect)), min(height, math.sqrt(area / aspect))
         left, top = rng.uniform(0, width - w), rng.uniform(0, height - h)
     return left, top, left + w, top + h
-
-
-def _image_files(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
 
 
 def _idx_file(root: Path, part: str, kind: str) -> Path:

@@ -41,6 +41,16 @@ def samples_sha256(
 
 
 @dataclass(frozen=True)
+class Beside:
+    """What there is to know of a source beside its samples; earlier files say nothing of it."""
+
+    skipped: int = 0  # files that are no images
+    left_out: int = 0  # hidden files, and what systems and tools leave
+    duplicates: int = 0  # samples with the pixels of an earlier one
+    classes_without_images: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class SampleSet:
     """Evaluation images, as the ``samples`` stage wrote them."""
 
@@ -49,6 +59,7 @@ class SampleSet:
     ids: tuple[str, ...]  # [n], unique
     classes: tuple[str, ...]  # the model's labels
     sha256: str  # of pixels, labels and ids
+    beside: Beside = Beside()
 
     @classmethod
     def load(cls, folder: Path) -> SampleSet:
@@ -67,6 +78,12 @@ class SampleSet:
                 )
             ids, labels = tuple(content["ids"]), content["labels"]
             classes, sha256 = tuple(content["classes"]), content["sha256"]
+            beside = Beside(
+                skipped=len(content.get("skipped", ())),
+                left_out=len(content.get("left_out", ())),
+                duplicates=len(content.get("duplicates", ())),
+                classes_without_images=tuple(content.get("classes_without_images", ())),
+            )
         except (KeyError, TypeError) as error:
             raise InputError(
                 f"{folder / SAMPLES_FILE} lacks {error}; delete it and run `dvc repro`"
@@ -77,7 +94,7 @@ class SampleSet:
                 "belong together; delete the folder and run `dvc repro`"
             )
         indices = None if None in labels else np.array(labels, np.int64)
-        return cls(images, indices, ids, classes, sha256)
+        return cls(images, indices, ids, classes, sha256, beside)
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -13,6 +13,7 @@ from pipeline.contract.contract import Contract, Preprocessing
 from pipeline.errors import InputError
 from pipeline.images import cifar
 from pipeline.images.decode import SUFFIXES, read_file
+from pipeline.images.folders import LeftOut, listing, refuse_parts, top_folders
 from pipeline.images.idx import FASHION_MNIST_CLASSES, read_images, read_labels
 from pipeline.images.imagenet import imagenet_labels, imagenet_wordnet_ids
 from pipeline.images.preprocessing import Pixels, picture
@@ -34,7 +35,15 @@ class ImageSource:
     path: Path | None = None  # its file, where it has one of its own
 
 
-def find_images(source: Path, contract: Contract) -> list[ImageSource]:
+@dataclass(frozen=True)
+class Found:
+    """The images of a source, and what lay beside them."""
+
+    images: list[ImageSource]
+    left_out: tuple[LeftOut, ...] = ()
+
+
+def find_images(source: Path, contract: Contract) -> Found:
     """List the images of a folder with their labels, or the test images of a data set.
 
     Data sets are Fashion-MNIST and CIFAR, the latter as a folder or as the published archive.
@@ -43,30 +52,30 @@ def find_images(source: Path, contract: Contract) -> list[ImageSource]:
         InputError: there is no such folder, or its classes are not the model's.
     """
     if (source / FASHION_MNIST_FILES[0]).is_file():
-        return _fashion_mnist(source, contract)
+        return Found(_fashion_mnist(source, contract))
     if cifar.is_cifar(source):
-        return _cifar(source, contract)
+        return Found(_cifar(source, contract))
     if not source.is_dir():
         what = "is a file" if source.exists() else "is missing"
         raise InputError(
             f"params.yaml: samples.source: {source} {what}; give a folder of images: {_layout()}"
         )
-    entries = sorted(path for path in source.iterdir() if not path.name.startswith("."))
-    folders = [path for path in entries if path.is_dir()]
-    loose = [path for path in entries if not path.is_dir()]
-    if folders and loose:
+    listed = listing(source)
+    names = top_folders(listed.files)
+    loose = [path for path in listed.files if len(path.parts) == 1]
+    if names and loose:
         raise InputError(
             f"params.yaml: samples.source: {source} holds class folders and also files outside of "
             f"them ({_some([path.name for path in loose])}); give {_layout()}"
         )
-    classes = _match_folders([path.name for path in folders], source, contract)
-    labelled = [
-        _image_file(path, source, classes[folder.name], contract.preprocessing)
-        for folder in folders
-        for path in folder.rglob("*")
-        if not path.is_dir() and not path.name.startswith(".")
+    classes = _match_folders(names, source, contract)
+    images = [
+        _image_file(
+            source / path, source, classes[path.parts[0]] if names else None, contract.preprocessing
+        )
+        for path in listed.files
     ]
-    return labelled + [_image_file(path, source, None, contract.preprocessing) for path in loose]
+    return Found(images, listed.left_out)
 
 
 def _layout() -> str:
@@ -125,6 +134,7 @@ def _match_folders(names: Sequence[str], source: Path, contract: Contract) -> di
     matched = {name: index_of.get(name) for name in names}
     lost = [name for name, index in matched.items() if index is None]
     if lost:
+        refuse_parts(source, names, "params.yaml: samples.source")
         raise InputError(
             f"params.yaml: samples.source: {source}: {len(lost)} of {len(names)} folders do not "
             f"name one class of {contract.name}: {_some(lost)}. Its classes are "
@@ -158,7 +168,8 @@ def image_files(folder: Path, preprocessing: Preprocessing) -> list[ImageSource]
     """
     if not folder.is_dir():
         raise InputError(f"params.yaml: golden.photographs: {folder} is not a folder of images")
-    files = [p for p in sorted(folder.iterdir()) if p.suffix.lower() in SUFFIXES]
+    found = listing(folder, deep=False).files
+    files = [folder / path for path in found if path.suffix.lower() in SUFFIXES]
     if not files:
         suffixes = " ".join(SUFFIXES)
         raise InputError(f"params.yaml: golden.photographs: {folder} holds no images ({suffixes})")

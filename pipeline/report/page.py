@@ -102,6 +102,7 @@ def _context(findings: Findings) -> dict[str, Any]:
         "matrix_header": device_matrix.HEADER,
         "sight": [
             *tables.resolution(parity, params.gate),
+            *tables.beside(parity),
             *report.power_statement(parity, params.gate),
         ],
         "warnings": report.selection_bias_warning(parity, params.gate, findings.judged),

@@ -16,6 +16,7 @@ from pipeline.report.gauge import Gauge, gauge
 from pipeline.verdict.criterion import FAIL, PASS, UNDECIDED, Criterion
 from pipeline.verdict.decide import Verdict
 
+CLASSES_SHOWN = 20
 TITLES = {
     "evidence": "Evidence for these bytes",
     "weights": "Weights left in float",
@@ -154,6 +155,27 @@ def resolution(parity: ParityEvidence, gate: Gate) -> list[str]:
         lines.append(
             "The samples have no labels: a changed answer is seen, but not whether it became "
             "better or worse, and no drop in accuracy."
+        )
+    return lines
+
+
+def beside(parity: ParityEvidence) -> list[str]:
+    """What there is to say of where the images come from, a sentence each."""
+    samples, lines = parity.samples, []
+    if samples.skipped:
+        lines.append(f"{samples.skipped} file(s) of the source are not images.")
+    if samples.left_out:
+        lines.append(f"{samples.left_out} hidden or unrelated file(s) and folder(s) were left out.")
+    if samples.duplicates:
+        lines.append(
+            f"{samples.duplicates} sample(s) have the pixels of an earlier one; intervals take "
+            "them for independent."
+        )
+    if missing := samples.classes_without_images:
+        more = f" and {len(missing) - CLASSES_SHOWN} more" if len(missing) > CLASSES_SHOWN else ""
+        lines.append(
+            f"{len(missing)} of {samples.classes} classes have no image, so nothing is known of "
+            f"them: {', '.join(missing[:CLASSES_SHOWN])}{more}."
         )
     return lines
 

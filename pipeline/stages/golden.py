@@ -90,7 +90,7 @@ def golden(params: Params, artifacts: Path, out: Path) -> GoldenEvidence:
 
 def _first_samples(params: Params, artifacts: Path, contract: Contract) -> list[ImageSource]:
     ids = read_json(artifacts / "samples" / "samples.json")["ids"][: params.golden.samples]
-    found = {c.id: c for c in find_images(params.samples.source, contract)}
+    found = {c.id: c for c in find_images(params.samples.source, contract).images}
     lost = [name for name in ids if name not in found]
     if lost:
         raise InputError(f"{params.samples.source} lacks {lost[0]}; run `dvc repro samples`")

@@ -6,6 +6,7 @@ sends them: dynamic quantization sees the range of a whole batch, so a batch wou
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,7 @@ def parity(params: Parity, artifacts: Path, out: Path) -> ParityEvidence:
             count=len(samples),
             labelled=samples.labels is not None,
             classes=len(samples.classes),
+            **dataclasses.asdict(samples.beside),
         ),
         noise_floor=description.noise_floor,
         published=_published(artifacts),

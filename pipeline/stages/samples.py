@@ -12,7 +12,7 @@ import dataclasses
 import os
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -45,6 +45,12 @@ from pipeline.progress import progress
 if TYPE_CHECKING:
     from PIL import Image
 
+BESIDE = {
+    "skipped": "{} file(s) are not images",
+    "left_out": "{} hidden or unrelated file(s) and folder(s) were left out",
+    "duplicates": "{} image(s) have the pixels of an earlier one",
+    "classes_without_images": "{} class(es) have no image",
+}
 READ_AHEAD = 64  # images decoded at a time, to bound memory
 
 
@@ -54,7 +60,8 @@ class _Taken:
 
     chosen: list[ImageSource] = field(default_factory=list)
     hashes: list[bytes] = field(default_factory=list)
-    duplicates: list[str] = field(default_factory=list)
+    duplicates: list[str] = field(default_factory=list)  # not taken
+    repeated: list[str] = field(default_factory=list)  # taken, with pixels of an earlier one
 
 
 def samples(params: Samples, contract: Contract, out: Path, apart_from: Path | None = None) -> None:
@@ -69,7 +76,9 @@ def samples(params: Samples, contract: Contract, out: Path, apart_from: Path | N
         InputError: no usable image, a file that is not one (unless ``bad_images`` is skip), or
             classes that are not the model's.
     """
-    candidates = in_turn(find_images(params.source, contract), params.seed)
+    found = find_images(params.source, contract)
+    candidates = in_turn(found.images, params.seed)
+    classes = _without_images(found.images, contract)
     ids, hashes = _of(apart_from) if apart_from else (frozenset(), frozenset())
     candidates = [candidate for candidate in candidates if candidate.id not in ids]
     if not candidates and apart_from:
@@ -107,8 +116,24 @@ def samples(params: Samples, contract: Contract, out: Path, apart_from: Path | N
                 f"params.yaml: samples.source: none of the {len(skipped)} files in {params.source} "
                 f"is an image; the first, {skipped[0]['file']}: {skipped[0]['reason']}"
             )
-        write_json(new / SAMPLES_FILE, _about(params, contract, evaluation, calibration, skipped))
-    _report(params, evaluation, calibration, skipped)
+        beside: dict[str, Sequence[object]] = {
+            "skipped": skipped,
+            "left_out": [
+                {"file": left.path.as_posix(), "reason": left.reason} for left in found.left_out
+            ],
+            "duplicates": evaluation.repeated,
+            "classes_without_images": classes,
+        }
+        write_json(new / SAMPLES_FILE, _about(params, contract, evaluation, calibration) | beside)
+    _report(params, evaluation, calibration, beside)
+
+
+def _without_images(images: Sequence[ImageSource], contract: Contract) -> list[str]:
+    """The model's classes of which a labelled source has no image."""
+    there = {image.label for image in images}
+    if None in there:
+        return []
+    return [label for index, label in enumerate(contract.labels) if index not in there]
 
 
 def _of(folder: Path) -> tuple[frozenset[str], frozenset[bytes]]:
@@ -127,7 +152,6 @@ def _about(
     contract: Contract,
     evaluation: _Taken,
     calibration: _Taken,
-    skipped: list[dict[str, str]],
 ) -> dict[str, object]:
     ids = [candidate.id for candidate in evaluation.chosen]
     labels = [candidate.label for candidate in evaluation.chosen]
@@ -139,7 +163,6 @@ def _about(
         "ids": ids,
         "labels": labels,
         "classes": list(contract.labels),
-        "skipped": skipped,
         "calibration_ids": [candidate.id for candidate in calibration.chosen],
         "calibration_duplicates": calibration.duplicates,
         "preprocessing": dataclasses.asdict(contract.preprocessing),
@@ -148,11 +171,15 @@ def _about(
 
 
 def _report(
-    params: Samples, evaluation: _Taken, calibration: _Taken, skipped: Sequence[object]
+    params: Samples,
+    evaluation: _Taken,
+    calibration: _Taken,
+    beside: Mapping[str, Sequence[object]],
 ) -> None:
     found, apart = len(evaluation.chosen), len(calibration.chosen)
-    if skipped:
-        print(f"samples: {len(skipped)} files are not images, see samples.json", file=sys.stderr)
+    for key, words in BESIDE.items():
+        if count := len(beside[key]):
+            print(f"samples: {words.format(count)}, see samples.json", file=sys.stderr)
     if found < params.limit or apart < params.calibration:
         print(
             f"samples: {params.source} has too few images: {found} of {params.limit} to evaluate, "
@@ -227,6 +254,7 @@ def _take(
 ) -> _Taken:
     """Write the next ``count`` images, but none whose pixels are in ``apart_from``."""
     taken = _Taken()
+    seen: set[bytes] = set()
     with path.open("wb") as file:
         _write_header(file, 0, contract)
         while len(taken.chosen) < count and (following := next(usable, None)):
@@ -236,6 +264,9 @@ def _take(
                 taken.duplicates.append(candidate.id)
                 continue
             file.write(np.ascontiguousarray(pixels).data)
+            if digest in seen:
+                taken.repeated.append(candidate.id)
+            seen.add(digest)
             taken.chosen.append(candidate)
             taken.hashes.append(digest)
             progress(1)

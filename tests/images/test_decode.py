@@ -101,7 +101,7 @@ def test_heic_is_read_upright():
     pytest.importorskip("pillow_heif", reason="the extra `heic` is not installed")
     decoding._register_heif.cache_clear()
     decoding._register_heif()
-    data = saved(SMOOTH, "HEIF", quality=95, chroma=444, exif=exif(6).tobytes())
+    data = saved(SMOOTH, "HEIF", quality=95, exif=exif(6).tobytes())
     assert data[4:12] == HEIC_BOX[4:12]
     assert levels_apart(decode(data), turned(6)) <= 4
 

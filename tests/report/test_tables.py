@@ -168,3 +168,23 @@ def test_what_agreement_proves_at_best_is_wilsons_bound():
     # Wilson's lower bound for n of n is n / (n + z^2): 2000 / (2000 + 1.95996^2).
     case = builders.case()
     assert "99.81%" in tables.resolution(case.evidence.parity, case.gate)[0]
+
+
+def test_what_lies_beside_the_samples_is_said():
+    case = builders.case()
+    assert tables.beside(case.evidence.parity) == []
+    case.parity["samples"] |= {
+        "skipped": 3,
+        "left_out": 2,
+        "duplicates": 1,
+        "classes_without_images": [f"class {number}" for number in range(25)],
+    }
+    skipped, left_out, duplicates, classes = tables.beside(case.evidence.parity)
+    assert skipped.startswith("3 file(s) of the source are not images")
+    assert left_out.startswith("2 hidden or unrelated")
+    assert duplicates.startswith("1 sample(s) have the pixels of an earlier one")
+    assert classes.endswith(
+        "nothing is known of them: "
+        + ", ".join(f"class {number}" for number in range(20))
+        + " and 5 more."
+    )

@@ -16,7 +16,7 @@ from pipeline.errors import InputError
 from pipeline.images.idx import FASHION_MNIST_CLASSES
 from pipeline.images.imagenet import imagenet_labels
 from pipeline.images.preprocessing import geometry
-from pipeline.images.samples import SampleSet, content_hash, load_pixels
+from pipeline.images.samples import Beside, SampleSet, content_hash, load_pixels
 from pipeline.images.sources import ImageSource
 from pipeline.params import Samples
 from pipeline.stages.samples import in_turn, samples
@@ -167,6 +167,28 @@ def test_folders_that_are_no_classes_are_named(tmp_path: Path, out: Path) -> Non
         take(root, out)
 
 
+def test_what_lies_beside_the_samples_is_counted_and_named(
+    tmp_path: Path, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = folder_of(tmp_path / "images", {"cat": 2, "dog": 1})
+    (root / "dog" / "again.png").write_bytes((root / "cat" / "000.png").read_bytes())
+    (root / "cat" / ".000.png").touch()
+    (root / "README").touch()
+    (root / "guinea pig_cavy").mkdir()
+    taken = take(root, out, limit=10)
+    assert taken.beside == Beside(
+        left_out=2, duplicates=1, classes_without_images=("guinea pig/cavy",)
+    )
+    assert about(out)["left_out"] == [
+        {"file": "README", "reason": "left by a system or tool"},
+        {"file": "cat/.000.png", "reason": "hidden"},
+    ]
+    assert about(out)["duplicates"] in (["dog/again.png"], ["cat/000.png"])
+    said = capsys.readouterr().err
+    for words in ("2 hidden or unrelated", "1 image(s) have the pixels", "1 class(es) have no"):
+        assert words in said
+
+
 def test_files_beside_class_folders_are_refused(animals: Path, out: Path) -> None:
     draw(animals / "stray.png")
     with pytest.raises(InputError, match=r"stray\.png"):
@@ -191,7 +213,7 @@ def test_files_that_are_no_images_are_skipped_and_counted(
     skipped = {entry["file"]: entry["reason"] for entry in about(out)["skipped"]}
     assert skipped.keys() == {"cat/notes.txt", "dog/empty.jpg", "dog/cut.png"}
     assert all(skipped.values())
-    assert "3 files are not images" in capsys.readouterr().err
+    assert "3 file(s) are not images" in capsys.readouterr().err
 
 
 def test_a_skipped_file_is_replaced_by_the_next(animals: Path, out: Path) -> None:

@@ -1,7 +1,9 @@
 package edgevit.app;
 
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.Collections;
+import java.util.Iterator;
 import java.util.List;
 import org.json.JSONArray;
 import org.json.JSONException;
@@ -11,6 +13,10 @@ import org.json.JSONObject;
 final class Contract {
   static final String FILE = "contract.json";
   private static final int SCHEMA = 1;
+  private static final List<String> STEPS =
+      Arrays.asList(
+          "size", "resize", "crop_pct", "crop_mode", "interpolation", "mean", "std", "colour_order",
+          "orientation", "background"); // the last two only where they are not upright and white
 
   final String name;
   final String version;
@@ -19,6 +25,8 @@ final class Contract {
   final int resize; // pixels of the shorter side, or of both where squash is set
   final boolean squash;
   final Resampler.Filter filter;
+  final boolean upright; // turn pictures as their EXIF orientation says
+  final int background; // colour behind transparent parts, as Android packs it
   final boolean bgr; // the order of the input's planes, else RGB
   final float[] mean; // of red, green, blue in 0..1
   final float[] std;
@@ -54,6 +62,14 @@ final class Contract {
     String order = steps.getString("colour_order");
     must(order.equals("RGB") || order.equals("BGR"), lacks("colour_order", order));
     bgr = order.equals("BGR");
+    String orientation = steps.optString("orientation", "upright");
+    upright = orientation.equals("upright");
+    must(upright || orientation.equals("stored"), lacks("orientation", orientation));
+    background = steps.has("background") ? colour(steps.getJSONArray("background")) : 0xFFFFFFFF;
+    for (Iterator<String> keys = steps.keys(); keys.hasNext(); ) {
+      String key = keys.next();
+      must(STEPS.contains(key), lacks("step", key));
+    }
     mean = three(steps, "mean");
     std = three(steps, "std");
     for (float deviation : std) must(deviation > 0, "its std is not positive");
@@ -78,6 +94,17 @@ final class Contract {
   /** How many numbers the model takes. */
   int inputLength() {
     return 3 * height * width;
+  }
+
+  private static int colour(JSONArray parts) throws JSONException, ContractException {
+    must(parts.length() == 3, "its background has not three values");
+    int packed = 0xFF;
+    for (int i = 0; i < 3; i++) {
+      int part = parts.getInt(i);
+      must(part >= 0 && part <= 255, lacks("background", parts.toString()));
+      packed = packed << 8 | part;
+    }
+    return packed;
   }
 
   private static float[] three(JSONObject json, String key)

@@ -159,7 +159,7 @@ public final class MainActivity extends Activity {
         R.string.cannot_read,
         () -> {
           if (model == null) throw new IOException(getString(R.string.no_model));
-          Bitmap image = Photo.read(getContentResolver(), uri);
+          Bitmap image = Photo.read(getContentResolver(), uri, model.contract());
           Bitmap preview = preview(image);
           show(() -> ((ImageView) findViewById(R.id.picture)).setImageBitmap(preview));
           long start = SystemClock.elapsedRealtimeNanos();

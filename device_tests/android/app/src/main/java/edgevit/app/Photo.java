@@ -3,6 +3,7 @@ package edgevit.app;
 import android.content.ContentResolver;
 import android.graphics.Bitmap;
 import android.graphics.BitmapFactory;
+import android.graphics.Canvas;
 import android.graphics.Matrix;
 import android.media.ExifInterface;
 import android.net.Uri;
@@ -18,12 +19,10 @@ final class Photo {
   private Photo() {}
 
   /**
-   * Decode a picture and turn it as its EXIF orientation says.
-   *
-   * <p>The contract's transform applies no orientation, since data sets carry none; a camera's
-   * picture is shown upright, so it is upright that a person means it.
+   * Decode a picture as the contract says: turned as its EXIF orientation says or as it is stored,
+   * and what is transparent on the background.
    */
-  static Bitmap read(ContentResolver resolver, Uri uri) throws IOException {
+  static Bitmap read(ContentResolver resolver, Uri uri, Contract contract) throws IOException {
     BitmapFactory.Options options = new BitmapFactory.Options();
     options.inJustDecodeBounds = true;
     decode(resolver, uri, options);
@@ -35,9 +34,18 @@ final class Photo {
     }
     Bitmap image = decode(resolver, uri, options);
     if (image == null) throw new IOException("Android cannot decode it");
-    Matrix turn = orientation(resolver, uri);
+    if (image.hasAlpha()) image = opaque(image, contract.background);
+    Matrix turn = contract.upright ? orientation(resolver, uri) : new Matrix();
     if (turn.isIdentity()) return image;
     return Bitmap.createBitmap(image, 0, 0, image.getWidth(), image.getHeight(), turn, false);
+  }
+
+  private static Bitmap opaque(Bitmap image, int background) {
+    Bitmap ground =
+        Bitmap.createBitmap(image.getWidth(), image.getHeight(), Bitmap.Config.ARGB_8888);
+    ground.eraseColor(background);
+    new Canvas(ground).drawBitmap(image, 0, 0, null);
+    return ground;
   }
 
   private static Bitmap decode(ContentResolver resolver, Uri uri, BitmapFactory.Options options)

@@ -30,6 +30,8 @@ public final class ContractTest {
     assertEquals((float) 0.406, contract.mean[2], 0);
     assertEquals("dog", contract.labels.get(1));
     assertEquals(3 * 224 * 224, contract.inputLength());
+    assertTrue(contract.upright);
+    assertEquals(0xFFFFFFFF, contract.background);
   }
 
   @Test
@@ -45,6 +47,9 @@ public final class ContractTest {
     assertTrue(refusalOf("crop_mode", "border").contains("crop_mode border"));
     assertTrue(refusalOf("colour_order", "YUV").contains("colour_order YUV"));
     assertTrue(refusalOf("size", new JSONArray("[224, 192]")).contains("input_shape"));
+    assertTrue(refusalOf("orientation", "left").contains("orientation left"));
+    assertTrue(refusalOf("background", new JSONArray("[0, 0, 256]")).contains("background"));
+    assertTrue(refusalOf("sharpen", 1).contains("step sharpen"));
     assertTrue(refusalOf("std", new JSONArray("[0, 1, 1]")).contains("std"));
     assertTrue(refusal(Contracts.json().put("dtype", "uint8").toString()).contains("dtype uint8"));
     assertTrue(refusal(Contracts.json().put("schema", 2).toString()).contains("schema is 2"));
