@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pipeline.checkpoints.metadata import CheckpointInfo, check_names
+from pipeline.checkpoints.transformers_options import check_options
 from pipeline.checkpoints.zoo import Pixels
 from pipeline.errors import InputError, shown
 from pipeline.schema import Fraction, Positive
@@ -30,6 +31,10 @@ Width = Annotated[int, Field(ge=1, le=100_000)]  # and other counts of a network
 
 QKV = ("query", "key", "value")
 KINDS = ("vit", "deit", "mobilevit", "mobilevitv2")
+TIMM_EPS = {"vit": 1e-6, "deit": 1e-6, "mobilevit": 1e-5, "mobilevitv2": 1e-5}
+# Pixels of a patch in the smallest map of features, a 32nd of the image. Maps without a
+# whole number of patches are fitted by transformers and timm in different ways.
+FEATURE_STEP = 64
 PLACEHOLDER = re.compile(r"LABEL_\d+")
 # Width, blocks, heads, hidden width of the MLP: what timm calls these transformers.
 VIT_SIZES = {
@@ -98,23 +103,21 @@ class Config(BaseModel):
     model_type: Literal["vit", "deit", "mobilevit", "mobilevitv2"]
     architectures: tuple[str, ...] | None = None
     id2label: dict[Annotated[int, Field(ge=0, lt=MAX_CLASSES)], str] = Field(default_factory=dict)
-    hidden_act: str = "gelu"
-    num_channels: Literal[3] = 3
-    layer_norm_eps: float = Field(default=1e-12, gt=0, lt=1)
+    layer_norm_eps: float | None = Field(default=None, gt=0, lt=1)
     image_size: Pixels = 224
     patch_size: Pixels = 16
     hidden_size: Width = 768
     num_hidden_layers: Width = 12
     num_attention_heads: Width = 12
     intermediate_size: Width = 3072
-    qkv_bias: bool = True
     hidden_sizes: tuple[Width, ...] = Field(default=(144, 192, 240), max_length=MAX_STAGES)
-    neck_hidden_sizes: tuple[Width, ...] = Field(
-        default=(16, 32, 64, 96, 128, 160, 640), max_length=MAX_STAGES
-    )
-    expand_ratio: float | None = None
     width_multiplier: float = Field(default=1.0, gt=0, le=10)
-    output_stride: Width = 32
+
+    @property
+    def norm_eps(self) -> float:
+        """What layer normalization adds to the variance."""
+        usual = 1e-12 if self.model_type in ("vit", "deit") else 1e-5
+        return usual if self.layer_norm_eps is None else self.layer_norm_eps
 
 
 class Side(BaseModel):
@@ -180,7 +183,7 @@ def checkpoint_info(config: Any, preprocessor: Any, source: str) -> CheckpointIn
         architecture=_architecture(settings, source),
         labels=labels or None,
         data=_data(settings, prepared, source),
-        norm_eps=settings.layer_norm_eps if settings.model_type in ("vit", "deit") else None,
+        norm_eps=None if settings.norm_eps == TIMM_EPS[settings.model_type] else settings.norm_eps,
     )
 
 
@@ -206,6 +209,7 @@ def read_config(config: Any, source: str) -> Config:
             f"{source}: its config.json is of a {shown(repr(kind))} model; of transformers' models "
             f"{', '.join(KINDS)} are read. Look for timm's copy of the model on the hub"
         )
+    check_options(config, source)
     settings = _read(Config, config, f"{source}: config.json")
     classes = settings.architectures or ()
     if classes and not any("ForImageClassification" in name for name in classes):
@@ -255,11 +259,6 @@ def _architecture(settings: Config, source: str) -> str:
 
     names: list[str] = []
     if settings.model_type in ("vit", "deit"):
-        if settings.hidden_act != "gelu" or not settings.qkv_bias:
-            raise InputError(
-                f"{source}: timm has no ViT with activation {shown(repr(settings.hidden_act))} and "
-                f"qkv_bias {str(settings.qkv_bias).lower()}"
-            )
         shape = (
             settings.hidden_size,
             settings.num_hidden_layers,
@@ -298,6 +297,8 @@ def _data(settings: Config, prepared: Preprocessor, source: str) -> dict[str, An
         problem = "says no size"
     elif not squashed and not prepared.crops(settings.model_type):
         problem = "leaves images of several shapes"
+    elif settings.model_type == "mobilevitv2" and crop % FEATURE_STEP:
+        problem = f"makes images of {crop} pixels, no multiple of {FEATURE_STEP} as timm needs"
     elif crop > side:
         problem = f"cuts {crop} pixels out of {side}"
     elif abs(factor * 255 - 1) > 1e-6:

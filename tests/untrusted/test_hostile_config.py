@@ -51,7 +51,9 @@ def theirs(**changes: Any) -> Attack:
 
 
 def mobile(**changes: Any) -> Attack:
-    return theirs(**{"model_type": "mobilevitv2", "image_size": 224} | changes)
+    """transformers' ``config.json`` of a network that is mostly convolution."""
+    config = {"model_type": "mobilevitv2", "id2label": OF_TRANSFORMERS["id2label"]} | changes
+    return folder_of(json.dumps(config).encode(), json.dumps(PREPARED).encode())
 
 
 def prepared(**changes: Any) -> Attack:
@@ -130,6 +132,19 @@ ATTACKS: dict[str, tuple[str, Attack]] = {
     "timm: architecture of the hub": ("timm knows no", timm(architecture="hf-hub:a/b")),
     "timm: path for an architecture": ("timm knows no", timm(architecture="local-dir:/etc")),
     "timm: configuration": ("pretrained_cfg", timm(pretrained_cfg=[1])),
+    "timm: arguments": ("model_args", timm(model_args=[1])),
+    "timm: weights from elsewhere": (
+        "has pretrained_cfg_overlay",
+        timm(model_args={"pretrained_cfg_overlay": {"url": "http://x"}, "depth": 1}),
+    ),
+    "timm: a file for weights": ("has checkpoint_path", timm(model_args={"checkpoint_path": "/x"})),
+    "timm: argument without end": ("reg_tokens is", timm(model_args={"reg_tokens": 10**4000})),
+    "timm: argument of no number": ("mlp_ratio is", timm(model_args={"mlp_ratio": NAN})),
+    "timm: argument of words": ("act_layer is", timm(model_args={"act_layer": "\x1b[2J\n" * 999})),
+    "timm: arguments that do not go together": (
+        "cannot be made",
+        timm(model_args={"embed_dim": 63, "num_heads": 64}),
+    ),
     "timm: licence": ("license", timm(license={"a": 1})),
     "timm: size": ("input_size", timm(input_size=[3, 10**9, 10**9])),
     "timm: no size": ("input_size", timm(input_size=[3, -1, -1])),
@@ -155,7 +170,7 @@ ATTACKS: dict[str, tuple[str, Attack]] = {
         theirs(model_type="\x1b[2J\n" * 9999),
     ),
     "transformers: class": ("not a classifier", theirs(architectures=["\x1b[2J\n" * 9999])),
-    "transformers: activation": ("activation", theirs(hidden_act="\x1b[2J\n" * 9999)),
+    "transformers: activation": ("hidden_act", theirs(hidden_act="\x1b[2J\n" * 9999)),
     "transformers: layers": ("num_hidden_layers is 10000000", theirs(num_hidden_layers=10_000_000)),
     "transformers: no patches": ("patch_size is 0", theirs(patch_size=0)),
     "transformers: negative patches": ("patch_size is -16", theirs(patch_size=-16)),
@@ -164,6 +179,19 @@ ATTACKS: dict[str, tuple[str, Attack]] = {
     "transformers: image": ("image_size", theirs(image_size="x")),
     "transformers: epsilon": ("layer_norm_eps", theirs(layer_norm_eps=NAN)),
     "transformers: endless epsilon": ("layer_norm_eps", theirs(layer_norm_eps=INF)),
+    "transformers: options in options": (
+        "output_stride is",
+        mobile(output_stride={"a": [{"b": 1}] * 9999}),
+    ),
+    "transformers: many keys": ("is not known", theirs(**{f"a{n}": n for n in range(9999)})),
+    "transformers: key that controls a terminal": (
+        "is not known",
+        theirs(**{"\x1b[2J\n" * 9999: 1}),
+    ),
+    "transformers: code from elsewhere": (
+        "auto_map is not known",
+        theirs(auto_map={"AutoModel": "evil.Model"}),
+    ),
     "transformers: labels": ("id2label", theirs(id2label=["a", "b", "c"])),
     "transformers: labels that leave some out": (
         "id2label",
@@ -181,7 +209,7 @@ ATTACKS: dict[str, tuple[str, Attack]] = {
     "transformers: giant multiplier": ("width_multiplier", mobile(width_multiplier=1e308)),
     "transformers: many sizes": (
         "hidden_sizes",
-        theirs(model_type="mobilevit", hidden_sizes=[64] * 99_999),
+        mobile(model_type="mobilevit", hidden_sizes=[64] * 99_999),
     ),
     "prepared: size": ("size", prepared(size={"height": 10**9, "width": 10**9})),
     "prepared: size 0": ("size", prepared(size={"height": 0, "width": 0})),
