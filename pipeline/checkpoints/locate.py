@@ -13,7 +13,8 @@ from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
 from pipeline.checkpoints import transformers_format, zoo
-from pipeline.checkpoints.metadata import CheckpointInfo, info_from_config, read_labels
+from pipeline.checkpoints.labels import read_labels
+from pipeline.checkpoints.metadata import CheckpointInfo, info_from_config
 from pipeline.errors import InputError, NetworkError, ParamsError
 from pipeline.files import read_json, sha256_file
 from pipeline.params import Model

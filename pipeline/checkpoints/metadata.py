@@ -7,25 +7,20 @@ It comes from params.yaml, from the zoo, from ``config.json`` on the hub and fro
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from pathlib import Path
 from typing import Any
-from unicodedata import category
 
 from pydantic import ValidationError
 
-from pipeline.checkpoints.zoo import IMAGENET, DataConfig
-from pipeline.errors import InputError, ParamsError, shown
-from pipeline.files import parse_json, read_bytes
+from pipeline.checkpoints.labels import ordered
+from pipeline.checkpoints.zoo import DataConfig
+from pipeline.errors import InputError, shown
+from pipeline.files import parse_json
 from pipeline.images.imagenet import imagenet_labels
 from pipeline.network_args import NetworkArgs, read_network_args
 
 IMAGENET_CLASSES = 1000
-MAX_LABELS_BYTES = 16 << 20
-MAX_LABEL = 500  # characters
-INVISIBLE = ("Cc", "Cs", "Zl", "Zp")  # Unicode's: control, half of a pair, line, paragraph
 METADATA_KEY = "edge_vit"  # of a safetensors file: one key, since several have no fixed order
 
 
@@ -53,53 +48,6 @@ class CheckpointInfo:
         )
 
 
-def read_labels(path: Path) -> tuple[str, ...]:
-    """Read class names, one a line in the order of the outputs; ``imagenet`` means ImageNet-1k's.
-
-    Raises:
-        ParamsError: the file is missing.
-        InputError: it is not text, or two classes have one name.
-    """
-    if str(path) == IMAGENET:
-        return imagenet_labels()
-    if not path.exists():
-        raise ParamsError(f"params.yaml: model.labels: {path} is missing")
-    try:
-        lines = read_bytes(path, MAX_LABELS_BYTES).decode().splitlines()
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 text ({error}); one class name a line") from None
-    while lines and not lines[-1].strip():
-        lines.pop()
-    labels = tuple(line.strip() for line in lines)
-    _check_labels(labels, str(path))
-    return labels
-
-
-def _check_labels(labels: tuple[str, ...], source: str) -> None:
-    check_names(labels or ("",), source)
-    twice = [label for label, count in Counter(labels).items() if count > 1]
-    if twice:
-        raise InputError(
-            f"{source}: two classes are called {twice[0]!r}; each class needs a name of its own"
-        )
-
-
-def check_names(labels: tuple[str, ...], source: str) -> None:
-    """Check that each class name is one line of text, which apps can show.
-
-    Raises:
-        InputError: one holds a control character or half a character, or is a whole text.
-    """
-    for label in labels:
-        if not label.strip():
-            raise InputError(f"{source}: a class name is empty; each class needs a name")
-        if len(label) > MAX_LABEL or any(category(c) in INVISIBLE for c in label):
-            raise InputError(
-                f"{source}: the class name {shown(label)} is not one line of at most "
-                f"{MAX_LABEL} characters"
-            )
-
-
 def info_from_metadata(metadata: Mapping[str, str], source: str) -> CheckpointInfo:
     """Read what `finetune` writes into a safetensors file; other keys are ignored.
 
@@ -116,7 +64,7 @@ def info_from_metadata(metadata: Mapping[str, str], source: str) -> CheckpointIn
     labels = values.pop("labels", None)
     return CheckpointInfo(
         architecture=metadata.get("architecture"),
-        labels=as_labels(labels, source),
+        labels=_labels(labels, source),
         license=metadata.get("license"),
         data=data_config(values, f"{source}: metadata"),
     )
@@ -159,7 +107,7 @@ def info_from_config(config: Any, source: str) -> CheckpointInfo:
     if not isinstance(cfg, dict):
         raise InputError(f"{source}: pretrained_cfg in its config.json is not a JSON object")
     values = {key: cfg.get(key) for key in DataConfig.model_fields}
-    labels = as_labels(config.get("label_names") or cfg.get("label_names"), source)
+    labels = _labels(config.get("label_names") or cfg.get("label_names"), source)
     classes = config.get("num_classes") or cfg.get("num_classes")
     if labels is None and classes == IMAGENET_CLASSES:
         labels = imagenet_labels()  # as timm infers it
@@ -187,18 +135,8 @@ def _text(value: Any, source: str) -> str | None:
     return value
 
 
-def as_labels(labels: Any, source: str) -> tuple[str, ...] | None:
-    """Return labels as a tuple; None if there are none.
-
-    Raises:
-        InputError: they are not a list of different names.
-    """
-    if labels is None:
-        return None
-    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
-        raise InputError(f"{source}: its labels are not a list of names")
-    _check_labels(tuple(labels), source)
-    return tuple(labels)
+def _labels(labels: Any, source: str) -> tuple[str, ...] | None:
+    return None if labels is None else ordered(labels, source)
 
 
 def data_config(values: Mapping[str, Any], source: str) -> dict[str, Any]:

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from pipeline.checkpoints.metadata import CheckpointInfo, check_names
+from pipeline.checkpoints.labels import check_names
+from pipeline.checkpoints.metadata import CheckpointInfo
 from pipeline.checkpoints.transformers_options import check_options
 from pipeline.checkpoints.zoo import Pixels
 from pipeline.errors import InputError, shown

@@ -122,7 +122,8 @@ def _copy_checkpoint(teacher: Teacher, checkpoint: Path, classes: Sequence[str],
 
 def _info_from_params(teacher: Teacher) -> CheckpointInfo:
     """Return what params say about the checkpoint."""
-    from pipeline.checkpoints.metadata import CheckpointInfo, read_labels
+    from pipeline.checkpoints.labels import read_labels
+    from pipeline.checkpoints.metadata import CheckpointInfo
     from pipeline.checkpoints.zoo import IMAGENET
 
     path = teacher.labels

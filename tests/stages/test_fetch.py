@@ -153,7 +153,10 @@ def test_params_win_over_the_files_metadata(state: dict[str, torch.Tensor], labe
 
 @pytest.mark.parametrize(
     ("metadata", "words"),
-    [({"crop_pct": "7"}, "crop_pct is 7"), ({"labels": '{"a": 1}'}, "not a list of names")],
+    [
+        ({"crop_pct": "7"}, "crop_pct is 7"),
+        ({"labels": '{"a": 1}'}, "labels do not have the numbers 0 to 0"),
+    ],
 )
 def test_nonsense_in_metadata_is_refused(
     state: dict[str, torch.Tensor], metadata: dict[str, str], words: str

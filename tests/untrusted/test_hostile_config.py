@@ -27,6 +27,7 @@ OF_TRANSFORMERS = {
 PREPARED = {"size": {"height": 224, "width": 224}}
 DEEP = 100_000
 INF, NAN = float("inf"), float("nan")
+ROWS = b"".join(b"%d,name %d\n" % (n, n) for n in range(500_000))
 
 
 def folder_of(config: bytes, preprocessor: bytes = b"{}") -> Attack:
@@ -61,10 +62,11 @@ def prepared(**changes: Any) -> Attack:
     return folder_of(*texts)
 
 
-def labels(content: bytes) -> Attack:
-    def write(folder: Path) -> None:
+def labels(content: bytes, name: str = "labels.txt") -> Attack:
+    def write(folder: Path) -> Mapping[str, Any]:
         (folder / "it.safetensors").write_bytes(save(usual_state()))
-        (folder / "labels.txt").write_bytes(content)
+        (folder / name).write_bytes(content)
+        return {"labels": name}
 
     return write
 
@@ -155,7 +157,7 @@ ATTACKS: dict[str, tuple[str, Attack]] = {
     "timm: deviation": ("std", timm(std=[0, 0, 0])),
     "timm: endless deviation": ("std", timm(std=[INF, 1, 1])),
     "timm: filter": ("interpolation", timm(interpolation="\x1b[2J\n" * 2000)),
-    "timm: labels": ("labels are not a list", timm(label_names={"a": 1})),
+    "timm: labels": ("labels do not have the numbers", timm(label_names={"a": 1})),
     "timm: other labels": ("3 classes, but 2 labels", timm(label_names=["a", "b"])),
     "timm: labels of lines": ("class name", timm(label_names=["a\nb", "c", "d"])),
     "timm: one label twice": (
@@ -229,7 +231,23 @@ ATTACKS: dict[str, tuple[str, Attack]] = {
         "preprocessor_config.json",
         folder_of(json.dumps(OF_TRANSFORMERS).encode(), b"[1]"),
     ),
-    "labels: noise": ("not UTF-8", labels(b"\xff\xfe" + os.urandom(5000))),
+    "labels: noise": ("not UTF-8", labels(b"\xff\xff" + os.urandom(5000))),
+    "labels: half of a pair": ("not UTF-16", labels(b"\xff\xfe\x00\xd8a\x00")),
+    "labels: a cell without end": (
+        "is not a table",
+        labels(b'0,"' + b"a" * 10_000_000 + b'"\n', "names.csv"),
+    ),
+    "labels: many columns": ("columns has the names", labels(b"a," * 500_000, "names.csv")),
+    "labels: many rows": ("3 classes, but 500000", labels(ROWS, "names.csv")),
+    "labels: deep": ("not JSON", labels(b"[" * DEEP, "names.json")),
+    "labels: numbers without end": (
+        "is not JSON|do not have the numbers",
+        labels(b'{"cat": ' + b"9" * 4000 + b"}", "names.json"),
+    ),
+    "labels: key of many digits": (
+        "its labels are not",
+        labels(b'{"' + b"9" * 9000 + b'": "cat"}', "names.json"),
+    ),
     "labels: a program": (
         "class name|not UTF-8|labels",
         labels(b"\x7fELF\x02\x01\x01" + bytes(500)),
