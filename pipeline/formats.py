@@ -11,6 +11,7 @@ import difflib
 import importlib
 import os
 import pkgutil
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -273,8 +274,9 @@ def _load_plugins() -> None:
     for module in filter(None, os.environ.get(PLUGINS, "").split(",")):
         try:
             importlib.import_module(module)
-        except ImportError as error:
-            raise InputError(f"{PLUGINS}: {module} cannot be imported: {error}") from None
+        except (ImportError, ValueError) as error:  # before any module can show errors as messages
+            print(f"edge-vit: {PLUGINS}: {module} cannot be loaded: {error}", file=sys.stderr)
+            sys.exit(InputError.exit_status)
 
 
 _load_plugins()

@@ -34,6 +34,7 @@ SECONDS = {
     "optimize": 5,
     "lite": 5,
     "export_onnx": 25,
+    "export_plugins": 1,
     "golden": 8,
     "parity": 60,
     "latency": 45,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import re
 import subprocess
 import sys
@@ -58,6 +59,16 @@ def test_a_stage_runs_its_own_module_and_depends_on_it(stage):
     for dep in entry["deps"]:
         if dep.startswith("pipeline/"):
             assert (ROOT / dep).exists(), dep
+
+
+def test_a_plugin_that_cannot_be_loaded_is_named_in_one_line():
+    variables = os.environ | {"EDGE_VIT_FORMATS": "no_such_module"}
+    command = [sys.executable, "-m", "pipeline.stages.gate"]
+    ran = subprocess.run(command, env=variables, capture_output=True, text=True, cwd=ROOT)
+    expected = "edge-vit: EDGE_VIT_FORMATS: no_such_module cannot be loaded: No module named"
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert ran.stderr.startswith(expected)
+    assert ran.stderr.count("\n") == 1
 
 
 def test_latency_is_never_replayed_from_the_cache():

@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from pipeline import paths
 from pipeline.contract.files import load_contract
 from pipeline.files import sha256_file
+from pipeline.formats import FORMATS
 from pipeline.images.preprocessing import normalize
 from pipeline.images.samples import SampleSet
 from pipeline.params import Params
@@ -50,7 +51,7 @@ def artifacts(params, healthy, tmp_path_factory):
     return folder / "artifacts"
 
 
-@pytest.mark.parametrize("key", ["ptl", "onnx", "int8_onnx", "pte"])
+@pytest.mark.parametrize("key", FORMATS)
 def test_every_format_has_it(artifacts, key):
     images = SampleSet.load(artifacts / "samples").images[:4]
     whole = load(artifacts / "checkpoint" / "model.safetensors")
