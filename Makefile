@@ -40,7 +40,8 @@ test: $(SETUP_DEV) ## run the quick tests, two at a time
 test-full: $(SETUP_DEV) ## run the tests that `make test` leaves out: exports, training, attacks, killed runs
 	@$(PYTEST) -m "full and not slow"
 
-test-all: test test-full ## run all tests
+test-all: $(SETUP_DEV) ## run both in one go, which collects and prepares once
+	@$(PYTEST) -m "not slow"
 
 checkpoints: $(SETUP_DEV) ## every kind of checkpoint from `fetch` to the gate, as a table (ROWS=...: only these; hours)
 	@python -m benchmarks.checkpoints $(ROWS)

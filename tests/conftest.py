@@ -35,10 +35,22 @@ LONGEST = (
 )
 
 
+@pytest.hookimpl(trylast=True)  # what does not run is no longer among the items
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The files with the longest tests first."""
+    """The files with the longest tests first.
+
+    Then one that needs the shared run, those that do not, while it is made, and the others.
+    """
     first = {ROOT / "tests" / name: place for place, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: first.get(item.path, len(first)))
+    long = {item.path for item in items if item.get_closest_marker("full")} & first.keys()
+    needing = {item.path: None for item in items if "healthy" in getattr(item, "fixturenames", ())}
+    makes = next((path for path in needing if path not in long), None)
+
+    def place(item: pytest.Item) -> tuple[int, bool, bool]:
+        order = first[item.path] if item.path in long else len(first)
+        return order, item.path != makes, item.path in needing
+
+    items.sort(key=place)
 
 
 @pytest.fixture(scope="session")

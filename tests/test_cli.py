@@ -16,6 +16,7 @@ import yaml
 from pipeline.cli import COMMANDS, RENAMED
 from pipeline.params import Params
 from pipeline.report.table import columns
+from tests.children import ENDING_WITH_TESTS
 
 ROOT = Path(__file__).parent.parent
 
@@ -201,7 +202,7 @@ def test_parity_killed_halfway_leaves_nothing_and_runs_again(work):
     talkative = "import runpy; from pipeline import progress; progress.SECONDS_BETWEEN_LINES = 0;"
     talkative += "runpy.run_module('pipeline.stages.parity', run_name='__main__')"
     process = subprocess.Popen(
-        [sys.executable, "-c", talkative],
+        [*ENDING_WITH_TESTS, sys.executable, "-c", talkative],
         cwd=work,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         stderr=subprocess.PIPE,

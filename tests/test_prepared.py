@@ -32,10 +32,19 @@ def python(code: str) -> subprocess.Popen[str]:
     return subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, text=True)
 
 
-def test_a_process_of_its_own_ends_when_the_tests_are_killed(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "code",
+    [
+        "from tests.test_prepared import *; alone(note_and_wait, path)",
+        "from tests.children import *; "
+        "started = subprocess.Popen([*ENDING_WITH_TESTS, 'sleep', '600']); "
+        "path.write_text(str(started.pid)); started.wait()",
+    ],
+)
+def test_what_tests_start_ends_when_they_are_killed(tmp_path: Path, code: str) -> None:
     note = tmp_path / "pid"
-    code = "import pathlib; from tests.test_prepared import *; "
-    parent = python(f"{code}alone(note_and_wait, pathlib.Path({str(note)!r}))")
+    given = f"path = pathlib.Path({str(note)!r})"
+    parent = python(f"import pathlib, subprocess; {given}; {code}")
     until(lambda: note.exists() and note.read_text() != "")
     child = int(note.read_text())
     assert is_running(child)

@@ -90,7 +90,7 @@ ROWS = (
     Row("DeiT-B distilled", "address", deit_pth("deit_base_distilled_patch16_224"), MEDIUM),
     Row("DeiT-B 384", "address", deit_pth("deit_base_patch16_384"), LARGE),
     Row("DeiT-B distilled 384", "address", deit_pth("deit_base_distilled_patch16_384"), LARGE),
-    Row("ViT-Ti/16", "Google's .npz", google("vit_tiny_patch16_224", TRAINED), slow=False),
+    Row("ViT-Ti/16", "Google's .npz", google("vit_tiny_patch16_224", TRAINED)),
     Row("ViT-B/32", "Google's .npz", google("vit_base_patch32_224"), MEDIUM),
     Row("ViT-B/16", "Google's .npz", google("vit_base_patch16_224"), MEDIUM),
     Row(

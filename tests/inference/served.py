@@ -15,7 +15,10 @@ from types import TracebackType
 
 import httpx2
 
+from tests.children import ENDING_WITH_TESTS
+
 ROOT = Path(__file__).parent.parent.parent
+COMMAND = (sys.executable, "-m", "pipeline.cli", "serve", "--port", "0")
 START_SECONDS = 120
 STOP_SECONDS = 60
 
@@ -28,7 +31,7 @@ class Served:
         self._wait = wait
         with open(log, "wb") as file:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "pipeline.cli", "serve", "--port", "0", *options],
+                [*ENDING_WITH_TESTS, *COMMAND, *options],
                 cwd=work,
                 env=os.environ | {"PYTHONPATH": str(ROOT)},
                 stdout=file,

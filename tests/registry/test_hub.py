@@ -242,6 +242,7 @@ def test_no_hub_at_all(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         upload(release(tmp_path), REPO, do=True)
 
 
+@pytest.mark.full
 def test_the_command_verifies_and_uploads_a_real_release(
     hub: Hub, published: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

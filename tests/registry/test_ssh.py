@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.children import ENDING_WITH_TESTS
 from tests.registry.registry_fixture import MODEL, Forker, Registry
 
 SERVER = Path(__file__).with_name("sftp.py")
@@ -21,7 +22,7 @@ def serving(base: Path, port: int = 0, dies_after_bytes: int | None = None) -> I
     """Serve ``base`` with a new server process; its port."""
     limit = [] if dies_after_bytes is None else [str(dies_after_bytes)]
     server = subprocess.Popen(
-        [sys.executable, str(SERVER), str(base), str(base / "host_key"), "secret", *limit],
+        [*ENDING_WITH_TESTS, sys.executable, SERVER, base, base / "host_key", "secret", *limit],
         env=os.environ | {"PORT": str(port)},
         stdout=subprocess.PIPE,
         text=True,

@@ -54,6 +54,7 @@ def answers(healthy):
     return lambda: run_all([run], samples, "test")["x"]
 
 
+@pytest.mark.full
 def test_a_killed_worker_changes_no_logits(answers):
     expected = answers()
     with at_each_worker(kill, times=1) as killed:
@@ -61,6 +62,7 @@ def test_a_killed_worker_changes_no_logits(answers):
     assert len(killed) == 1
 
 
+@pytest.mark.full
 def test_workers_killed_in_each_attempt_end_in_one_message(answers):
     with at_each_worker(kill) as killed, pytest.raises(MachineError, match="memory") as error:
         answers()
@@ -69,6 +71,7 @@ def test_workers_killed_in_each_attempt_end_in_one_message(answers):
     assert len(killed) >= 3
 
 
+@pytest.mark.full
 def test_ctrl_c_ends_at_once_and_leaves_no_worker(answers):
     interrupted = []
 

@@ -2,10 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +17,7 @@ from pipeline.files import sha256_file
 from pipeline.images.imagenet import imagenet_labels
 from pipeline.models.build import create
 from pipeline.params import Model, Params, load_params
-from pipeline.stages.fetch import fetch, locate
+from pipeline.stages.fetch import fetch, locate, main
 from tests.loopback import Page, Site, hub_pages
 
 ROOT = Path(__file__).parents[2]
@@ -473,17 +470,15 @@ def test_labels_are_asked_for_where_nobody_gives_them(state: dict[str, torch.Ten
         run(checkpoint="own.pth", sha256=sha256, architecture=TINY)
 
 
-def test_the_command_ends_with_one_message_and_status_2() -> None:
+def test_the_command_ends_with_one_message_and_status_2(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     text = (ROOT / "params.yaml").read_text().replace(EMBEDDED, "deit_tiny_224")
     Path("params.yaml").write_text(text)
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    ended = subprocess.run(
-        [sys.executable, "-m", "pipeline.stages.fetch"],
-        capture_output=True,
-        text=True,
-        env=environment,
-    )
-    assert ended.returncode == 2
-    assert ended.stderr.startswith("edge-vit: params.yaml: model.checkpoint: ")
-    assert len(ended.stderr.splitlines()) == 1
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert said.startswith("edge-vit: params.yaml: model.checkpoint: ")
+    assert len(said.splitlines()) == 1
     assert list(Path("artifacts").glob("*")) == []

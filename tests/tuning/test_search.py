@@ -28,6 +28,7 @@ from pipeline.stages.chain import run as run_stages
 from pipeline.tuning.search import Tuner, _recommended, _study, enqueue_neighbour, tune
 from pipeline.tuning.space import Space
 from pipeline.tuning.split import Split, tuning_split
+from tests.children import ENDING_WITH_TESTS
 from tests.test_cli import run
 from tests.tuning.test_pareto import result
 
@@ -76,7 +77,7 @@ def small(params: Params, tmp_path: Path) -> Path:
 def kill_after(work: Path, words: bytes) -> None:
     """Start a search and kill it, workers and all, once it has said ``words``."""
     process = subprocess.Popen(
-        [sys.executable, *COMMAND, "--trials", str(TRIALS)],
+        [*ENDING_WITH_TESTS, sys.executable, *COMMAND, "--trials", str(TRIALS)],
         cwd=work,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         stderr=subprocess.PIPE,
