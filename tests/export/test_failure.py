@@ -70,6 +70,7 @@ def test_errors_that_say_themselves_what_to_do_are_left_alone(
     assert caught.value is error
 
 
+@pytest.mark.full
 def test_an_exporter_that_raises_says_so(
     params: Params, artifacts: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

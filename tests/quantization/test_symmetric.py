@@ -169,6 +169,7 @@ def test_patches_are_pixels_without_loss():
     assert torch.equal(codes.int() + 128, shaped.patch_embed.patches(PIXELS).int())
 
 
+@pytest.mark.full
 def test_every_static_layer_is_int8_within_half_a_step_of_each_part(healthy, run):
     floats, arrays = load_file(healthy / "rewritten" / MODEL), load_file(run / "quantized" / MODEL)
     scales = [key for key in arrays if key.endswith(".scale")]
@@ -182,6 +183,7 @@ def test_every_static_layer_is_int8_within_half_a_step_of_each_part(healthy, run
         assert len(arrays[f"{name}.scale"]) == len(weight)
 
 
+@pytest.mark.full
 def test_every_step_after_quantization_answers_alike(run):
     paths = (run / "scripted" / "model.pt", run / "optimized" / "model.pt", _ptl(run))
     expected = load(run / "quantized" / MODEL)
@@ -192,6 +194,7 @@ def test_every_step_after_quantization_answers_alike(run):
             np.testing.assert_allclose(load(path).logits(image), expected.logits(image), atol=1e-3)
 
 
+@pytest.mark.full
 def test_the_file_is_smaller_than_the_dynamic_one_and_agrees_with_float(healthy, run):
     assert _ptl(run).stat().st_size < 0.3 * (healthy / "checkpoint" / MODEL).stat().st_size
     runtime = load(_ptl(run))
@@ -205,6 +208,7 @@ def test_the_file_is_smaller_than_the_dynamic_one_and_agrees_with_float(healthy,
     assert sqnr_db(torch.from_numpy(reference), torch.from_numpy(found)) > 25  # of eight images
 
 
+@pytest.mark.full
 def test_the_number_of_threads_changes_no_byte(healthy, run, tmp_path):
     before = torch.get_num_threads()
     torch.set_num_threads(3 if before == 1 else 1)
@@ -246,6 +250,7 @@ def test_a_pattern_that_names_nothing_is_refused(healthy, tmp_path):
         quantize(params, healthy / "rewritten", healthy / "samples", tmp_path / "q")
 
 
+@pytest.mark.full
 def test_layers_are_put_back_and_diagnosed(healthy, run):
     from pipeline.quantization.load import layer_pairs, load_model, load_restored
 

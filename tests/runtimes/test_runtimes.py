@@ -68,6 +68,7 @@ def test_the_pte_reads_images_that_are_not_contiguous(healthy):
     assert np.array_equal(runtime.logits(batch[..., ::-1]), runtime.logits(mirrored))
 
 
+@pytest.mark.full
 def test_workers_return_each_sample_in_its_place(healthy):
     path = delivered_files(healthy)["int8_onnx"]
     samples = SampleSet.load(healthy / "samples")

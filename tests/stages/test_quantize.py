@@ -56,6 +56,7 @@ def test_a_quantized_file_gives_back_the_model_that_was_quantized(healthy):
     assert np.array_equal(stored, answer)
 
 
+@pytest.mark.full
 def test_the_same_inputs_give_the_same_bytes(healthy, params, tmp_path):
     run_stages_into = tmp_path / "artifacts"
     (run_stages_into).mkdir()
@@ -81,6 +82,7 @@ def test_a_pattern_that_names_no_layer_is_refused(healthy, tmp_path):
     assert not (tmp_path / "q").exists()
 
 
+@pytest.mark.full
 def test_keep_float_leaves_the_named_layers_of_the_pte_in_float(healthy):
     from pipeline.export.pte import _quantize
     from pipeline.process import quiet
