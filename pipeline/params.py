@@ -23,7 +23,7 @@ from pipeline.schema import (
     Section,
     load,
 )
-from pipeline.schemes import SCHEMES, SchemeName
+from pipeline.schemes import AUTO, SCHEMES, Scheme, SchemeName
 
 PARAMS_FILE = Path("params.yaml")
 
@@ -92,31 +92,38 @@ class Rewrite(Section):
 class Quantize(Section):
     """The int8 scheme, and the layers that are excepted from it."""
 
-    scheme: SchemeName = "per_channel"
+    scheme: SchemeName | Literal["auto"] = "auto"
     rounding: Literal["nearest", "gptq"] = "nearest"
     keep_float: tuple[str, ...] = ()
     keep_dynamic: tuple[str, ...] = ()
     fused_attention: bool = False
 
     @property
+    def settled(self) -> Scheme:
+        """The scheme; ``auto`` is settled by :func:`pipeline.quantization.auto.settle` before."""
+        if self.scheme == AUTO:
+            raise ValueError("scheme auto is not settled yet")
+        return SCHEMES[self.scheme]
+
+    @property
     def static(self) -> bool:
         """Whether every format's int8 file has fixed ranges, of convolutions, too."""
-        return SCHEMES[self.scheme].convolutions
+        return self.settled.convolutions
 
     @property
     def calibrated(self) -> bool:
-        """Whether it needs calibration images."""
-        return self.fixed_ranges or self.rounding != "nearest"
+        """Whether it needs calibration images; with scheme ``auto`` it may."""
+        return self.scheme == AUTO or self.fixed_ranges or self.rounding != "nearest"
 
     @property
     def fixed_ranges(self) -> bool:
         """Whether activation ranges are found on calibration images."""
-        return SCHEMES[self.scheme].fixed_ranges
+        return self.settled.fixed_ranges
 
     @property
     def for_other_runtimes(self) -> Quantize:
         """The same for runtimes other than PyTorch Lite, with a scheme that they have."""
-        scheme = SCHEMES[self.scheme].for_other_runtimes
+        scheme = self.settled.for_other_runtimes
         if scheme is None:
             return self
         return self.model_copy(update={"scheme": scheme, "keep_dynamic": ()})

@@ -21,7 +21,7 @@ def fused(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     for name in ("checkpoint", "samples", "rewritten", "onnx", "onnx_int8", "executorch"):
         (folder / name).symlink_to((artifacts / name).absolute())
     params = load_params(ROOT / "params.yaml").model_copy(
-        update={"quantize": Quantize(fused_attention=True)}
+        update={"quantize": Quantize(scheme="per_channel", fused_attention=True)}
     )
     stages = ("quantize", "script", "optimize", "lite", "golden")
     run_stages(params, folder, *stages, script_apart=False)

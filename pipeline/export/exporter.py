@@ -11,6 +11,7 @@ from pipeline.contract.files import load_contract
 from pipeline.export.failure import exporting
 from pipeline.files import atomic
 from pipeline.params import Params
+from pipeline.quantization.auto import settle_params
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,7 @@ def export(key: str, params: Params, sources: Sources) -> str:
     if paths.left_out(key, params.formats, out):
         return paths.note(out)
     write: Exporter = formats.resolve(known.exporter)
+    params = settle_params(params, sources.rewritten)
     with exporting(key, params.formats, load_contract(sources.rewritten)), atomic(out) as new:
         new.mkdir()
         write(params, sources, new)

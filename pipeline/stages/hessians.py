@@ -29,6 +29,7 @@ def hessians(
     """
     from pipeline.models import efficient
     from pipeline.models.tracing import plain
+    from pipeline.quantization.auto import settle
     from pipeline.quantization.hessians import collect, write
     from pipeline.quantization.load import load_model
 
@@ -42,6 +43,7 @@ def hessians(
         and export_onnx.smooth_hidden is not None
         and efficient.has_attention(network)
     )
+    quantize = settle(quantize, checkpoint)
     rounds = quantize.rounding == "gptq"
     if quantize.for_other_runtimes.static or not (rounds or smooths):
         write({}, out)

@@ -28,9 +28,13 @@ def quantize(
     """
     if paths.unused("quantize", formats, out):
         return
+    from pipeline.quantization.auto import settle
     from pipeline.quantization.scheme import scheme_module
 
-    scheme_module(params.scheme).quantize(params, checkpoint, samples, out)
+    settled = settle(params, checkpoint)
+    if settled != params:
+        print(f"quantize: scheme {settled.scheme} suits this network (quantize.scheme: auto)")
+    scheme_module(settled.scheme).quantize(settled, checkpoint, samples, out)
 
 
 def main() -> None:

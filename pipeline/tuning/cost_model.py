@@ -10,24 +10,17 @@ does; it says what work a core is given and not how long it takes.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from pipeline.formats import FORMATS
 from pipeline.params import Quantize
 from pipeline.quantization.layer_names import named
 from pipeline.schemes import SCHEMES
 
+if TYPE_CHECKING:
+    from pipeline.models.layer_sizes import Layer
+
 DYNAMIC, STATIC, FLOAT = "dynamic", "static", "float"
-
-
-@dataclass(frozen=True)
-class Layer:
-    """A linear layer or a convolution, for one image."""
-
-    name: str
-    macs: int  # multiplications
-    outputs: int  # values
-    linear: bool = True
 
 
 def from_efficient(key: str, quantize: Quantize) -> bool:

@@ -21,6 +21,7 @@ from pipeline.formats import FORMATS, quantized
 from pipeline.images.preprocessing import normalize
 from pipeline.metrics import timing
 from pipeline.params import Params, Recipe
+from pipeline.quantization.auto import settle_params
 from pipeline.runtimes import FloatArray, load
 from pipeline.runtimes.interleave import interleave
 from pipeline.runtimes.parallel import Run
@@ -110,6 +111,7 @@ def repair(
     lines = [f"keep_float cannot fix {describe(c)}: {c.note}" for c in others]
     if not candidates:
         raise GateError("\n  ".join(["layers in float fix nothing of what failed", *lines]))
+    params = settle_params(params, artifacts / paths.CHECKPOINT.name)
     with tuning_split(params, artifacts, count) as split:
         ranked = split.ranking(artifacts, RANKED_ON, pattern)
         bytes_more = {layer["name"]: layer["bytes_more"] for layer in ranked}

@@ -27,6 +27,7 @@ from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline import paths
 from pipeline.contract.files import MODEL_FILE
 from pipeline.errors import EdgeVitError, InputError
 from pipeline.files import atomic, sha256_file
@@ -35,8 +36,9 @@ from pipeline.images.samples import CALIBRATION_FILE
 from pipeline.metrics.measures import FloatComparison
 from pipeline.params import Params, Quantize, Recipe, Rewrite
 from pipeline.progress import progress
+from pipeline.quantization.auto import settle_params
 from pipeline.report.table import columns
-from pipeline.tuning.cost_model import Layer, from_efficient, instructions_m
+from pipeline.tuning.cost_model import from_efficient, instructions_m
 from pipeline.tuning.criteria import describe, early_stop, over_budget, violation
 from pipeline.tuning.pareto import (
     Result,
@@ -53,6 +55,8 @@ from pipeline.verdict.criterion import Criterion
 
 if TYPE_CHECKING:
     import optuna
+
+    from pipeline.models.layer_sizes import Layer
 
 DATABASE_FILE = "trials.db"
 SAMPLES = 256
@@ -193,6 +197,7 @@ def tune(
     if key not in params.formats:
         raise InputError(f"format {key} is off: it is not in formats of params.yaml")
     optuna = _optuna()
+    params = settle_params(params, artifacts / paths.CHECKPOINT.name)
     with tuning_split(params, artifacts, count) as split:
         study = _study(optuna, params, split, key)
         tuner = _tuner(params, split, key, study)

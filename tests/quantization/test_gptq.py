@@ -152,7 +152,7 @@ def test_the_files_have_the_weights_that_were_rounded(
     for name in ("rewritten", "samples"):
         (tmp_path / name).symlink_to(small / name)
     changed = {
-        "quantize": Quantize(rounding=rounding),
+        "quantize": Quantize(scheme="per_channel", rounding=rounding),
         "export_onnx": ExportOnnx(operators="standard"),
         "formats": ("int8_onnx",),
     }

@@ -57,7 +57,7 @@ def test_without_calibration_images_the_parameter_that_needs_them_is_named(netwo
 @pytest.mark.parametrize(
     ("quantize", "export_onnx"),
     [
-        (Quantize(), ExportOnnx()),
+        (Quantize(scheme="per_channel"), ExportOnnx()),
         (Quantize(scheme="static", rounding="gptq"), ExportOnnx(smooth_hidden=0.5)),
     ],
 )

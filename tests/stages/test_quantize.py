@@ -35,7 +35,7 @@ def test_every_linear_layer_is_int8_within_half_a_step(healthy, tmp_path, scheme
 
 
 def test_keep_float_leaves_the_named_layers_as_they_were(healthy, tmp_path):
-    params = Quantize(keep_float=("head", "blocks.0.*"))
+    params = Quantize(scheme="per_channel", keep_float=("head", "blocks.0.*"))
     quantize(params, healthy / "checkpoint", healthy / "samples", tmp_path / "q")
     floats, quantized = arrays(healthy / "checkpoint"), arrays(tmp_path / "q")
     assert sum(key.endswith(".scale") for key in quantized) == LAYERS - 5
@@ -74,7 +74,7 @@ def test_the_same_inputs_give_the_same_bytes(healthy, params, tmp_path):
 def test_a_pattern_that_names_no_layer_is_refused(healthy, tmp_path):
     with pytest.raises(ParamsError, match=r"'heads' names no layer that is quantized"):
         quantize(
-            Quantize(keep_float=("heads",)),
+            Quantize(scheme="per_channel", keep_float=("heads",)),
             healthy / "checkpoint",
             healthy / "samples",
             tmp_path / "q",
@@ -95,7 +95,9 @@ def test_keep_float_leaves_the_named_layers_of_the_pte_in_float(healthy):
 
     def int8_weights(keep_float):
         with quiet():
-            graph = _quantize(model, list(example), Quantize(keep_float=keep_float)).graph
+            graph = _quantize(
+                model, list(example), Quantize(scheme="per_channel", keep_float=keep_float)
+            ).graph
         return sum("dequantize_per_channel" in str(node.target) for node in graph.nodes)
 
     assert int8_weights(()) - int8_weights(("head", "blocks.0.*")) == 1 + 4
@@ -113,7 +115,7 @@ def test_a_linear_layer_over_constants_stays_in_float_in_the_pte() -> None:
     model = timm.create_model("test_vit_relpos", num_classes=10).eval()
     example = (torch.zeros(1, *model.default_cfg["input_size"]),)
     with quiet():
-        graph = _quantize(model, list(example), Quantize()).graph
+        graph = _quantize(model, list(example), Quantize(scheme="per_channel")).graph
     int8 = sum("dequantize_per_channel" in str(node.target) for node in graph.nodes)
     linears = [name for name, m in model.named_modules() if isinstance(m, torch.nn.Linear)]
     assert int8 == sum("rel_pos" not in name for name in linears) < len(linears)

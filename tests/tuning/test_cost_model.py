@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from pipeline.models.layer_sizes import Layer
 from pipeline.params import Quantize
-from pipeline.tuning.cost_model import DYNAMIC, FLOAT, STATIC, Layer, instructions_m, kind
+from pipeline.tuning.cost_model import DYNAMIC, FLOAT, STATIC, instructions_m, kind
 
 LINEAR, CONVOLUTION = Layer("blocks.0.fc1", 10**6, 10**3), Layer("conv", 10**6, 10**3, linear=False)
 
@@ -13,10 +14,10 @@ LINEAR, CONVOLUTION = Layer("blocks.0.fc1", 10**6, 10**3), Layer("conv", 10**6, 
 @pytest.mark.parametrize(
     ("layer", "key", "quantize", "expected"),
     [
-        (LINEAR, "ptl", Quantize(), DYNAMIC),
-        (CONVOLUTION, "ptl", Quantize(), FLOAT),
+        (LINEAR, "ptl", Quantize(scheme="per_channel"), DYNAMIC),
+        (CONVOLUTION, "ptl", Quantize(scheme="per_channel"), FLOAT),
         (CONVOLUTION, "pte", Quantize(scheme="static"), STATIC),
-        (LINEAR, "int8_onnx", Quantize(keep_float=("blocks.0.*",)), FLOAT),
+        (LINEAR, "int8_onnx", Quantize(scheme="per_channel", keep_float=("blocks.0.*",)), FLOAT),
         (LINEAR, "ptl", Quantize(scheme="static_symmetric"), STATIC),
         (LINEAR, "ptl", Quantize(scheme="static_symmetric", keep_dynamic=("*",)), DYNAMIC),
         (LINEAR, "pte", Quantize(scheme="static_symmetric"), DYNAMIC),
@@ -29,9 +30,9 @@ def test_the_kernel_of_a_layer_follows_from_the_recipe(layer, key, quantize, exp
 @pytest.mark.parametrize("key", ["ptl", "int8_onnx", "pte"])
 def test_the_cost_of_layers_adds_up(key):
     layers = [Layer(f"blocks.{number}.fc1", 10**6, 10**3) for number in range(3)]
-    one = instructions_m(key, Quantize(), layers[:1])
+    one = instructions_m(key, Quantize(scheme="per_channel"), layers[:1])
     assert one > 0
-    assert instructions_m(key, Quantize(), layers) == pytest.approx(3 * one)
+    assert instructions_m(key, Quantize(scheme="per_channel"), layers) == pytest.approx(3 * one)
 
 
 def test_the_table_needs_both_layers_of_an_mlp_static():

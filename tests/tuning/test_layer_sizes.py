@@ -16,13 +16,13 @@ ALL = ("*",)
 @pytest.mark.parametrize(
     ("key", "quantize", "counted_m"),
     [
-        ("ptl", Quantize(), 660.66),
-        ("ptl", Quantize(keep_float=ALL), 636.74),
+        ("ptl", Quantize(scheme="per_channel"), 660.66),
+        ("ptl", Quantize(scheme="per_channel", keep_float=ALL), 636.74),
         ("ptl", Quantize(scheme="static_symmetric"), 243.3),
         ("ptl", Quantize(scheme="static_symmetric", keep_dynamic=ALL), 553.99),
         ("ptl", Quantize(scheme="static_symmetric", keep_float=ALL), 530.20),
-        ("int8_onnx", Quantize(), 222.1),
-        ("pte", Quantize(), 255.4),
+        ("int8_onnx", Quantize(scheme="per_channel"), 222.1),
+        ("pte", Quantize(scheme="per_channel"), 255.4),
     ],
 )
 def test_the_model_comes_within_a_hundredth_of_what_was_counted(

@@ -12,7 +12,7 @@ from pipeline.tuning.pareto import (
     violation_front,
 )
 
-PLAIN = Recipe(Rewrite(), Quantize())
+PLAIN = Recipe(Rewrite(), Quantize(scheme="per_channel"))
 
 
 def result(number, cost, size, sqnr, violation=0.0, recipe=PLAIN):
@@ -58,7 +58,7 @@ def test_the_cheapest_is_first_and_of_those_as_cheap_the_highest_sqnr():
 
 
 def test_the_configured_recipe_is_compared_if_it_is_as_cheap():
-    configured = Recipe(Rewrite(centre=True), Quantize())
+    configured = Recipe(Rewrite(centre=True), Quantize(scheme="per_channel"))
 
     def chosen(cost, sqnr, violation=0.0):
         others = [result(n, 100.0, 0.3, 40.0 - n) for n in range(4)]

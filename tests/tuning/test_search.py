@@ -32,6 +32,8 @@ from tests.children import ENDING_WITH_TESTS
 from tests.test_cli import run
 from tests.tuning.test_pareto import result
 
+PLAIN = Quantize(scheme="per_channel")
+
 ROOT = Path(__file__).parents[2]
 COMMAND = ("-m", "pipeline.cli", "tune", "--format", "ptl", "--samples", "8")
 TRIALS = 3  # that of params.yaml, the same recipe by the queue, and another scheme
@@ -144,7 +146,10 @@ def test_a_neighbour_of_the_cheapest_that_can_be_improved_is_queued_and_none_twi
 
     enqueue_neighbour(study, space, costs(50.0))
     assert not waiting()
-    cheap, expensive = Recipe(Rewrite(), Quantize(scheme="static")), Recipe(Rewrite(), Quantize())
+    cheap, expensive = (
+        Recipe(Rewrite(), Quantize(scheme="static")),
+        Recipe(Rewrite(), PLAIN),
+    )
     measured(cheap, 100.0, 0.5)
     measured(expensive, 200.0, 0.0)
     beside = {space.recipe(values).lines() for values in space.neighbours(cheap)}
@@ -159,7 +164,7 @@ def test_a_neighbour_of_the_cheapest_that_can_be_improved_is_queued_and_none_twi
     assert not waiting()  # `expensive` keeps all limits, and its neighbours that are left cost more
     enqueue_neighbour(study, space, costs(200.3))
     (second,) = waiting()
-    assert second == Recipe(Rewrite(), Quantize(rounding="gptq"))
+    assert second == Recipe(Rewrite(), Quantize(scheme="per_channel", rounding="gptq"))
     study.ask()
     measured(second, 200.2, 0.0)
     enqueue_neighbour(study, space, costs(200.3))
@@ -182,7 +187,11 @@ def test_the_highest_sqnr_is_recommended_and_replaces_the_configured_only_by_a_c
     sqnr_db: dict[str, float | None], chosen: str | None
 ) -> None:
     recipes = dict(
-        zip(sqnr_db, (Recipe(Rewrite(smooth=s), Quantize()) for s in (0.1, 0.2, 0.3)), strict=True)
+        zip(
+            sqnr_db,
+            (Recipe(Rewrite(smooth=s), PLAIN) for s in (0.1, 0.2, 0.3)),
+            strict=True,
+        )
     )
     measured = [
         result(number, 100.0, 0.3, 40.0 - number, recipe=recipe)

@@ -19,7 +19,7 @@ def test_starting_points_lie_in_the_space(key, transformer):
     points = space.starting_points()
     assert [space.complete(values) for values in points] == points
     recipes = [space.recipe(values) for values in points]
-    assert Recipe(Rewrite(), Quantize()) in recipes
+    assert Recipe(Rewrite(), Quantize(scheme="per_channel")) in recipes
     assert {r.quantize.scheme for r in recipes} == set(space.schemes)
     assert any(recipe.rewrite.any for recipe in recipes) is transformer
     assert len({recipe.lines() for recipe in recipes}) == len(recipes)
@@ -63,16 +63,20 @@ def test_neighbours_differ_in_one_choice_and_every_recipe_is_reached(key, transf
 
 def test_neighbours_of_a_recipe_outside_the_space_lie_in_it():
     space = Space(key="ptl", transformer=True, ranking=LAYERS)
-    strange = Recipe(Rewrite(centre=True, smooth=0.6), Quantize(keep_float=("a", "b", "c")))
+    strange = Recipe(
+        Rewrite(centre=True, smooth=0.6), Quantize(scheme="per_channel", keep_float=("a", "b", "c"))
+    )
     neighbours = [space.recipe(values) for values in space.neighbours(strange)]
-    itself = Recipe(Rewrite(centre=True), Quantize())
-    assert Recipe(Rewrite(centre=True, smooth=0.5), Quantize()) in neighbours
-    assert Recipe(Rewrite(), Quantize()) in neighbours
+    itself = Recipe(Rewrite(centre=True), Quantize(scheme="per_channel"))
+    assert Recipe(Rewrite(centre=True, smooth=0.5), Quantize(scheme="per_channel")) in neighbours
+    assert Recipe(Rewrite(), Quantize(scheme="per_channel")) in neighbours
     assert itself not in neighbours
 
 
 def test_the_lines_for_params_yaml_read_back_as_the_recipe():
-    recipe = Recipe(Rewrite(fold_norm=True, smooth=0.5), Quantize(keep_float=("a", "b.*")))
+    recipe = Recipe(
+        Rewrite(fold_norm=True, smooth=0.5), Quantize(scheme="per_channel", keep_float=("a", "b.*"))
+    )
     assert Recipe.of(recipe.lines()) == recipe
     assert yaml.safe_load(recipe.lines())["quantize"]["keep_float"] == ["a", "b.*"]
 
@@ -85,7 +89,7 @@ def test_optuna_is_asked_for_what_applies_and_nothing_else():
         asked.append(name)
         return choices[0]
 
-    assert space.recipe(space.assign(first)) == Recipe(Rewrite(), Quantize())
+    assert space.recipe(space.assign(first)) == Recipe(Rewrite(), Quantize(scheme="per_channel"))
     assert asked == [
         *("fold_norm", "centre", "smooth", "query_key", "value"),
         *("scheme", "keep_float", "rounding"),
