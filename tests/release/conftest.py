@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import shutil
 from pathlib import Path
@@ -67,7 +66,7 @@ def write_baseline(artifacts: Path, folder: Path, device: str) -> None:
         "checkpoint_sha256": parity.checkpoint_sha256,
         "samples_sha256": parity.samples.sha256,
         "samples_count": parity.samples.count,
-        "preprocessing": dataclasses.asdict(preprocessing),
+        "preprocessing": preprocessing.to_dict(),
         "tf32": False,
         "accuracy": None,
         "throughput": [],
