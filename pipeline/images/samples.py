@@ -145,8 +145,9 @@ def calibration_input(
     """
     images = load_pixels(folder / CALIBRATION_FILE)
     if not len(images):
+        asked = read_json(folder / SAMPLES_FILE).get("asked", {}).get("calibration", 0)
+        remedy = "give more images in samples.source" if asked else "raise samples.calibration"
         raise ParamsError(
-            f"params.yaml: {asking} needs calibration images, and there are none; "
-            "raise samples.calibration, or give more images in samples.source"
+            f"params.yaml: {asking} needs calibration images, and there are none; {remedy}"
         )
     return normalize(images, preprocessing)

@@ -105,7 +105,7 @@ def _context(findings: Findings) -> dict[str, Any]:
             *tables.beside(parity),
             *report.power_statement(parity, params.gate),
         ],
-        "warnings": report.selection_bias_warning(parity, params.gate, findings.judged),
+        "warnings": report.warnings(parity, params.gate, findings.judged),
         "judged": findings.judged,
         "scatters": {key: charts.scatter(key, reference, logits) for key, logits in finite.items()},
         "not_drawn": [FORMATS[key].suffix for key in params.formats if key not in finite],

@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 from pipeline.evidence.parity import ParityEvidence
 from pipeline.evidence.read import Evidence
 from pipeline.formats import FORMATS
-from pipeline.metrics import intervals, timing
+from pipeline.metrics import chance, intervals, timing
 from pipeline.metrics.measures import PairedCounts, StepComparison
 from pipeline.params import Gate
 from pipeline.report import comparison, device_matrix
@@ -113,7 +113,7 @@ def markdown(verdict: Verdict, evidence: Evidence, gate: Gate, judged: int | Non
         f"{latency.machine.processor}, {latency.threads} thread(s).",
         "",
         *[f"- {line}" for line in (*power_statement(parity, gate), *baselines(evidence))],
-        *[f"- **{line}**" for line in selection_bias_warning(parity, gate, judged or 0)],
+        *[f"- **{line}**" for line in warnings(parity, gate, judged or 0)],
         "",
         *device_matrix.lines(evidence.devices, gate, "github"),
         *_passed_criteria(verdict),
@@ -169,6 +169,16 @@ def _power_sentence(text: str, files: list[tuple[str, int | None]]) -> str:
     if len(enough) < len(files):
         return f"{names}: {text}"
     return f"{names}: {text}. To decide what was seen here, {max(enough)} images are enough"
+
+
+def warnings(parity: ParityEvidence, gate: Gate, judged: int) -> list[str]:
+    """What may make good numbers worthless, a sentence each."""
+    lines = selection_bias_warning(parity, gate, judged)
+    if float_ := parity.reference_accuracy:
+        classes = parity.samples.classes
+        words = chance.warning(float_.right, float_.count, classes, gate.confidence)
+        lines = [*([words] if words else []), *lines]
+    return lines
 
 
 def selection_bias_warning(parity: ParityEvidence, gate: Gate, judged: int) -> list[str]:

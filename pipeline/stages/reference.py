@@ -8,6 +8,7 @@ somebody once guessed.
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from pipeline.evidence.model import Machine, NoiseFloor
 from pipeline.evidence.reference import LOGITS_FILE, REFERENCE_FILE, Reference
 from pipeline.files import atomic, sha256_file, write_json
 from pipeline.images.samples import SampleSet
+from pipeline.metrics import chance
 from pipeline.metrics.logits import logits_sha256
 from pipeline.params import Reference as Settings
 from pipeline.params import load_params
@@ -41,6 +43,10 @@ def reference(params: Settings, checkpoint: Path, samples: Path, out: Path) -> N
     differences = {
         run.key: float(np.abs(logits[run.key] - expected[:probe]).max()) for run in others
     }
+    if images.labels is not None:
+        right = int((expected.argmax(1) == images.labels).sum())
+        if words := chance.warning(right, len(images), len(images.classes)):
+            print(f"reference: {words}", file=sys.stderr)
     with atomic(out) as new:
         new.mkdir()
         np.save(new / LOGITS_FILE, expected)

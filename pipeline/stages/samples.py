@@ -3,7 +3,7 @@
 They come from the embedded set or from a folder: one folder a class (named as the model's label or
 its WordNet id), or flat and unlabelled. All candidates are put into one seeded order that takes
 the classes in turn; the first ``limit`` readable ones are evaluated, the next ``calibration`` ones
-with other pixels are for calibration. Where images are short, evaluation comes first.
+with other pixels are for calibration. A source of fewer images is divided in that proportion.
 """
 
 from __future__ import annotations
@@ -25,20 +25,23 @@ import numpy as np
 from pipeline import paths
 from pipeline.contract.contract import Contract
 from pipeline.contract.files import load_contract
-from pipeline.errors import InputError, exit_on_error
+from pipeline.errors import InputError, ParamsError, exit_on_error
 from pipeline.files import atomic, read_json, write_json
+from pipeline.formats import FORMATS
 from pipeline.images.preprocessing import Pixels, geometry
 from pipeline.images.samples import (
     CALIBRATION_FILE,
     IMAGES_FILE,
     SAMPLES_FILE,
     SCHEMA,
+    SampleSet,
     content_hash,
     load_pixels,
     samples_sha256,
 )
 from pipeline.images.sources import ImageSource, find_images
-from pipeline.params import Samples, load_params
+from pipeline.metrics import intervals
+from pipeline.params import Gate, Samples, load_params
 from pipeline.process import quiet
 from pipeline.progress import progress
 
@@ -73,8 +76,8 @@ def samples(params: Samples, contract: Contract, out: Path, apart_from: Path | N
     The arrays are uint8 [n, H, W, 3], as :func:`pipeline.images.preprocessing.geometry` makes them.
 
     Raises:
-        InputError: no usable image, a file that is not one (unless ``bad_images`` is skip), or
-            classes that are not the model's.
+        InputError: no usable image, too few to divide, a file that is not one (unless
+            ``bad_images`` is skip), or classes that are not the model's.
     """
     found = find_images(params.source, contract)
     candidates = in_turn(found.images, params.seed)
@@ -89,15 +92,21 @@ def samples(params: Samples, contract: Contract, out: Path, apart_from: Path | N
     if not candidates:
         raise InputError(f"params.yaml: samples.source: {params.source} holds no images")
     skipped: list[dict[str, str]] = []
-    total = min(len(candidates), params.limit + params.calibration)
-    read = _read_all(candidates, geometry(contract.preprocessing))
-    usable = _usable(read, params, skipped)
-    with atomic(out) as new, quiet(), closing(read):  # quiet: decoding is, but not by thread
+    apply = geometry(contract.preprocessing)
+    with atomic(out) as new, quiet():  # decoding is quiet, but not where threads share a process
         new.mkdir()
-        with progress(total=total, desc="samples", unit="image") as bar:
+        if _is_short(candidates, params) and params.bad_images == "skip":
+            # They are divided by what can be read, so all are read once before.
+            candidates = [c for c, _ in _usable(_read_all(candidates, apply), params, skipped)]
+            _refuse_none(candidates, skipped, params)
+        limit, apart = _divided(candidates, params)
+        total = min(len(candidates), limit + apart)
+        read = _read_all(candidates, apply)
+        usable = _usable(read, params, skipped)
+        with closing(read), progress(total=total, desc="samples", unit="image") as bar:
             evaluation = _take(
                 usable,
-                params.limit,
+                limit,
                 new / IMAGES_FILE,
                 contract,
                 bar.update,
@@ -105,17 +114,13 @@ def samples(params: Samples, contract: Contract, out: Path, apart_from: Path | N
             )
             calibration = _take(
                 usable,
-                params.calibration,
+                apart,
                 new / CALIBRATION_FILE,
                 contract,
                 bar.update,
                 apart_from=hashes | frozenset(evaluation.hashes),
             )
-        if not evaluation.chosen:
-            raise InputError(
-                f"params.yaml: samples.source: none of the {len(skipped)} files in {params.source} "
-                f"is an image; the first, {skipped[0]['file']}: {skipped[0]['reason']}"
-            )
+        _refuse_none(evaluation.chosen, skipped, params)
         beside: dict[str, Sequence[object]] = {
             "skipped": skipped,
             "left_out": [
@@ -126,6 +131,35 @@ def samples(params: Samples, contract: Contract, out: Path, apart_from: Path | N
         }
         write_json(new / SAMPLES_FILE, _about(params, contract, evaluation, calibration) | beside)
     _report(params, evaluation, calibration, beside)
+
+
+def _is_short(candidates: Sequence[ImageSource], params: Samples) -> bool:
+    return bool(params.calibration) and len(candidates) < params.limit + params.calibration
+
+
+def _divided(candidates: Sequence[ImageSource], params: Samples) -> tuple[int, int]:
+    """How many images to evaluate and to calibrate with: as asked for, or in that proportion."""
+    if not _is_short(candidates, params):
+        return params.limit, params.calibration
+    count = len(candidates)
+    if count < 2:
+        raise InputError(
+            f"params.yaml: samples.source: {params.source} has one image; at least two are needed, "
+            "one to evaluate and one to calibrate with"
+        )
+    share = params.calibration / (params.limit + params.calibration)
+    calibration = min(max(1, round(count * share)), count - 1)
+    return count - calibration, calibration
+
+
+def _refuse_none(
+    read: Sequence[ImageSource], skipped: Sequence[Mapping[str, str]], params: Samples
+) -> None:
+    if not read:
+        raise InputError(
+            f"params.yaml: samples.source: none of the {len(skipped)} files in {params.source} "
+            f"is an image; the first, {skipped[0]['file']}: {skipped[0]['reason']}"
+        )
 
 
 def _without_images(images: Sequence[ImageSource], contract: Contract) -> list[str]:
@@ -182,10 +216,26 @@ def _report(
             print(f"samples: {words.format(count)}, see samples.json", file=sys.stderr)
     if found < params.limit or apart < params.calibration:
         print(
-            f"samples: {params.source} has too few images: {found} of {params.limit} to evaluate, "
-            f"then {apart} of {params.calibration} to calibrate",
+            f"samples: {params.source} has fewer images than asked for: {found} of {params.limit} "
+            f"to evaluate, {apart} of {params.calibration} to calibrate with",
             file=sys.stderr,
         )
+
+
+def shown_at_most(gate: Gate, count: int) -> list[str]:
+    """What ``count`` images can show of agreement at most, if fewer than a budget asks for."""
+    least = intervals.wilson(count, count, gate.confidence).low
+    asked = {FORMATS[key].suffix: gate.budgets[key].top1_agreement_min for key in gate.budgets}
+    beyond = {suffix: limit for suffix, limit in asked.items() if limit and limit > least}
+    if not beyond:
+        return []
+    needed = intervals.samples_to_decide_proportion(1, 1, max(beyond.values()), gate.confidence)
+    limits = ", ".join(f"{suffix} {100 * limit:g}%" for suffix, limit in beyond.items())
+    return [
+        f"if all {count} answers were float's, that would show that at least {100 * least:.1f}% "
+        f"of all answers are, and the gate asks for more ({limits}): it can only end undecided. "
+        f"Give about {needed} images to evaluate, or lower gate.budgets.*.top1_agreement_min"
+    ]
 
 
 def in_turn(candidates: Iterable[ImageSource], seed: int) -> list[ImageSource]:
@@ -284,7 +334,15 @@ def _write_header(file: BinaryIO, count: int, contract: Contract) -> None:
 
 def main() -> None:
     with exit_on_error():
-        samples(load_params().samples, load_contract(paths.CHECKPOINT), paths.SAMPLES)
+        params = load_params()
+        if params.calibrated and not params.samples.calibration:
+            raise ParamsError(
+                "params.yaml: samples.calibration is 0, but rewrite, quantize or export_onnx need "
+                "calibration images; raise it"
+            )
+        samples(params.samples, load_contract(paths.CHECKPOINT), paths.SAMPLES)
+        for line in shown_at_most(params.gate, len(SampleSet.load(paths.SAMPLES))):
+            print(f"samples: {line}", file=sys.stderr)
         print(f"samples: images to evaluate and to calibrate with in {paths.SAMPLES}")
 
 

@@ -121,3 +121,11 @@ def test_too_many_changed_answers_are_said() -> None:
     case.measure("ptl", case.flipped(180, 180))
     (first, *_) = report.power_statement(case.evidence.parity, case.gate)
     assert first.startswith(".ptl: 360 answers changed, too many for 2000 images")
+
+
+def test_a_float_model_that_may_as_well_guess_is_said_first() -> None:
+    case = builders.case()
+    assert report.warnings(case.evidence.parity, case.gate, 0) == []
+    case.parity["reference_accuracy"]["right"] = case.parity["samples"]["count"] // 10
+    (line,) = report.warnings(case.evidence.parity, case.gate, 0)
+    assert "(10.0%), which is not shown to be more than a guess among 10 classes" in line

@@ -12,17 +12,24 @@ import pytest
 from PIL import Image
 
 from pipeline.contract.contract import Contract
-from pipeline.errors import InputError
+from pipeline.errors import InputError, ParamsError
 from pipeline.images.idx import FASHION_MNIST_CLASSES
 from pipeline.images.imagenet import imagenet_labels
 from pipeline.images.preprocessing import geometry
-from pipeline.images.samples import Beside, SampleSet, content_hash, load_pixels
+from pipeline.images.samples import (
+    Beside,
+    SampleSet,
+    calibration_input,
+    content_hash,
+    load_pixels,
+)
 from pipeline.images.sources import ImageSource
-from pipeline.params import Samples
-from pipeline.stages.samples import in_turn, samples
+from pipeline.params import Samples, load_params
+from pipeline.stages.samples import in_turn, samples, shown_at_most
 from tests.contract import builders
 from tests.inference.images import png_bomb
 
+ROOT = Path(__file__).parent.parent.parent
 RNG = np.random.default_rng(0)
 ANIMALS = ("cat", "dog", "guinea pig/cavy")
 
@@ -128,13 +135,69 @@ def test_calibration_shares_neither_files_nor_pixels_with_evaluation(
     assert listed["calibration_duplicates"]
 
 
-def test_where_images_are_short_evaluation_comes_first(
-    animals: Path, out: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("count", "limit", "calibration", "shares"),
+    [
+        (30, 28, 5, (25, 5)),
+        (30, 2000, 256, (27, 3)),  # 30 * 256 / 2256 is 3.4
+        (5, 2000, 256, (4, 1)),  # 0.6, but one at least
+        (2, 1, 9, (1, 1)),
+        (30, 25, 5, (25, 5)),  # all that is asked for
+    ],
+)
+def test_few_images_are_divided_as_they_were_asked_for(
+    tmp_path: Path,
+    out: Path,
+    capsys: pytest.CaptureFixture[str],
+    count: int,
+    limit: int,
+    calibration: int,
+    shares: tuple[int, int],
 ) -> None:
-    assert len(take(animals, out, limit=28, calibration=5)) == 28
-    assert load_pixels(out / "calibration.npy").shape == (2, 32, 32, 3)
-    assert "28 of 28 to evaluate, then 2 of 5 to calibrate" in capsys.readouterr().err
-    assert about(out)["asked"] == {"limit": 28, "calibration": 5}
+    root = folder_of(tmp_path / "images", {"cat": count})
+    assert len(take(root, out, limit=limit, calibration=calibration)) == shares[0]
+    assert load_pixels(out / "calibration.npy").shape == (shares[1], 32, 32, 3)
+    assert about(out)["asked"] == {"limit": limit, "calibration": calibration}
+    words = f"{shares[0]} of {limit} to evaluate, {shares[1]} of {calibration} to calibrate with"
+    assert (words in capsys.readouterr().err) == ((limit, calibration) != shares)
+
+
+def test_few_images_are_divided_by_what_can_be_read(animals: Path, out: Path) -> None:
+    for path in list((animals / "cat").iterdir())[:8]:
+        path.write_bytes(b"no image")
+    assert len(take(animals, out, limit=100, calibration=20, bad_images="skip")) == 18
+    assert len(load_pixels(out / "calibration.npy")) == 4
+    assert len(about(out)["skipped"]) == 8
+
+
+def test_one_image_cannot_be_divided(tmp_path: Path, out: Path) -> None:
+    root = folder_of(tmp_path / "images", {"cat": 1})
+    with pytest.raises(InputError, match="one image; at least two are needed"):
+        take(root, out, calibration=256)
+    assert len(take(root, out, calibration=0)) == 1
+
+
+@pytest.mark.parametrize(("asked", "remedy"), [(0, "raise samples.cal"), (9, "give more images")])
+def test_missing_calibration_images_come_with_the_right_remedy(
+    animals: Path, out: Path, asked: int, remedy: str
+) -> None:
+    take(animals, out, calibration=0)
+    content = about(out) | {"asked": {"limit": 9, "calibration": asked}}
+    (out / "samples.json").write_text(json.dumps(content))
+    with pytest.raises(ParamsError, match=f"there are none; {remedy}"):
+        calibration_input(out, contract().preprocessing)
+
+
+def test_what_the_gate_cannot_show_with_so_few_images_is_said_at_once() -> None:
+    gate = load_params(ROOT / "params.yaml").gate
+    # Wilson's lower bound for n of n is n / (n + 1.96^2): 189 are 98.0%, 381 are 99.0%.
+    assert shown_at_most(gate, 400) == []
+    (line,) = shown_at_most(gate, 266)
+    assert "at least 98.6% of all answers" in line
+    assert "(.onnx 99%)" in line
+    assert "about 381 images" in line
+    (line,) = shown_at_most(gate, 100)
+    assert ".ptl 98%" in line
 
 
 def test_no_calibration_is_an_empty_array(animals: Path, out: Path) -> None:
