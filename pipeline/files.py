@@ -164,8 +164,10 @@ def read_bytes(path: Path, limit: int = MAX_TEXT_BYTES) -> bytes:
     return content
 
 
-def read_json(path: Path, limit: int = MAX_TEXT_BYTES) -> Any:
-    """Read a JSON file of at most ``limit`` bytes.
+def read_json(
+    path: Path, limit: int = MAX_TEXT_BYTES, advice: str = "delete it and run `dvc repro`"
+) -> Any:
+    """Read a JSON file of at most ``limit`` bytes; ``advice`` ends the error if it is none.
 
     Raises:
         InputError: it is missing, too large or not JSON.
@@ -174,7 +176,7 @@ def read_json(path: Path, limit: int = MAX_TEXT_BYTES) -> Any:
     try:
         return parse_json(content.decode())
     except ValueError as error:
-        raise InputError(f"{path} is not JSON ({error}); delete it and run `dvc repro`") from None
+        raise InputError(f"{path} is not JSON ({error}); {advice}") from None
 
 
 def parse_json(text: str) -> Any:

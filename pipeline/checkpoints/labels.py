@@ -17,6 +17,7 @@ from pipeline.images.imagenet import imagenet_labels
 
 MAX_BYTES = 16 << 20
 MAX_LABEL = 500  # characters
+MAX_COLUMNS = 50
 INVISIBLE = ("Cc", "Cs", "Zl", "Zp")  # Unicode's: control, half of a pair, line, paragraph
 # What editors write before the text, and the encoding that it says. UTF-32's begins as UTF-16's.
 MARKS = (
@@ -84,6 +85,8 @@ def _column(text: str, separators: str, source: str) -> list[str] | dict[str, st
     if not rows or any(len(row) != len(rows[0]) for row in rows):
         raise InputError(f"{source} is not a table with as many cells in each row; {FORMS}")
     width = len(rows[0])
+    if width > MAX_COLUMNS:
+        raise _unclear(width, source)
     header = [cell.lower() for cell in rows[0]]
     named = [i for i in range(width) if header[i] in NAME_COLUMNS]
     numbers = [i for i in range(width) if all(_is_number(row[i]) for row in rows[1:])]
@@ -91,13 +94,17 @@ def _column(text: str, separators: str, source: str) -> list[str] | dict[str, st
     body = rows[1:] if has_header else rows
     names = [i for i in (named or range(width)) if i not in numbers or width == 1]
     if len(names) != 1 or len(numbers) > 1:
-        raise InputError(
-            f"{source}: it is not clear which of {width} columns has the names; leave one column "
-            "of names, and one of numbers if they are not in order"
-        )
+        raise _unclear(width, source)
     if not numbers or width == 1:
         return [row[names[0]] for row in body]
     return _by_key([(row[numbers[0]], row[names[0]]) for row in body], source)
+
+
+def _unclear(width: int, source: str) -> InputError:
+    return InputError(
+        f"{source}: it is not clear which of {width} columns has the names; leave one column of "
+        "names, and one of numbers if they are not in order"
+    )
 
 
 def _is_number(text: str) -> bool:

@@ -20,6 +20,7 @@ from pipeline.files import read_json, sha256_file
 from pipeline.params import Model
 from pipeline.untrusted.download import check_sha256, download, hub_file, trust, trusted_sha256
 from pipeline.untrusted.http import file_name, without_secrets
+from pipeline.untrusted.shards import DOWNLOAD, INDEX, is_index, shards, weights_sha256
 from pipeline.untrusted.state_dict import SUFFIXES, State, suffix_of
 
 MAX_BYTES = 16 << 30  # ViT-H/14 has 2.5 GB
@@ -27,7 +28,8 @@ MAX_CONFIG_BYTES = 4 << 20  # with the names of 21 843 classes twice, 2 MB
 TRUST = "trust-first-use"
 HUB = "hf:"
 CONFIG_FILE, PREPROCESSOR_FILE = "config.json", "preprocessor_config.json"
-WEIGHTS_FILES = ("model.safetensors", "pytorch_model.bin")  # the first that is there
+WHOLE_FILES = ("model.safetensors", "pytorch_model.bin")
+WEIGHTS_FILES = (*WHOLE_FILES, *(f"{name}{INDEX}" for name in WHOLE_FILES))  # the first there is
 HUB_ID = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
 OWN = ("architecture", "labels", "weights", "kwargs")  # parameters for files of one's own
 HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.\w+$")  # as torch.hub names its files
@@ -72,6 +74,13 @@ def locate(model: Model) -> Origin:
 
 def _unknown(named: str, entries: zoo.Zoo) -> str:
     if Path(named).is_dir():
+        inside = sorted(path.parent.name for path in Path(named).glob(f"*/{CONFIG_FILE}"))
+        if inside:
+            some = ", ".join(inside[-3:])
+            return (
+                f"{named} is a folder without {CONFIG_FILE}, as a training run leaves it; give one "
+                f"of the folders in it: {some}"
+            )
         endings = " or ".join((*SUFFIXES, ".npz"))
         return f"{named} is a folder without {CONFIG_FILE}; give the {endings} file in it"
     similar = entries.similar(named)
@@ -128,7 +137,8 @@ def _from_path(model: Model, entries: zoo.Zoo) -> Origin:
 
 def _check_size(path: Path) -> None:
     """Refuse a file that would take too long to hash."""
-    size = path.stat().st_size
+    files = [path, *(file for file in (shards(path) if is_index(path) else ()) if file.exists())]
+    size = sum(file.stat().st_size for file in files)
     if size > MAX_BYTES:
         raise InputError(f"{path} has {size} bytes; checkpoints of up to {MAX_BYTES} are read")
 
@@ -139,7 +149,7 @@ def _users_file(path: Path, model: Model, name: str) -> Origin:
     if expected is None and model.sha256 != TRUST:
         raise ParamsError(
             f"params.yaml: model.sha256 is missing for {path}. If this is the file you mean, add "
-            f"under model:\n  sha256: {sha256_file(path)}"
+            f"under model:\n  sha256: {weights_sha256(path)}"
         )
     sha256 = _check_or_trust(expected, path, key, model)
     return Origin(
@@ -183,8 +193,10 @@ def _from_hub(model: Model) -> Origin:
     config = hub_file(repository, CONFIG_FILE, revision)
     commit = config.parent.name  # the same commit for all files, whatever happens between
     info, to_timm = _described(
-        read_json(config, MAX_CONFIG_BYTES),
-        lambda: read_json(hub_file(repository, PREPROCESSOR_FILE, commit), MAX_CONFIG_BYTES),
+        read_json(config, MAX_CONFIG_BYTES, DOWNLOAD),
+        lambda: read_json(
+            hub_file(repository, PREPROCESSOR_FILE, commit), MAX_CONFIG_BYTES, DOWNLOAD
+        ),
         model.checkpoint,
     )
     path = _hub_weights(repository, commit)
@@ -200,33 +212,48 @@ def _from_hub(model: Model) -> Origin:
 
 
 def _hub_weights(repository: str, commit: str) -> Path:
-    """The first of ``WEIGHTS_FILES`` that the repository has."""
-    try:
-        return hub_file(repository, WEIGHTS_FILES[0], commit)
-    except NetworkError as error:
+    """The first of ``WEIGHTS_FILES`` that the repository has, with its shards."""
+    errors: list[NetworkError] = []
+    for name in WEIGHTS_FILES:
         try:
-            return hub_file(repository, WEIGHTS_FILES[1], commit)
-        except NetworkError:
-            raise error from None
+            path = hub_file(repository, name, commit)
+        except NetworkError as error:
+            errors.append(error)
+            continue
+        for shard in shards(path) if is_index(path) else ():
+            hub_file(repository, shard.name, commit)
+        return path
+    raise errors[0]
 
 
 def _from_folder(model: Model) -> Origin:
     """A hub repository that was downloaded by hand."""
     folder = Path(model.checkpoint)
-    info, to_timm = _described(
-        read_json(folder / CONFIG_FILE, MAX_CONFIG_BYTES),
-        lambda: read_json(folder / PREPROCESSOR_FILE, MAX_CONFIG_BYTES),
-        model.checkpoint,
-    )
+    config = _read(folder / CONFIG_FILE)
+
+    def preprocessor() -> Any:
+        path = folder / PREPROCESSOR_FILE
+        if not path.exists():
+            raise transformers_format.no_preprocessor(config, path)
+        return _read(path)
+
+    info, to_timm = _described(config, preprocessor, model.checkpoint)
     weights = next((folder / n for n in WEIGHTS_FILES if (folder / n).is_file()), None)
     if weights is None:
-        raise InputError(f"{folder} has neither {' nor '.join(WEIGHTS_FILES)}; download it again")
+        raise InputError(
+            f"{folder} has neither {' nor '.join(WHOLE_FILES)}, nor one in shards with an index; "
+            "download it again"
+        )
     _check_size(weights)
     return dataclasses.replace(
         _users_file(weights, model, _slug(folder.resolve().name)),
         info=_info_from_params(model).merged_with(info),
         to_timm=to_timm,
     )
+
+
+def _read(path: Path) -> Any:
+    return read_json(path, MAX_CONFIG_BYTES, DOWNLOAD)
 
 
 def _described(
@@ -274,7 +301,7 @@ def _need_hash(model: Model) -> None:
 def _check_or_trust(expected: str | None, path: Path, key: str, model: Model) -> str:
     """Return the file's SHA-256, once it is the expected one, or trusted for the first time."""
     if model.sha256 == TRUST:
-        sha256 = sha256_file(path)
+        sha256 = weights_sha256(path)
         trust(key, sha256)
     return check_sha256(path, expected or "", model.checkpoint)
 

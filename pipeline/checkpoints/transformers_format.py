@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -185,6 +186,18 @@ def checkpoint_info(config: Any, preprocessor: Any, source: str) -> CheckpointIn
         labels=labels or None,
         data=_data(settings, prepared, source),
         norm_eps=None if settings.norm_eps == TIMM_EPS[settings.model_type] else settings.norm_eps,
+    )
+
+
+def no_preprocessor(config: Any, path: Path) -> InputError:
+    """The error that says how to make the file that a model needs beside ``config.json``."""
+    kind = {"vit": "ViT", "deit": "DeiT"}.get(
+        read_config(config, str(path)).model_type, "MobileViT"
+    )
+    return InputError(
+        f"{path} is missing, which says how images are prepared; write it with what training used, "
+        f"e.g. transformers.{kind}ImageProcessor(size=224, image_mean=[0.5, 0.5, 0.5], "
+        f"image_std=[0.5, 0.5, 0.5]).save_pretrained({str(path.parent)!r})"
     )
 
 

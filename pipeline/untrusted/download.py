@@ -18,6 +18,7 @@ from typing import Any
 from pipeline.errors import InputError, IntegrityError, NetworkError, shown
 from pipeline.files import read_json, sha256_file, write_json
 from pipeline.untrusted.http import WITHOUT_NETWORK, check_scheme, file_name
+from pipeline.untrusted.shards import weights_sha256
 from pipeline.untrusted.state_dict import suffix_of
 from pipeline.untrusted.transfer import Transfer
 
@@ -28,12 +29,12 @@ def cache_folder() -> Path:
 
 
 def check_sha256(path: Path, expected: str, source: str) -> str:
-    """Return the SHA-256 of ``path``, which must begin with ``expected``.
+    """Return the SHA-256 of weights, of an index with all shards; it must begin with ``expected``.
 
     Raises:
         IntegrityError: it does not; the message holds both values.
     """
-    actual = sha256_file(path)
+    actual = weights_sha256(path)
     _compare(actual, expected, source)
     return actual
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.errors import InputError, shown
 from pipeline.files import open_regular
 from pipeline.untrusted.pickle_scan import check_pickles
+from pipeline.untrusted.shards import is_index, shards
 
 if TYPE_CHECKING:
     import torch
@@ -89,6 +90,8 @@ def open_checkpoint(path: Path, source: str | None = None) -> Opened:
         InputError: not one of ``SUFFIXES``, damaged, holds code, or holds no state dict.
     """
     source = source or str(path)
+    if is_index(path):
+        return _open_shards(path)
     suffix = suffix_of(path)
     if suffix == ".safetensors":
         return _open_safetensors(path, source)
@@ -102,6 +105,16 @@ def open_checkpoint(path: Path, source: str | None = None) -> Opened:
         return Opened(_state_dicts(values, source, path.stat().st_size), about=about)
     suffixes = ", ".join((*SUFFIXES, ".npz"))
     raise InputError(f"{source}: only {suffixes} checkpoints can be read")
+
+
+def _open_shards(index: Path) -> Opened:
+    state: State = {}
+    for path in shards(index):
+        part = open_checkpoint(path).states.get("", {})
+        if twice := state.keys() & part.keys():
+            raise InputError(f"{path} has {shown(min(twice))}, as another shard has")
+        state |= part
+    return Opened({"": state})
 
 
 def _open_safetensors(path: Path, source: str) -> Opened:
