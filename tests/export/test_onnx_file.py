@@ -16,6 +16,8 @@ from pipeline.images.samples import SampleSet
 from pipeline.runtimes import load
 from pipeline.stages.chain import run as run_stages
 
+pytestmark = pytest.mark.full
+
 
 def exported(params, healthy, folder):
     for name in ("samples", "rewritten"):
