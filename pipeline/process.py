@@ -54,6 +54,11 @@ def stderr_unless_error() -> Iterator[None]:
             os.close(stderr)
 
 
+def in_experiment() -> bool:
+    """Whether DVC runs this process for an experiment (`dvc exp run`)."""
+    return "DVC_EXP_BASELINE_REV" in os.environ
+
+
 def cores() -> int:
     """Number of processor cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -46,7 +47,7 @@ def change(work: Path, section: str, **values: object) -> None:
     (work / "params.yaml").write_text(yaml.safe_dump(params))
 
 
-def test_gate_lets_a_healthy_candidate_out(work):
+def test_gate_passes_a_healthy_candidate(work):
     ran = run(work, "-m", "pipeline.cli", "gate")
     assert ran.returncode == 0, ran.stderr
     assert "undecided" in ran.stdout
@@ -62,6 +63,18 @@ def test_gate_refuses_with_status_1_and_says_what_and_what_to_do(work):
     assert ": a record of the reference GPU (`edge-vit baseline`)" in ran.stderr
     assert "(`make device-test`)" in ran.stderr
     assert "Traceback" not in ran.stderr
+
+
+def test_an_experiment_records_a_refusal_and_publishes_nothing(work, monkeypatch):
+    change(work, "gate", channel="release")
+    monkeypatch.setenv("DVC_EXP_BASELINE_REV", "a" * 40)  # as `dvc exp run` has it
+    for stage in ("gate", "publish"):
+        ran = run(work, "-m", f"pipeline.stages.{stage}")
+        assert ran.returncode == 0, ran.stderr
+    assert "this is an experiment" in ran.stdout
+    recorded = json.loads((work / "artifacts" / "verdict" / "metrics.json").read_text())
+    assert recorded == {"gate": "refused"}
+    assert list((work / "artifacts" / "release").iterdir()) == []
 
 
 def test_gate_judges_for_another_channel_when_asked(work):

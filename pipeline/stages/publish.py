@@ -3,7 +3,8 @@
 A failed gate can be walked past (`dvc repro --ignore-errors`, `-s publish`) and a verdict edited by
 hand, so nothing here trusts either: the files are hashed, what parity says is computed again from
 the logits it rests on, and the criteria are judged anew. The release folder is built aside and
-moved into place in one step, once: a release is never replaced (docs/adr/0021).
+moved into place in one step, once: a release is never replaced (docs/adr/0021). An experiment
+(`dvc exp run`) publishes nothing.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pipeline.evidence.read import EvidencePaths, read_evidence, require_measure
 from pipeline.files import beside
 from pipeline.params import Params, load_params
 from pipeline.paths import Recorded
+from pipeline.process import in_experiment
 from pipeline.release.folder import fill, publish_folder, without_refused
 from pipeline.release.judge import judge, require
 
@@ -50,6 +52,10 @@ def publish(params: Params, artifacts: Path, recorded: Recorded, out: Path) -> P
 
 def main() -> None:
     with exit_on_error():
+        if in_experiment():
+            paths.RELEASE.mkdir(parents=True, exist_ok=True)  # an output of the stage
+            print("publish: nothing, since this is an experiment; `make repro` publishes")
+            return
         publish(load_params(), paths.ARTIFACTS, Recorded(), paths.RELEASE)
 
 
