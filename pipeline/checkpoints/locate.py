@@ -149,7 +149,7 @@ def _users_file(path: Path, model: Model, name: str) -> Origin:
     if expected is None and model.sha256 != TRUST:
         raise ParamsError(
             f"params.yaml: model.sha256 is missing for {path}. If this is the file you mean, add "
-            f"under model:\n  sha256: {weights_sha256(path)}"
+            f"under model:\n  sha256: {weights_sha256(path)}" + _missing_too(model)
         )
     sha256 = _check_or_trust(expected, path, key, model)
     return Origin(
@@ -294,8 +294,18 @@ def _need_hash(model: Model) -> None:
         raise ParamsError(
             f"params.yaml: model.sha256 is missing for {model.checkpoint}. Set it to the SHA-256 "
             f"that the publisher states (8 to 64 hex digits), or to {TRUST} to accept the file "
-            "as it is now and refuse any other later"
+            "as it is now and refuse any other later" + _missing_too(model)
         )
+
+
+def _missing_too(model: Model) -> str:
+    """What else the file may not say; it is not opened before its hash is known."""
+    lines = ""
+    if model.architecture is None:
+        lines += "\n  architecture: NAME # timm's, unless the file says it"
+    if model.labels is None:
+        lines += "\n  labels: FILE # one class a line, unless the file or class folders say them"
+    return lines
 
 
 def _check_or_trust(expected: str | None, path: Path, key: str, model: Model) -> str:

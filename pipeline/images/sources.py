@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
+from unicodedata import normalize
 
 from pipeline.contract.contract import Contract, Preprocessing
 from pipeline.errors import InputError
@@ -78,6 +79,38 @@ def find_images(source: Path, contract: Contract) -> Found:
     return Found(images, listed.left_out)
 
 
+def class_folders(source: Path) -> tuple[str, ...]:
+    """The names of the class folders of a source, sorted as text; none of a data set's files."""
+    if not source.is_dir() or (source / FASHION_MNIST_FILES[0]).is_file() or cifar.is_cifar(source):
+        return ()
+    return tuple(top_folders(listing(source).files))
+
+
+def labels_of_folders(source: Path, classes: int) -> tuple[str, ...]:
+    """The labels of a model of ``classes`` outputs, if a source has as many class folders.
+
+    Training numbers its classes by sorted folders. WordNet ids give ImageNet's labels.
+
+    Raises:
+        InputError: torchvision and timm would sort them differently.
+    """
+    from timm.utils import natural_key
+
+    names = class_folders(source)
+    if len(names) != classes:
+        return ()
+    if classes == len(imagenet_labels()) and names == imagenet_wordnet_ids():
+        return imagenet_labels()
+    natural = tuple(sorted(names, key=natural_key))
+    if names != natural:
+        raise InputError(
+            "params.yaml: model.labels is missing, and the class folders of "
+            f"{source} have two orders: torchvision trains with {_some(names)}; timm with "
+            f"{_some(natural)}. Write the labels in the order of training into a file, one a line"
+        )
+    return tuple(normalize("NFC", name) for name in names)
+
+
 def _layout() -> str:
     return "one folder a class, named as the model's label, or unlabelled images in one folder"
 
@@ -126,12 +159,13 @@ def _in_memory(prefix: str, images: Pixels, labels: Sequence[int]) -> list[Image
 def _match_folders(names: Sequence[str], source: Path, contract: Contract) -> dict[str, int]:
     """Return the index of the class that each folder's name stands for."""
     index_of: dict[str, int | None] = {}  # None: the name of two classes
-    for index, label in enumerate(contract.labels):
+    for index, label in enumerate(normalize("NFC", label) for label in contract.labels):
         for form in {label, re.sub(r'[/\\:*?"<>|]', "_", label)}:  # no folder is called "a/b"
             index_of[form] = None if form in index_of else index
     if len(contract.labels) == len(imagenet_labels()) and contract.labels == imagenet_labels():
         index_of |= {wordnet: index for index, wordnet in enumerate(imagenet_wordnet_ids())}
-    matched = {name: index_of.get(name) for name in names}
+    # macOS writes an accent as a character of its own.
+    matched = {name: index_of.get(normalize("NFC", name)) for name in names}
     lost = [name for name, index in matched.items() if index is None]
     if lost:
         refuse_parts(source, names, "params.yaml: samples.source")

@@ -22,6 +22,7 @@ from pipeline.contract.contract import Checkpoint, Contract, Preprocessing
 from pipeline.contract.files import CONTRACT_FILE, MODEL_FILE
 from pipeline.errors import InputError, ParamsError, exit_on_error
 from pipeline.files import atomic, sha256_file, write_bytes, write_text
+from pipeline.images.sources import class_folders, labels_of_folders
 from pipeline.network_args import ImageSize
 from pipeline.params import Model, Params, load_params
 
@@ -51,7 +52,7 @@ def fetch(params: Params, out: Path) -> None:
     states, in_file = read_weights(origin.path, origin.source)
     info = origin.info.merged_with(in_file)
     states = {place: origin.to_timm(state) for place, state in states.items()}
-    made = _make(states, info, origin.source, params.model)
+    made = _make(states, info, origin.source, params.model, params.samples.source)
     with atomic(out) as new:
         new.mkdir()
         arrays = {key: value.contiguous() for key, value in made.model.state_dict().items()}
@@ -94,14 +95,17 @@ class Made:
     notes: tuple[str, ...]  # what was done to them, for the log
 
 
-def _make(states: Mapping[str, State], info: CheckpointInfo, source: str, params: Model) -> Made:
+def _make(
+    states: Mapping[str, State], info: CheckpointInfo, source: str, params: Model, images: Path
+) -> Made:
+    """Build the network; ``images`` may name its classes where nothing else does."""
     from pipeline.checkpoints.fitting import fit
     from pipeline.models import build
 
     if info.architecture is None:
         raise ParamsError(
             f"params.yaml: model.architecture is missing, and {source} does not say; give timm's "
-            "name, e.g. deit_tiny_patch16_224"
+            "name, e.g. deit_tiny_patch16_224" + _labels_too(info, images)
         )
     cfg = build.pretrained_cfg(info.architecture)
     kwargs = info.kwargs.for_timm()
@@ -126,9 +130,14 @@ def _make(states: Mapping[str, State], info: CheckpointInfo, source: str, params
         trained_size=embedded or trained,
         kwargs=kwargs,
     )
-    _check_classes(classes, labels, source)
-    was = embedded or trained or tuple(cfg["input_size"][1:])
     notes = list(fitted.notes)
+    if not labels and (labels := labels_of_folders(images, classes)):
+        notes.append(
+            f"the labels are the {classes} class folders of {images}, sorted "
+            f"({labels[0]} to {labels[-1]}); model.labels names others"
+        )
+    _check_classes(classes, labels, source, images)
+    was = embedded or trained or tuple(cfg["input_size"][1:])
     if cfg.get("fixed_input_size") and was != size:
         notes.append(
             f"the weights were trained at {_pixels(was)} and are fitted to {_pixels(size)} by "
@@ -144,7 +153,17 @@ def _pixels(size: ImageSize) -> str:
     return f"{height} x {width} pixels (height x width)"
 
 
-def _check_classes(classes: int, labels: tuple[str, ...], source: str) -> None:
+def _labels_too(info: CheckpointInfo, images: Path) -> str:
+    """What to say of labels where another key is missing, so that both are set at once."""
+    if info.labels or class_folders(images):
+        return ""
+    return (
+        ". model.labels is, too: give a file with one class name a line, or images in "
+        "class folders in samples.source"
+    )
+
+
+def _check_classes(classes: int, labels: tuple[str, ...], source: str, images: Path) -> None:
     if classes == 1:
         raise InputError(
             f"{source} has one class, of which a softmax always says 100%; a sigmoid head is not "
@@ -157,6 +176,8 @@ def _check_classes(classes: int, labels: tuple[str, ...], source: str) -> None:
         )
     if len(labels) != classes:
         names = f"{len(labels)} labels are given" if labels else "no labels are given"
+        if not labels and (folders := class_folders(images)):
+            names += f" and {images} has {len(folders)} class folders"
         raise InputError(
             f"{source} has {classes} classes, but {names}; set model.labels in params.yaml to a "
             f"file with one class name a line, or to {zoo.IMAGENET} for the 1000 of ImageNet-1k"

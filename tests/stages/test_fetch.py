@@ -47,9 +47,12 @@ def labels(tmp_path: Path) -> Path:
     return tmp_path / "labels.txt"
 
 
-def run(**model: Any) -> tuple[Contract, dict[str, torch.Tensor]]:
+def run(images: Path | None = None, **model: Any) -> tuple[Contract, dict[str, torch.Tensor]]:
     default = load_params(ROOT / "params.yaml")
     params: Params = default.model_copy(update={"model": Model(**model)})
+    if images:
+        source = default.samples.model_copy(update={"source": images})
+        params = params.model_copy(update={"samples": source})
     fetch(params, Path("out"))
     contract = Contract.from_json(Path("out/contract.json").read_text())
     assert contract.artefact is None
@@ -163,6 +166,64 @@ def test_nonsense_in_metadata_is_refused(
         run(checkpoint="own.safetensors", sha256=sha256_file(Path("own.safetensors")))
 
 
+# Labels from class folders
+
+
+def class_folders(*names: str) -> Path:
+    for name in names:
+        (Path("images") / name).mkdir(parents=True)
+        (Path("images") / name / "1.png").touch()
+    return Path("images")
+
+
+def test_class_folders_name_the_labels_where_nothing_else_does(
+    state: dict[str, torch.Tensor], labels: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = {"checkpoint": "own.pth", "architecture": TINY, "sha256": save("own.pth", state)}
+    images = class_folders("cow", "cat", "cafe\u0301")  # an accent as macOS writes it
+    contract, _ = run(images, **own)
+    assert contract.labels == ("caf\u00e9", "cat", "cow")
+    assert "the labels are the 3 class folders of images, sorted" in capsys.readouterr().out
+    assert run(images, **own, labels=labels)[0].labels == ("cat", "dog", "cow")
+
+
+@pytest.mark.parametrize("names", [("1", "2", "10"), ("Bag", "apple", "Coat")])
+def test_folders_that_training_scripts_number_differently_are_refused(
+    state: dict[str, torch.Tensor], names: tuple[str, ...]
+) -> None:
+    own = {"checkpoint": "own.pth", "architecture": TINY, "sha256": save("own.pth", state)}
+    with pytest.raises(InputError, match=r"two orders: torchvision trains with .*; timm with "):
+        run(class_folders(*names), **own)
+
+
+def test_another_number_of_class_folders_names_nothing(state: dict[str, torch.Tensor]) -> None:
+    own = {"checkpoint": "own.pth", "architecture": TINY, "sha256": save("own.pth", state)}
+    with pytest.raises(InputError, match="no labels are given and images has 2 class folders"):
+        run(class_folders("cat", "dog"), **own)
+
+
+def test_a_missing_architecture_and_missing_labels_are_said_at_once(
+    state: dict[str, torch.Tensor], labels: Path
+) -> None:
+    own = {"checkpoint": "own.pth", "sha256": save("own.pth", state)}
+    with pytest.raises(ParamsError, match=r"architecture is missing.* model\.labels is, too"):
+        run(**own)
+    for given in ({"labels": labels}, {"images": class_folders("cat", "cow", "dog")}):
+        with pytest.raises(ParamsError) as caught:
+            run(**own, **given)
+        assert "model.labels" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("orientation", "background"), [("stored", "black")])
+def test_how_pictures_are_decoded_stands_in_the_contract(
+    state: dict[str, torch.Tensor], labels: Path, orientation: str, background: str
+) -> None:
+    own = {"checkpoint": "own.pth", "architecture": TINY, "sha256": save("own.pth", state)}
+    contract, _ = run(**own, labels=labels, orientation=orientation, background=background)
+    how = contract.preprocessing
+    assert (how.orientation, how.background) == ("stored", (0, 0, 0))
+
+
 # Hashes
 
 
@@ -170,6 +231,18 @@ def test_a_missing_hash_stops_with_the_line_to_paste(state: dict[str, torch.Tens
     sha256 = save("own.pth", state)
     with pytest.raises(ParamsError, match=rf"model\.sha256 is missing .*\n  sha256: {sha256}"):
         run(checkpoint="own.pth", architecture=TINY)
+
+
+def test_what_else_may_be_missing_is_said_with_the_missing_hash(
+    state: dict[str, torch.Tensor], labels: Path
+) -> None:
+    save("own.pth", state)
+    with pytest.raises(ParamsError, match=r"\n  architecture: NAME .*\n  labels: FILE "):
+        run(checkpoint="own.pth")
+    with pytest.raises(ParamsError) as caught:
+        run(checkpoint="own.pth", architecture=TINY, labels=labels)
+    assert "NAME" not in str(caught.value)
+    assert "FILE" not in str(caught.value)
 
 
 def test_a_wrong_hash_stops_with_both_before_the_file_is_opened() -> None:

@@ -218,6 +218,11 @@ def test_wordnet_ids_name_imagenet_classes(tmp_path: Path, out: Path) -> None:
     assert sorted(chosen.labels.tolist()) == [0, 999]
 
 
+def test_an_accent_may_be_a_character_of_its_own(tmp_path: Path, out: Path) -> None:
+    root = folder_of(tmp_path / "images", {"cafe\u0301": 1, "the\u0301": 1})
+    assert take(root, out, ("caf\u00e9", "the\u0301"), limit=2).labels is not None
+
+
 def test_a_word_that_is_two_imagenet_classes_is_refused(tmp_path: Path, out: Path) -> None:
     root = folder_of(tmp_path / "val", {"crane": 1})
     with pytest.raises(InputError, match=r"do not name one class of .*: crane\..*WordNet"):
