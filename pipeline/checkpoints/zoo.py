@@ -23,12 +23,13 @@ Interpolation = Literal["nearest", "bilinear", "bicubic", "box", "hamming", "lan
 class DataConfig(Section):
     """How images are prepared, in timm's terms; None leaves it to timm's own configuration."""
 
-    input_size: tuple[Literal[3], Pixels, Pixels] | None = None  # channels, height, width
+    input_size: tuple[Literal[1, 3], Pixels, Pixels] | None = None  # channels, height, width
     crop_pct: Annotated[float, Field(gt=0, le=1)] | None = None  # input size / resized size
     crop_mode: Literal["center", "squash", "border"] | None = None
     interpolation: Interpolation | None = None
-    mean: tuple[Fraction, Fraction, Fraction] | None = None  # RGB, of values in 0..1
-    std: tuple[Positive, Positive, Positive] | None = None
+    # Of RGB, or one for all channels; of values in 0..1.
+    mean: tuple[Fraction, Fraction, Fraction] | tuple[Fraction] | None = None
+    std: tuple[Positive, Positive, Positive] | tuple[Positive] | None = None
 
     def to_timm(self) -> dict[str, Any]:
         """Return what is not None, as `timm.data.resolve_data_config` takes it."""

@@ -34,19 +34,21 @@ class Preprocessing:
     """From an image file to the model's input.
 
     Decode to RGB (docs/pictures.md): turned as its EXIF data say unless ``orientation`` is
-    "stored", transparency on ``background``, 16 bits to 8 by the range of the format. Resize the
-    shorter side to ``resize`` pixels (or, with ``crop_mode`` "squash", both sides), cut ``size``
-    from the centre, divide by 255, subtract ``mean``, divide by ``std``.
+    "stored", transparency on ``background``, 16 bits to 8 by the range of the format; with
+    ``colour_order`` "L" then to grey by Pillow's weights. Resize the shorter side to ``resize``
+    pixels (or, with ``crop_mode`` "squash", both sides), cut ``size`` from the centre, divide by
+    255, subtract ``mean``, divide by ``std``. Where ``size`` is no square, ``resize`` is a height
+    and a width, which the picture is resized to cover.
     """
 
     size: tuple[int, int]  # height, width in pixels
-    resize: int  # pixels
+    resize: int | tuple[int, int]  # pixels; height and width where `size` is no square
     crop_pct: float  # size / resize, as timm states it
     crop_mode: str  # timm's: "center", "squash" or "border"
     interpolation: str  # Pillow's filter: "bicubic", "bilinear", ...
-    mean: tuple[float, float, float]  # RGB, of values in 0..1
-    std: tuple[float, float, float]
-    colour_order: str = "RGB"
+    mean: tuple[float, ...]  # of each channel, of values in 0..1
+    std: tuple[float, ...]
+    colour_order: str = "RGB"  # or "L", one channel of grey
     orientation: Orientation = UPRIGHT
     background: Colour = WHITE
 
@@ -55,6 +57,16 @@ class Preprocessing:
             raise ValueError(f"orientation is {self.orientation!r}")
         if len(self.background) != 3 or not {*self.background} <= {*range(256)}:
             raise ValueError(f"background is {self.background!r}")
+
+    @property
+    def channels(self) -> int:
+        """Channels of the input: 3 or 1."""
+        return len(self.mean)
+
+    @property
+    def covered(self) -> tuple[int, int]:
+        """Height and width in pixels that a picture is resized to cover before the crop."""
+        return (self.resize, self.resize) if isinstance(self.resize, int) else self.resize
 
     def to_dict(self) -> dict[str, Any]:
         """As it is written: without what the two last fields are by default (docs/adr/0034)."""
@@ -112,8 +124,8 @@ class Contract:
 
     @property
     def input_shape(self) -> tuple[int, int, int, int]:
-        """Shape of one image: ``(1, 3, height, width)``."""
-        return (1, 3, *self.preprocessing.size)
+        """Shape of one image: ``(1, channels, height, width)``."""
+        return (1, self.preprocessing.channels, *self.preprocessing.size)
 
     def for_artefact(self, artefact: Artefact) -> Contract:
         """Return the contract of one delivered file."""

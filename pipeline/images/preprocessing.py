@@ -26,7 +26,7 @@ def picture(data: bytes, preprocessing: Preprocessing, max_pixels: int = MAX_PIX
 
 
 def geometry(preprocessing: Preprocessing) -> Callable[[Image.Image], Pixels]:
-    """Return the part of timm's evaluation transform that moves pixels: RGB image -> [H, W, 3].
+    """Return the part of timm's evaluation transform that moves pixels: RGB image -> [H, W, C].
 
     What it returns takes decoded images (:func:`picture`) and raises InputError for others: what
     they mean in RGB would be a guess.
@@ -34,7 +34,7 @@ def geometry(preprocessing: Preprocessing) -> Callable[[Image.Image], Pixels]:
     from timm.data import create_transform
 
     transform = create_transform(
-        (3, *preprocessing.size),
+        (preprocessing.channels, *preprocessing.size),
         is_training=False,
         crop_pct=preprocessing.crop_pct,
         crop_mode=preprocessing.crop_mode,
@@ -47,24 +47,28 @@ def geometry(preprocessing: Preprocessing) -> Callable[[Image.Image], Pixels]:
     def apply(image: Image.Image) -> Pixels:
         if image.mode not in DECODED:
             raise InputError(f"an image in mode {image.mode} is not decoded; use picture()")
-        image = image.convert("RGB")
+        image = image.convert(preprocessing.colour_order)
         for step in steps:
             image = step(image)
-        return np.asarray(image)
+        pixels = np.asarray(image)
+        return pixels[..., None] if pixels.ndim == 2 else pixels
 
     return apply
 
 
 def normalize(images: Pixels, preprocessing: Preprocessing) -> NDArray[np.float32]:
-    """Turn pixels [n, H, W, 3] into model input [n, 3, H, W], C-contiguous float32.
+    """Turn pixels [n, H, W, C] into model input [n, C, H, W], C-contiguous float32.
 
     Bit-equal to torchvision's ``ToTensor`` and ``Normalize``: each of 256 values is divided by
     255, less the mean, divided by the standard deviation, each step rounded to float32.
     """
-    if images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8:
-        raise InputError(f"images must be uint8 [n, H, W, 3], got {images.dtype} {images.shape}")
+    channels = preprocessing.channels
+    if images.ndim != 4 or images.shape[3] != channels or images.dtype != np.uint8:
+        raise InputError(
+            f"images must be uint8 [n, H, W, {channels}], got {images.dtype} {images.shape}"
+        )
     unit = np.arange(256, dtype=np.float32) / np.float32(255)
-    out = np.empty((len(images), 3, *images.shape[1:3]), np.float32)
+    out = np.empty((len(images), channels, *images.shape[1:3]), np.float32)
     for channel, (mean, std) in enumerate(zip(preprocessing.mean, preprocessing.std, strict=True)):
         table = (unit - np.float32(mean)) / np.float32(std)
         out[:, channel] = table[images[..., channel]]

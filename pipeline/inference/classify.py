@@ -50,11 +50,11 @@ class Classifier:
         """
         preprocessing = self.contract.preprocessing
         image = picture(encoded, preprocessing, self._max_pixels)
-        short, long = sorted(image.size)
+        width, height = image.size
+        rows, columns = preprocessing.covered
         # Resizing the shorter side of a line of pixels would make a gigantic image of it.
-        resized = preprocessing.resize**2 * long / short
+        resized = max(rows / height, columns / width) ** 2 * width * height
         if preprocessing.crop_mode == "center" and resized > self._max_pixels:
-            width, height = image.size
             raise ImageError("size", f"{width} x {height} pixels are too long and thin an image")
         return normalize(self._geometry(image)[None], preprocessing)
 

@@ -181,10 +181,10 @@ def has_linear_patches(model: Any) -> bool:
     return isinstance(getattr(model, "patch_embed", None), PatchLinear)
 
 
-def patch_shape(model: Any) -> tuple[int, ...]:
-    """Shape of the patch embedding's weight in the checkpoint: (-1, 3, height, width)."""
+def patch_shape(model: Any, channels: int) -> tuple[int, ...]:
+    """Shape of the patch embedding's weight in the checkpoint: (-1, channels, height, width)."""
     embed = model.patch_embed
-    return (-1, 3, embed.height, embed.width)
+    return (-1, channels, embed.height, embed.width)
 
 
 def _as_linear(conv: nn.Conv2d) -> nn.Linear:

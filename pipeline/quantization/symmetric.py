@@ -96,7 +96,7 @@ def save(
     state = model.state_dict()
     if efficient.has_linear_patches(model):
         # As the checkpoint has them, so that the gate can compare.
-        shape = efficient.patch_shape(model)
+        shape = efficient.patch_shape(model, contract.preprocessing.channels)
         state[f"{PATCHES}.weight"] = state[f"{PATCHES}.weight"].view(shape)
         if patches := arrays.get(PATCHES):
             arrays = {**arrays, PATCHES: replace(patches, weight=patches.weight.view(shape))}

@@ -140,7 +140,8 @@ def _kind(labels: Labels | None, sample: int, before: int, after: int) -> str:
 def _thumbnail(image: Pixels) -> str:
     from PIL import Image
 
-    small = Image.fromarray(np.ascontiguousarray(image))
+    pixels = image[..., 0] if image.shape[-1] == 1 else image
+    small = Image.fromarray(np.ascontiguousarray(pixels))
     small.thumbnail((THUMBNAIL_PIXELS, THUMBNAIL_PIXELS), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     small.save(buffer, format="PNG", optimize=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +23,7 @@ from pipeline.contract.files import CONTRACT_FILE, MODEL_FILE
 from pipeline.errors import InputError, ParamsError, exit_on_error
 from pipeline.files import atomic, sha256_file, write_bytes, write_text
 from pipeline.images.sources import class_folders, labels_of_folders
-from pipeline.network_args import ImageSize
+from pipeline.network_args import ImageSize, NetworkArgs
 from pipeline.params import Model, Params, load_params
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def fetch(params: Params, out: Path) -> None:
             sha256=sha256_file(new / MODEL_FILE),
             license=info.license,
             norm_eps=info.norm_eps,
-            kwargs=info.kwargs.for_timm() or None,
+            kwargs=made.kwargs or None,
             weights=made.weights,
         )
         contract = Contract(
@@ -91,6 +91,7 @@ class Made:
     model: nn.Module
     labels: tuple[str, ...]
     preprocessing: Preprocessing
+    kwargs: Mapping[str, Any]  # of `timm.create_model`
     weights: str | None  # the place of the weights in the file, where it has several
     notes: tuple[str, ...]  # what was done to them, for the log
 
@@ -108,8 +109,10 @@ def _make(
             "name, e.g. deit_tiny_patch16_224" + _labels_too(info, images)
         )
     cfg = build.pretrained_cfg(info.architecture)
-    kwargs = info.kwargs.for_timm()
-    told = info.kwargs.image_size or info.data.get("input_size", (0,))[1:] or None
+    channels, *pixels = info.data.get("input_size", (3,))
+    channels = info.kwargs.in_chans or channels
+    kwargs = info.kwargs.merged_with(NetworkArgs(in_chans=channels)).for_timm()
+    told = info.kwargs.image_size or tuple(pixels) or None
     planned = build.outline(
         info.architecture, num_classes=IMAGENET_CLASSES, image_size=told, kwargs=kwargs
     )
@@ -117,7 +120,7 @@ def _make(
     embedded = build.trained_size(fitted.state, planned, source)
     trained = told or embedded
     size = params.size or trained or tuple(cfg["input_size"][1:])
-    preprocessing = _preprocessing(info, cfg, size, params.crop_pct)
+    preprocessing = _preprocessing(info, cfg, size, channels, params.crop_pct)
     labels = info.labels or ()
     classes = build.head_size(cfg, build.adapt(fitted.state, planned))
     classes = classes or len(labels) or IMAGENET_CLASSES
@@ -145,7 +148,7 @@ def _make(
         )
     elif embedded:
         notes.append(f"the image size is {_pixels(size)}, what the position embeddings are for")
-    return Made(model, labels, preprocessing, fitted.place, tuple(notes))
+    return Made(model, labels, preprocessing, kwargs, fitted.place, tuple(notes))
 
 
 def _pixels(size: ImageSize) -> str:
@@ -185,29 +188,38 @@ def _check_classes(classes: int, labels: tuple[str, ...], source: str, images: P
 
 
 def _preprocessing(
-    info: CheckpointInfo, cfg: Mapping[str, Any], size: ImageSize, crop_pct: float | None
+    info: CheckpointInfo,
+    cfg: Mapping[str, Any],
+    size: ImageSize,
+    channels: int,
+    crop_pct: float | None,
 ) -> Preprocessing:
     """Return how images become input: by params, by what the checkpoint says, by timm."""
     from timm.data import resolve_data_config
 
     told = {"input_size": (3, *size)} | ({"crop_pct": crop_pct} if crop_pct else {})
     config = resolve_data_config({**info.data, **told}, pretrained_cfg=dict(cfg))
-    _, height, width = config["input_size"]
-    resize = math.floor(height / config["crop_pct"])
-    if resize > MAX_RESIZE:
+    height, width = (math.floor(side / config["crop_pct"]) for side in size)
+    if max(height, width) > MAX_RESIZE:
         raise InputError(
-            f"crop_pct {config['crop_pct']:g} would resize images to {resize} pixels, more than "
-            f"{MAX_RESIZE}, to cut out {height}; it is input size / resized size"
+            f"crop_pct {config['crop_pct']:g} would resize images to {max(height, width)} pixels, "
+            f"more than {MAX_RESIZE}, to cut out {max(size)}; it is input size / resized size"
         )
     return Preprocessing(
-        size=(height, width),
-        resize=resize,
+        size=size,
+        resize=height if size[0] == size[1] else (height, width),
         crop_pct=config["crop_pct"],
         crop_mode=config["crop_mode"],
         interpolation=config["interpolation"],
-        mean=tuple(config["mean"]),
-        std=tuple(config["std"]),
+        mean=_of_channels(config["mean"], channels),
+        std=_of_channels(config["std"], channels),
+        colour_order="RGB" if channels == 3 else "L",
     )
+
+
+def _of_channels(values: Sequence[float], channels: int) -> tuple[float, ...]:
+    """Of grey, the mean of the colours', as timm's loader takes it."""
+    return tuple(values) if channels == len(values) else (sum(values) / len(values),) * channels
 
 
 def main() -> None:

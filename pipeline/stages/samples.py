@@ -327,8 +327,8 @@ def _take(
 
 def _write_header(file: BinaryIO, count: int, contract: Contract) -> None:
     """Write `.npy`'s header: numpy pads it so that a first axis may grow without moving data."""
-    height, width = contract.preprocessing.size
-    header = {"descr": "|u1", "fortran_order": False, "shape": (count, height, width, 3)}
+    shape = (count, *contract.preprocessing.size, contract.preprocessing.channels)
+    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(file, header)
 
 

@@ -6,12 +6,16 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import timm
+from PIL import Image
+from timm.data import create_transform, resolve_data_config
 from timm.models import save_for_hf
 from torch import nn
 
 from pipeline.errors import InputError
+from pipeline.images.preprocessing import geometry, normalize
 from tests.checkpoints.fetching import answers_as, fetched, trained
 
 TINY = "test_vit"  # 0.4 million weights, 160 px
@@ -56,6 +60,7 @@ def change(**values: Any) -> None:
         {"depth": 3, "embed_dim": 96, "mlp_ratio": 2.0},
         {"img_size": [32, 96]},
         {"patch_size": 8},
+        {"in_chans": 1},
         {"drop_path_rate": 0.1, "proj_drop_rate": 0.1},
     ],
     ids=str,
@@ -110,3 +115,42 @@ def test_classes_without_labels_are_refused() -> None:
     change(pretrained_cfg=cfg | {"label_offset": 1})
     with pytest.raises(InputError, match="label_offset"):
         fetched("hub")
+
+
+def test_a_network_for_grey_is_fed_grey() -> None:
+    """One channel, with the mean of the colours' means, as timm's loader has it."""
+    from timm.data.loader import adapt_to_chs
+
+    saved("test_resnet", in_chans=1)
+    cfg = json.loads(Path("hub/config.json").read_text())["pretrained_cfg"]
+    change(pretrained_cfg=cfg | {"input_size": [1, 96, 128], "mean": [0.5, 0.4, 0.3]})
+    contract = fetched("hub")
+    assert contract.input_shape == (1, 1, 96, 128)
+    how = contract.preprocessing
+    assert how.colour_order == "L"
+    assert how.mean == pytest.approx(adapt_to_chs((0.5, 0.4, 0.3), 1))
+    change(pretrained_cfg=cfg | {"input_size": [1, 96, 128], "mean": [0.2], "std": [0.1]})
+    how = fetched("hub").preprocessing
+    assert (how.mean, how.std) == ((0.2,), (0.1,))
+
+
+@pytest.mark.parametrize("size", [(96, 128), (128, 64)])
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("crop_mode", ["center", "squash", "border"])
+def test_images_are_prepared_as_timm_prepares_them(
+    size: tuple[int, int], channels: int, crop_mode: str
+) -> None:
+    model = saved("test_resnet", in_chans=channels)
+    cfg = json.loads(Path("hub/config.json").read_text())["pretrained_cfg"]
+    told = {"input_size": [channels, *size], "crop_pct": 0.8, "crop_mode": crop_mode}
+    change(pretrained_cfg=cfg | told | {"mean": [0.4] * channels, "std": [0.2] * channels})
+    contract = fetched("hub")
+    how = contract.preprocessing
+    assert how.covered == (size[0] * 10 // 8, size[1] * 10 // 8)
+    generator = np.random.default_rng(0)
+    image = Image.fromarray(generator.integers(0, 256, (150, 333, 3), dtype=np.uint8))
+    own = normalize(geometry(how)(image)[None], how)
+    config = resolve_data_config(told, pretrained_cfg=cfg | {"mean": how.mean, "std": how.std})
+    timms = create_transform(**config)(image.convert("L" if channels == 1 else "RGB"))
+    assert np.array_equal(own[0], timms.numpy())
+    assert answers_as(model, contract)

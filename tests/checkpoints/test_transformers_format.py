@@ -105,7 +105,7 @@ def test_images_are_prepared_as_transformers_prepares_them(kind: str, tmp_path: 
 
     _, prepare = saved(kind, tmp_path)
     info = checkpoint_info(*read(tmp_path), "it")
-    prepared = _preprocessing(info, {}, info.data["input_size"][1:], None)
+    prepared = _preprocessing(info, {}, info.data["input_size"][1:], 3, None)
     ramp = np.mgrid[0:300, 0:400].sum(0)[..., None] * (1, 2, 3) // 9
     image = Image.fromarray(ramp.astype(np.uint8))
     own = normalize(geometry(prepared)(image)[None], prepared)
