@@ -140,6 +140,11 @@ def _labels(labels: Any, source: str) -> tuple[str, ...] | None:
 
 
 def data_config(values: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """Return what timm needs of a checkpoint's preprocessing, checked.
+
+    Raises:
+        InputError: a value is none that preprocessing can have.
+    """
     try:
         return DataConfig.model_validate(values).to_timm()
     except ValidationError as error:

@@ -96,8 +96,10 @@ def _prepared(
     own: ExportOnnx,
     sources: Sources,
 ) -> onnx.ModelProto:
-    """The float model as dynamic int8 is to have it: its weights rounded already, hidden channels
-    smoothed, in ONNX Runtime's own operators."""
+    """Return the float model as dynamic int8 takes it.
+
+    Its weights are rounded and its hidden channels smoothed, in ONNX Runtime's own operators.
+    """
     import onnx
 
     from pipeline.export.onnx_operators import DOMAIN, fused

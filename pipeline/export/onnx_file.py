@@ -20,12 +20,11 @@ OPSET = 18  # has LayerNormalization; ONNX Runtime 1.14 and later load it
 
 
 OLDEST_RUNTIME = "ONNX Runtime 1.20.1"  # the oldest that device_tests runs the files on
-
-
 MAX_FILE_BYTES = 2_000_000_000  # protobuf holds less than 2 GiB
 
 
 def trace(network: nn.Module, contract: Contract) -> onnx.ModelProto:
+    """Export a network for any batch size, with the names of the contract."""
     import torch
 
     example = torch.zeros(2, *contract.input_shape[1:])
@@ -67,6 +66,10 @@ def save(
     keep_float: tuple[str, ...],
     path: Path,
 ) -> None:
+    """Write ``model`` to ``path``, with the contract of this file in it.
+
+    A model beyond protobuf's 2 GiB has its weights in a second file beside it.
+    """
     import onnx
 
     operators = sorted({f"{node.domain or 'ai.onnx'}::{node.op_type}" for node in model.graph.node})

@@ -153,8 +153,7 @@ def _constant(node: torch.fx.Node) -> bool:
 
 
 def _in_layer(node: torch.fx.Node, operators: Container[str]) -> bool:
-    """Whether a node belongs to a layer of these operators, its weight and what is folded into it
-    included."""
+    """Whether a node belongs to a layer of these operators: with its weight and what is folded."""
     return node.op != "call_function" or str(node.target) in operators
 
 

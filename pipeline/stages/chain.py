@@ -14,8 +14,10 @@ from pipeline.process import end_with_parent
 
 
 def stages_of(keys: Iterable[str] | None = None) -> tuple[str, ...]:
-    """The stages that make the files of these formats (None: of all) from checkpoint and samples,
-    in the order in which they run."""
+    """Return the stages that make the files of formats ``keys``, in the order in which they run.
+
+    They start from checkpoint and samples. None is all formats.
+    """
     chosen = FORMATS if keys is None else keys
     return tuple(dict.fromkeys(stage for key in chosen for stage in FORMATS[key].stages))
 

@@ -132,8 +132,10 @@ def _image(samples: SampleSet, runtime: Runtime, number: int) -> FloatArray:
 
 
 def _metrics(evidence: LatencyEvidence) -> dict[str, Any]:
-    """The few columns of `dvc metrics show` and `dvc exp show`: each file's share of float's time,
-    which holds from machine to machine where milliseconds do not."""
+    """Return the few columns of `dvc metrics show` and `dvc exp show`.
+
+    They are each file's share of float's time: it holds on other machines, milliseconds do not.
+    """
     shares = {
         key: round(timing.bootstrap_ratio(file.runs_ms, evidence.float_runs_ms).median, 3)
         for key, file in evidence.artefacts.items()

@@ -149,8 +149,10 @@ def _first(key: str) -> str:
 def _steps(
     logits: dict[str, Logits], hashes: dict[str, str], keys: Iterable[str]
 ) -> dict[str, MeasuredStep | NonFiniteStep]:
-    """Each step against the one before it, and the noise floor that it may not leave: float's, or
-    what the nudged inputs of the first step's model change."""
+    """Compare each step with the one before it, by the noise floor that it may not leave.
+
+    The floor is float's, or what nudged inputs of the first step's model change.
+    """
     steps = {"rewrite": (Step("rewrite", REFERENCE, "rewritten"), REFERENCE)}
     for key in keys:
         steps |= {step.stage: (step, _first(key)) for step in FORMATS[key].compared}
@@ -238,8 +240,11 @@ def _published(artifacts: Path) -> Published | None:
 
 
 def _metrics(evidence: ParityEvidence) -> dict[str, Any]:
-    """The few columns of `dvc metrics show` and `dvc exp show`: SQNR of each int8 file in dB; of
-    agreement in % and the drop in accuracy in percentage points the worst file's; all files' MB."""
+    """Return the few columns of `dvc metrics show` and `dvc exp show`.
+
+    They are SQNR of each int8 file in dB; the worst file's agreement in % and drop in accuracy in
+    percentage points; all files' MB.
+    """
     files = {k: f for k, f in evidence.artefacts.items() if isinstance(f, MeasuredFile)}
     size = sum(file.size_bytes for file in evidence.artefacts.values())
     shown: dict[str, Any] = {"size_mb": round(size / 1e6, 2)}

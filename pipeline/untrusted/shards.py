@@ -15,6 +15,7 @@ DOWNLOAD = "download it again"
 
 
 def is_index(path: Path) -> bool:
+    """Whether a file lists the shards that hold the weights."""
     return path.name.endswith(INDEX)
 
 
@@ -37,8 +38,9 @@ def shards(index: Path) -> list[Path]:
 
 
 def weights_sha256(path: Path) -> str:
-    """Return the SHA-256 of a file of weights; of an index, that of what `sha256sum` would print of
-    it and its shards by name.
+    """Return the SHA-256 of a file of weights.
+
+    Of an index it is that of what `sha256sum` would print of it and its shards, by name.
 
     Raises:
         InputError: a file is missing.

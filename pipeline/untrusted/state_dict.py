@@ -51,7 +51,7 @@ class Opened:
 class Inert:
     """Stands for an object of a known class in a pickle; nothing of the class runs."""
 
-    def __new__(cls, *_: Any) -> Inert:
+    def __new__(cls, *_: Any) -> Inert:  # noqa: D102
         return super().__new__(cls)
 
     def __setstate__(self, state: Any) -> None:
