@@ -205,8 +205,14 @@ def sha256_file(path: Path) -> str:
 
 
 def sole_file(folder: Path, suffix: str) -> Path:
-    """Return the one file in ``folder`` whose name ends with ``suffix``."""
+    """Return the one file in ``folder`` whose name ends with ``suffix``.
+
+    Raises:
+        InputError: there is no such file, or there are several.
+    """
     found = sorted(p for p in Path(folder).glob(f"*{suffix}") if p.is_file())
+    if not Path(folder).exists():
+        raise InputError(f"there is no {folder}; `make repro` makes it")
     if len(found) != 1:
         names = ", ".join(p.name for p in found) or "none"
         raise InputError(

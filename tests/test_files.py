@@ -196,6 +196,8 @@ def test_one_file_is_expected_where_one_is_delivered(tmp_path: Path) -> None:
     write_text(tmp_path / "b.ptl", "")
     with pytest.raises(InputError, match=r"found a\.ptl, b\.ptl"):
         sole_file(tmp_path, ".ptl")
+    with pytest.raises(InputError, match="there is no .*lite; `make repro` makes it"):
+        sole_file(tmp_path / "lite", ".ptl")
 
 
 def test_a_full_disk_is_one_message_and_leaves_the_old_file(tmp_path: Path) -> None:
