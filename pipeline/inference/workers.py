@@ -29,12 +29,15 @@ LOAD_SECONDS = 120.0
 RETRY_SECONDS = 1.0
 WARMUP = 2
 ATTEMPTS = 2  # a worker may have died before a request came; one that dies twice dies of it
-DIED = Reply(500, "the workers that took this image died; others are still answered")
 SLACK_BYTES = 256 << 20  # what a worker may grow by, beside what pixels and bodies take
 BYTES_A_PIXEL = 16  # decoded, rotated, converted and resized at once
 BODIES = 6  # JSON, its text, base64 and the image in it, at once
 
 T = TypeVar("T")
+
+
+class WorkerDied(Exception):
+    """A worker ended before it answered."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,11 @@ class Worker:
         return str(loaded)
 
     def ask(self, job: Job) -> Reply:
-        """Answer one request; a worker that does not is killed."""
+        """Answer one request; a worker that takes too long is killed.
+
+        Raises:
+            WorkerDied: it can answer no more.
+        """
         try:
             self._connection.send(job)
             answer: Reply = self._receive(self._seconds)
@@ -86,7 +93,7 @@ class Worker:
             return Reply(422, f"the image takes longer than {self._seconds:g} s")
         except (EOFError, OSError):
             self.kill()
-            return DIED
+            raise WorkerDied from None
 
     def _receive(self, seconds: float) -> Any:
         if not self._connection.poll(seconds):
@@ -148,9 +155,13 @@ class Workers:
         for _ in range(ATTEMPTS):
             if not worker.alive:
                 worker = await self._replaced(worker)
-            answer = await loop.run_in_executor(self._threads, worker.ask, job)
-            if answer is not DIED:
+            try:
+                answer = await loop.run_in_executor(self._threads, worker.ask, job)
                 break
+            except WorkerDied:
+                continue
+        else:
+            answer = Reply(500, "the workers that took this image died; others are still answered")
         if worker.alive:
             self._idle.put_nowait(worker)
         else:
@@ -172,7 +183,10 @@ class Workers:
                 await asyncio.sleep(RETRY_SECONDS)
 
     def _start(self) -> tuple[Worker, str]:
-        worker = Worker(self._path, self._limits)
+        try:
+            worker = Worker(self._path, self._limits)
+        except Exception as error:  # a fork server that was killed shows in many ways
+            raise EdgeVitError(f"a worker did not start: {error!r}") from error
         self._all.add(worker)
         if self._closed:
             worker.kill()
