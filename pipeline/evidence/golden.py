@@ -41,7 +41,7 @@ class GoldenInputs(Section):
     file: str
     sha256: Sha256
     dtype: Literal["little-endian float32"]
-    shape: tuple[Count, Literal[3], Count, Count]
+    shape: tuple[Count, Literal[1, 3], Count, Count]
 
 
 class GoldenAnswers(Section):

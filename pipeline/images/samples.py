@@ -54,7 +54,7 @@ class Beside:
 class SampleSet:
     """Evaluation images, as the ``samples`` stage wrote them."""
 
-    images: Pixels  # [n, H, W, 3], on disk
+    images: Pixels  # [n, H, W, C], on disk
     labels: NDArray[np.int64] | None  # [n] indices into the model's labels; None: unlabelled
     ids: tuple[str, ...]  # [n], unique
     classes: tuple[str, ...]  # the model's labels
@@ -115,7 +115,7 @@ class SampleSet:
 
 
 def load_pixels(path: Path) -> Pixels:
-    """Map ``images.npy`` or ``calibration.npy`` into memory: uint8 [n, H, W, 3], read-only.
+    """Map ``images.npy`` or ``calibration.npy`` into memory: uint8 [n, H, W, C], read-only; C is 3 or 1.
 
     Raises:
         InputError: missing, damaged, or not such an array.
@@ -128,8 +128,8 @@ def load_pixels(path: Path) -> Pixels:
         raise InputError(
             f"{path} is not an array of images ({error}); delete it and run `dvc repro`"
         ) from None
-    if array.dtype != np.uint8 or array.ndim != 4 or array.shape[3] != 3:
-        raise InputError(f"{path} holds {array.dtype} {array.shape}, not uint8 [n, H, W, 3]")
+    if array.dtype != np.uint8 or array.ndim != 4 or array.shape[3] not in (1, 3):
+        raise InputError(f"{path} holds {array.dtype} {array.shape}, not uint8 [n, H, W, C]")
     return array
 
 

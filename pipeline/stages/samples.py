@@ -73,7 +73,7 @@ def samples(params: Samples, contract: Contract, out: Path, apart_from: Path | N
     No image of folder ``apart_from``, of evaluation or calibration, is taken again: neither its
     id nor its pixels.
 
-    The arrays are uint8 [n, H, W, 3], as :func:`pipeline.images.preprocessing.geometry` makes them.
+    The arrays are uint8 [n, H, W, C], as :func:`pipeline.images.preprocessing.geometry` makes them.
 
     Raises:
         InputError: no usable image, too few to divide, a file that is not one (unless
