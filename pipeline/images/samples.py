@@ -115,7 +115,7 @@ class SampleSet:
 
 
 def load_pixels(path: Path) -> Pixels:
-    """Map ``images.npy`` or ``calibration.npy`` into memory: uint8 [n, H, W, C], read-only; C is 3 or 1.
+    """Map ``images.npy`` or ``calibration.npy`` into memory: uint8 [n, H, W, 3 or 1], read-only.
 
     Raises:
         InputError: missing, damaged, or not such an array.

@@ -219,7 +219,9 @@ def _preprocessing(
 
 def _of_channels(values: Sequence[float], channels: int) -> tuple[float, ...]:
     """Of grey, the mean of the colours', as timm's loader takes it."""
-    return tuple(values) if channels == len(values) else (sum(values) / len(values),) * channels
+    if len(values) == channels:
+        return tuple(values)
+    return (values[0] if len(set(values)) == 1 else sum(values) / len(values),) * channels
 
 
 def main() -> None:
