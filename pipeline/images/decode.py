@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import re
 import sys
+import threading
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 
 from pipeline.contract.contract import UPRIGHT, WHITE, Colour, Orientation
 from pipeline.errors import InputError
-from pipeline.process import quiet
+from pipeline.process import quiet, stderr_unless_error
 
 if TYPE_CHECKING:
     from PIL import Image, TiffImagePlugin
@@ -50,6 +51,8 @@ DARKEST = 1 << 12  # a 16-bit picture that never comes so far holds fewer bits t
 AS_8_BITS = "save it with 8 bits a channel"
 TIFF_BITS, TIFF_GREY, TIFF_ORIENTATION, TIFF_SAMPLE = 258, 262, 274, 339  # tags
 WHITE_IS_ZERO, UNSIGNED = 0, 1
+
+LIBTIFF = threading.Lock()  # standard error is the process's
 
 Fault = Literal["format", "size", "damaged"]
 
@@ -111,7 +114,7 @@ def decode(
             _check_meaning(image, data)
             stored_turn = _tiff_tag(image, TIFF_ORIENTATION, 1)  # Pillow applies it as it loads
             inverted = _tiff_tag(image, TIFF_GREY, 1) == WHITE_IS_ZERO
-            image.load()
+            _load(image)
             image = _turned(image, orientation, stored_turn)
             return _as_rgb(image, data, background, inverted=inverted)
     except ImageError:
@@ -126,6 +129,22 @@ def decode(
         # Damaged bytes make Pillow's decoders fail in any way there is.
         reason = str(error)[:100] or type(error).__name__
         raise ImageError("damaged", f"the image is damaged or cut short: {reason}") from None
+
+
+def _load(image: Image.Image) -> None:
+    """Decode the pixels. What libtiff finds wrong it writes to standard error; nobody needs it."""
+    tile = getattr(image, "tile", None)
+    if not tile or tile[0][0] != "libtiff":
+        image.load()
+        return
+    failure = None
+    with LIBTIFF, stderr_unless_error():
+        try:
+            image.load()
+        except Exception as error:
+            failure = error
+    if failure:
+        raise failure
 
 
 def _formats(data: bytes) -> tuple[str, ...]:

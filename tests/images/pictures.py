@@ -40,7 +40,7 @@ class Picture:
 
 
 def saved(values: Values | Image.Image, image_format: str, **options: Any) -> bytes:
-    image = values if isinstance(values, Image.Image) else Image.fromarray(values)
+    image = values.copy() if isinstance(values, Image.Image) else Image.fromarray(values)
     buffer = io.BytesIO()
     image.save(buffer, image_format, **options)
     return buffer.getvalue()
@@ -134,7 +134,10 @@ def _pictures() -> dict[str, Picture]:
     on = on_white(shown, np.where(clear, 0, 255))
     twos = GREY >> 6
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("XYZ")).tobytes()
-    first_and_second = {"save_all": True, "append_images": [ImageOps.invert(smooth)]}
+
+    def first_and_second() -> dict[str, Any]:
+        return {"save_all": True, "append_images": [ImageOps.invert(smooth)]}
+
     dark = GREY.astype(np.uint16) << 4
     wide_colour = COLOUR.astype(np.uint16) * 257
     premade: dict[str, Picture] = {
@@ -148,6 +151,9 @@ def _pictures() -> dict[str, Picture]:
             without_adobe(cmyk),
             refusal="CMYK JPEG without Adobe's marker",
             page="CMYK JPEG without Adobe's marker",
+        ),
+        "JPEG, several images (MPO)": Picture(
+            saved(smooth, "MPO", quality=95, **first_and_second()), SMOOTH, 3
         ),
         "PNG": Picture(saved(COLOUR, "PNG"), COLOUR),
         "PNG, grey": Picture(saved(GREY, "PNG"), rgb(GREY)),
@@ -189,7 +195,9 @@ def _pictures() -> dict[str, Picture]:
         "WebP, alpha": Picture(
             saved(NOISE, "WEBP", lossless=True, exact=True), on_white(COLOUR, OPACITY)
         ),
-        "WebP, animated": Picture(saved(smooth, "WEBP", lossless=True, **first_and_second), SMOOTH),
+        "WebP, animated": Picture(
+            saved(smooth, "WEBP", lossless=True, **first_and_second()), SMOOTH
+        ),
         "GIF": Picture(saved(palette, "GIF"), shown),
         "GIF, transparency": Picture(saved(palette, "GIF", transparency=3, optimize=False), on),
         "GIF, animated": Picture(
@@ -232,7 +240,7 @@ def _pictures() -> dict[str, Picture]:
             tiff(GREY.astype(np.uint32) << 24), refusal="32-bit pixels", page=unread
         ),
         "TIFF, several pages": Picture(
-            saved(smooth, "TIFF", **first_and_second), refusal="several pages", page=unread
+            saved(smooth, "TIFF", **first_and_second()), refusal="several pages", page=unread
         ),
         "JPEG 2000": Picture(saved(COLOUR, "JPEG2000"), COLOUR, page=unread),
         "JPEG 2000, 16-bit grey": Picture(saved(WIDE, "JPEG2000"), rgb(GREY), page=unread),

@@ -143,6 +143,15 @@ def test_a_tiff_of_unread_pixels_says_what_to_do():
         decode(doubles)
 
 
+def test_libtiff_says_nothing_to_the_terminal(capfd):
+    data = encoded("TIFF", compression="tiff_lzw")
+    middle = len(data) // 2
+    with pytest.raises(ImageError, match="damaged"):
+        decode(data[:middle] + bytes(40) + data[middle + 40 :])
+    assert capfd.readouterr().err == ""
+    assert decode(data).tobytes() == pixels().tobytes()
+
+
 def test_too_many_pixels_are_refused_before_any_is_decoded():
     for width, words in ((60_000, "more than 89478485"), (12_000, "12000 x 12000 pixels")):
         with pytest.raises(ImageError, match=words) as caught:

@@ -38,6 +38,8 @@ WHOLE = [
     encoded("WEBP", lossless=True),
     encoded("GIF", save_all=True, append_images=[Image.new("RGB", (96, 64))]),
     oriented(8),
+    *(encoded(name) for name in ("TIFF", "AVIF", "JPEG2000", "PPM")),
+    encoded("TIFF", compression="tiff_lzw"),
 ]
 
 
@@ -72,6 +74,8 @@ def bombs() -> list[bytes]:
         encoded("WEBP", Image.new("1", (16_383, 16_383))),
         encoded("PNG", Image.new("1", (200_000, 1))),
         encoded("GIF", Image.new("P", (20_000, 20_000))),
+        encoded("TIFF", Image.new("1", (40_000, 40_000)), compression="group4"),
+        encoded("JPEG2000", Image.new("L", (4_000, 4_000))),
     ]
 
 
@@ -217,7 +221,8 @@ def verdict(case: Case, answer: bytes) -> str:
 @pytest.fixture(scope="module")
 def server(released, tmp_path_factory):
     log = tmp_path_factory.mktemp("fuzz") / "log"
-    limits = ("--max-body", "1", "--max-pixels", "1", "--queue", str(CLIENTS))
+    # Twice the clients: who breaks off leaves work behind.
+    limits = ("--max-body", "1", "--max-pixels", "1", "--queue", str(2 * CLIENTS))
     with Served(released, log, "--runtime", "int8", *limits) as found:
         yield found
 
