@@ -24,7 +24,7 @@ def prepare(artifacts: Path, folder: Path) -> Path:
     """Fill ``folder``, unless it was made from the same bytes.
 
     It gets ``model.json`` (how to create the model, its input's shape), ``model.safetensors``,
-    ``model.onnx`` (float) and ``calibration.npy`` (float32 [n, 3, H, W]).
+    ``model.onnx`` (float) and ``calibration.npy`` (float32 [n, C, H, W]).
 
     Raises:
         InputError: a file of the run is missing; the message says how to make it.
@@ -35,7 +35,8 @@ def prepare(artifacts: Path, folder: Path) -> Path:
         "create": {
             "architecture": contract.checkpoint.architecture,
             "num_classes": len(contract.labels),
-            "image_size": contract.preprocessing.size[0],
+            "image_size": contract.preprocessing.size,
+            "kwargs": contract.checkpoint.kwargs,
             "norm_eps": contract.checkpoint.norm_eps,
         },
         "input_shape": list(contract.input_shape),
@@ -57,7 +58,7 @@ def prepare(artifacts: Path, folder: Path) -> Path:
 
 
 def evaluation(artifacts: Path, folder: Path) -> Path:
-    """Fill ``folder`` with the samples as models take them, float32 [n, 3, H, W]; return the file.
+    """Fill ``folder`` with the samples as models take them, float32 [n, C, H, W]; return the file.
 
     Raises:
         InputError: the samples are missing or damaged.
@@ -66,7 +67,7 @@ def evaluation(artifacts: Path, folder: Path) -> Path:
     samples = SampleSet.load(artifacts / "samples")
 
     def make(new: Path) -> None:
-        shape = (len(samples), 3, *preprocessing.size)
+        shape = (len(samples), preprocessing.channels, *preprocessing.size)
         array = np.lib.format.open_memmap(new / INPUTS, mode="w+", dtype=np.float32, shape=shape)
         for start in range(0, len(samples), CHUNK):
             chunk = slice(start, start + CHUNK)

@@ -55,7 +55,8 @@ def create(
 
     cfg = pretrained_cfg(architecture)
     usual = tuple(cfg.get("input_size", (0, 0, 0))[1:])
-    size = (image_size, image_size) if isinstance(image_size, int) else image_size
+    sides = (image_size, image_size) if isinstance(image_size, int) else image_size
+    size = None if sides is None else tuple(sides)  # JSON has lists
     more = dict(kwargs or {})
     # Convolutional networks take any size and have no `img_size`.
     sized = cfg.get("fixed_input_size") and size not in (None, usual)
