@@ -506,7 +506,7 @@ def test_a_text_file_is_refused(visit: Open) -> None:
         done(seen.page)
         alert = seen.page.get_by_role("alert").inner_text()
         assert "notes.txt is not an image" in alert
-        assert "Choose a PNG, JPEG or WebP file." in alert
+        assert "Choose a PNG, JPEG, WebP or AVIF file." in alert
         pick(seen.page, 0)  # and the page goes on
         assert seen.page.get_by_role("alert").inner_text() == ""
         assert "Agrees" in seen.text("#verdict")
