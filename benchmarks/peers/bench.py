@@ -52,7 +52,7 @@ class Entry:
         return {
             "key": self.file.key,
             "label": self.file.label,
-            "rival": self.file.rival,
+            "counterpart": self.file.counterpart,
             "runtime": self.file.runtime.peer,
             "file": self.path and self.path.name,
             "sha256": self.path and sha256_file(self.path),
@@ -90,7 +90,7 @@ def bench(peers: Sequence[Peer], artifacts: Path, rounds: int) -> dict[str, Any]
     entries = [Entry(file) for file in compared_files(peers)]
     for entry in entries:
         if entry.file.peer is None:
-            entry.path = delivered_file(artifacts, entry.file.rival)
+            entry.path = delivered_file(artifacts, entry.file.counterpart)
     common = _inputs(artifacts)
     for entry in progress(entries, desc="environments", unit="file"):
         _try(entry, "install", partial(stages.install, entry.file))

@@ -20,14 +20,16 @@ class Peer:
 
     name: str
     suffix: str  # of the file that its runtime loads
-    rival: str  # the format of ours that goes to the same devices
+    counterpart: str  # the format of ours that goes to the same devices
     variants: dict[str, str]  # the recipe's name for it, and ours in the table
     recipe: str  # module
     lock: Path  # packages of its environment
 
 
-def _peer(name: str, suffix: str, rival: str, **variants: str) -> Peer:
-    return Peer(name, suffix, rival, variants, f"{RECIPES}.{name}", HERE / "locks" / f"{name}.lock")
+def _peer(name: str, suffix: str, counterpart: str, **variants: str) -> Peer:
+    return Peer(
+        name, suffix, counterpart, variants, f"{RECIPES}.{name}", HERE / "locks" / f"{name}.lock"
+    )
 
 
 PEERS = (
@@ -85,7 +87,7 @@ class ComparedFile:
     key: str  # e.g. "openvino/transformer", "ours/ptl"
     label: str
     suffix: str
-    rival: str  # a format of ours; its own, for one of ours
+    counterpart: str  # a format of ours; its own, for one of ours
     peer: Peer | None = None  # None: ours
     variant: str = ""
 
@@ -98,13 +100,13 @@ class ComparedFile:
 def compared_files(peers: Sequence[Peer]) -> list[ComparedFile]:
     """Return all variants of some peers, each after the file of ours that it is compared with."""
     files = []
-    for rival in dict.fromkeys(peer.rival for peer in peers):
-        suffix = f".{rival.rpartition('_')[2]}"
-        files.append(ComparedFile(f"ours/{rival}", "", suffix, rival))
+    for counterpart in dict.fromkeys(peer.counterpart for peer in peers):
+        suffix = f".{counterpart.rpartition('_')[2]}"
+        files.append(ComparedFile(f"ours/{counterpart}", "", suffix, counterpart))
         files += [
-            ComparedFile(f"{peer.name}/{variant}", label, peer.suffix, rival, peer, variant)
+            ComparedFile(f"{peer.name}/{variant}", label, peer.suffix, counterpart, peer, variant)
             for peer in peers
-            if peer.rival == rival
+            if peer.counterpart == counterpart
             for variant, label in peer.variants.items()
         ]
     return files

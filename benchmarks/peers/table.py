@@ -68,7 +68,7 @@ def _percent(share: Proportion) -> str:
 
 
 def _name(entry: Mapping[str, Any]) -> str:
-    return entry["label"] or f"**ours: {FORMATS[entry['rival']].suffix}**"
+    return entry["label"] or f"**ours: {FORMATS[entry['counterpart']].suffix}**"
 
 
 def _times(
@@ -78,7 +78,7 @@ def _times(
     if not runs:
         return NONE, NONE
     middle = f"{timing.median(runs):.1f}"
-    (ours,) = (e["runs_ms"] for e in entries if e["key"] == f"ours/{entry['rival']}")
+    (ours,) = (e["runs_ms"] for e in entries if e["key"] == f"ours/{entry['counterpart']}")
     if ours is runs:
         return middle, "1"
     if len(ours) != len(runs) or len(runs) < timing.ROUNDS_MIN:

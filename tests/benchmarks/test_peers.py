@@ -192,7 +192,7 @@ def test_without_a_run_it_says_what_to_do(
 
 def test_every_peer_has_its_recipe_its_lock_and_a_rival() -> None:
     files = compared_files(PEERS)
-    ours = {entry.rival for entry in files if entry.peer is None}
+    ours = {entry.counterpart for entry in files if entry.peer is None}
     assert ours == {"ptl", "int8_onnx", "pte"}
     for tool in PEERS:
         recipes = importlib.import_module(tool.recipe).RECIPES
@@ -202,13 +202,19 @@ def test_every_peer_has_its_recipe_its_lock_and_a_rival() -> None:
         assert "://" not in tool.lock.read_text()
 
 
-def entry(key: str, rival: str, runs: list[float], **more: Any) -> dict[str, Any]:
+def entry(key: str, counterpart: str, runs: list[float], **more: Any) -> dict[str, Any]:
     accuracy = {"both": 90, "only_float": 2, "only_edge": 1, "neither": 7}
     agreement = {"count": 100, "finite": True, "top1_equal": 97, "top5_equal": 95}
     distances = ("kl_mean", "kl_p99", "cosine_mean", "max_abs", "p999_abs")
     measured = {**agreement, "sqnr_db": 41.23, "accuracy": accuracy}
     measured |= {"flips": dict.fromkeys(Flips.model_fields, 0)} | dict.fromkeys(distances, 0.0)
-    values = {"key": key, "label": "", "rival": rival, "runs_ms": runs, "size_bytes": 6_000_000}
+    values = {
+        "key": key,
+        "label": "",
+        "counterpart": counterpart,
+        "runs_ms": runs,
+        "size_bytes": 6_000_000,
+    }
     nothing = {"instructions": [], "error": None, "instructions_error": None}
     return values | nothing | {"measured": measured} | more
 
