@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 State = dict[str, "torch.Tensor"]
 
-PICKLES = (".pth.tar", ".pth", ".pt", ".bin", ".ckpt")
+PICKLES = (".pth", ".pt", ".bin", ".ckpt", ".pth.tar")
 SUFFIXES = (".safetensors", *PICKLES)
 LENGTH_BYTES = 8  # of a safetensors file, before its header
 MAX_HEADER_BYTES = 8 << 20  # ViT-H/14 has 60 KB

@@ -27,7 +27,7 @@ OF_TRANSFORMERS = {
 PREPARED = {"size": {"height": 224, "width": 224}}
 DEEP = 100_000
 INF, NAN = float("inf"), float("nan")
-ROWS = b"".join(b"%d,name %d\n" % (n, n) for n in range(500_000))
+ROWS = b"".join(b"%d,name %d\n" % (n, n) for n in range(100_000))
 
 
 def folder_of(config: bytes, preprocessor: bytes = b"{}") -> Attack:
@@ -238,7 +238,7 @@ ATTACKS: dict[str, tuple[str, Attack]] = {
         labels(b'0,"' + b"a" * 10_000_000 + b'"\n', "names.csv"),
     ),
     "labels: many columns": ("columns has the names", labels(b"a," * 500_000, "names.csv")),
-    "labels: many rows": ("3 classes, but 500000", labels(ROWS, "names.csv")),
+    "labels: many rows": ("3 classes, but 100000", labels(ROWS, "names.csv")),
     "labels: deep": ("not JSON", labels(b"[" * DEEP, "names.json")),
     "labels: numbers without end": (
         "is not JSON|do not have the numbers",
