@@ -67,13 +67,18 @@ def _ratio(
     """Judge the ratio of the first of ``timed`` to the second, which ran in the same rounds."""
     (_, runs), (other, other_runs) = timed.items()
     ratio = timing.bootstrap_ratio(runs, other_runs, gate.confidence)
-    drifting = [k for k, values in timed.items() if timing.drift(values).drifting]
+    drifting = [
+        FORMATS[k].suffix if k in FORMATS else k
+        for k, values in timed.items()
+        if timing.drift(values).drifting
+    ]
     outcome = compare(ratio.interval.high <= limit, ratio.interval.low > limit)
     where = f"on {latency.machine.processor}, {latency.threads} thread(s)"
     note = f"{timing.claim(ratio, gate.latency_noise)} {other} {where}"
     if drifting:
         outcome = UNDECIDED
-        note = f"the machine changed while {', '.join(drifting)} was timed {where}: measure again"
+        names = " and ".join(drifting)
+        note = f"the machine changed while {names} ran {where}: measure again"
     elif outcome == UNDECIDED:
         note += "; the interval holds the limit: raise latency.runs, or use a quieter machine"
     return Criterion(
