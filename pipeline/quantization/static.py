@@ -20,14 +20,16 @@ from torch.ao.nn.quantized import Conv2d as QuantizedConv
 from torch.ao.nn.quantized import Linear as QuantizedLinear
 from torch.ao.quantization import ObserverBase, QConfig, QConfigMapping
 from torch.ao.quantization.backend_config import get_qnnpack_backend_config
+from torch.ao.quantization.fx._lower_to_native_backend import is_special_pattern_node
 from torch.ao.quantization.observer import PerChannelMinMaxObserver
 from torch.ao.quantization.quantize_fx import convert_fx, prepare_fx
 
 from pipeline.contract.contract import Contract
 from pipeline.contract.files import MODEL_FILE, load_contract
+from pipeline.errors import InputError, shown
 from pipeline.images.samples import calibration_input
 from pipeline.models import tracing
-from pipeline.models.build import load_weights
+from pipeline.models.build import MISFITS, load_weights
 from pipeline.process import one_thread, quiet, use_qnnpack
 from pipeline.quantization.float_model import empty_model, load_float
 from pipeline.quantization.layer_names import matching
@@ -52,18 +54,29 @@ QUANTIZED = (nn.Conv2d, nn.Linear)
 
 
 def quantize(params: Quantize, checkpoint: Path, samples: Path, out: Path) -> None:
-    """See `SchemeModule`."""
+    """See `SchemeModule`.
+
+    Raises:
+        InputError: PyTorch cannot trace or quantize the network.
+    """
     contract = load_contract(checkpoint)
     images = calibration_input(samples, contract.preprocessing)
-    fused = load_fused(checkpoint / MODEL_FILE)
-    kept = matching(quantizable_layers(fused), params.keep_float)
-    batch = min(BATCH, len(images))
-    batches = torch.from_numpy(images[: len(images) // batch * batch]).split(batch)
-    # A traced model has its batch size in it.
-    batched = load_fused(checkpoint / MODEL_FILE, batch)
-    with one_thread():
-        ranges = calibrate(batched, batches)
-    save(out, fused, ranges, kept, contract)
+    try:
+        fused = load_fused(checkpoint / MODEL_FILE)
+        kept = matching(quantizable_layers(fused), params.keep_float)
+        batch = min(BATCH, len(images))
+        batches = torch.from_numpy(images[: len(images) // batch * batch]).split(batch)
+        # A traced model has its batch size in it.
+        batched = load_fused(checkpoint / MODEL_FILE, batch)
+        with one_thread():
+            ranges = calibrate(batched, batches)
+        save(out, fused, ranges, kept, contract)
+    except MISFITS as error:
+        raise InputError(
+            f"quantize.scheme: static does not go with {contract.checkpoint.architecture} "
+            f"({type(error).__name__}: {shown(error, 300)}); set quantize.scheme: per_channel in "
+            "params.yaml, which leaves convolutions in float"
+        ) from error
 
 
 @cache
@@ -244,7 +257,32 @@ def _prepared(model: fx.GraphModule, observer: Any, kept: Iterable[str]) -> fx.G
             example_inputs=(torch.zeros(1),),  # only their number matters
             backend_config=get_qnnpack_backend_config(),
         )
+    _split_readers(prepared)
     return prepared
+
+
+def _split_readers(prepared: fx.GraphModule) -> None:
+    """Give readers that take float a node of their own.
+
+    PyTorch lowers a pool or an activation between two int8 layers to int8, for all of its readers:
+    a residual's sum would then add int8 to float.
+    """
+    modules = dict(prepared.named_modules(remove_duplicate=False))
+    for node in list(prepared.graph.nodes):
+        if node.op != "call_module" or not isinstance(modules[node.target], ObserverBase):
+            continue
+        source = node.args[0]
+        others = [reader for reader in source.users if reader is not node]
+        if not others or not any(is_special_pattern_node(source, modules)):
+            continue
+        with prepared.graph.inserting_after(source):
+            twin = prepared.graph.node_copy(source)
+        if source.op == "call_module":  # lowering replaces the module
+            twin.target = f"{source.target}_float"
+            prepared.add_submodule(twin.target, copy.deepcopy(modules[source.target]))
+        for reader in others:
+            reader.replace_input_with(source, twin)
+    prepared.recompile()
 
 
 def _mapping(observer: Any, kept: Iterable[str]) -> QConfigMapping:

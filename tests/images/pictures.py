@@ -71,7 +71,9 @@ def key(*values: int) -> tuple[bytes, bytes]:
 def tiff(values: Values, *, big_endian: bool = False, **tags: Any) -> bytes:
     """An uncompressed grey TIFF, tag by tag; ``tags`` are Photometric, SampleFormat and Bits."""
     order, form = ("MM", ">") if big_endian else ("II", "<")
-    body = tags.pop("body", values.astype(values.dtype.newbyteorder(form)).tobytes())
+    body = tags.pop(
+        "body", values.astype(values.dtype.newbyteorder(">" if big_endian else "<")).tobytes()
+    )
     about = {256: WIDTH, 257: HEIGHT, 258: 8 * values.itemsize, 259: 1, 262: 1, 273: 0, 277: 1}
     about |= {278: HEIGHT, 279: len(body), 339: 1} | {int(k[1:]): v for k, v in tags.items()}
     about[273] = 8 + 2 + 12 * len(about) + 4
@@ -110,7 +112,8 @@ def rgb(values: Values) -> NDArray[np.uint8]:
 
 def on_white(colour: Values, opacity: Values) -> NDArray[np.uint8]:
     share = opacity[..., None] / 255
-    return np.floor(colour * share + 255 * (1 - share) + 0.5).astype(np.uint8)
+    mixed: NDArray[np.float64] = colour * share + 255 * (1 - share)
+    return np.floor(mixed + 0.5).astype(np.uint8)
 
 
 def cmyk_shown(inks: Values) -> NDArray[np.uint8]:

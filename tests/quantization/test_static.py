@@ -10,9 +10,10 @@ import pytest
 import timm
 import torch
 from safetensors.numpy import load_file
+from torch import nn
 
 from pipeline.contract.files import load_contract
-from pipeline.errors import ParamsError
+from pipeline.errors import InputError, ParamsError
 from pipeline.files import read_json
 from pipeline.metrics.measures import weight_error_steps
 from pipeline.models import tracing
@@ -253,3 +254,39 @@ def test_ranges_of_the_pte_do_not_depend_on_the_number_of_threads(threads):
     ranges = found(threads)
     assert len(ranges) == 4
     assert ranges == found(2)
+
+
+class Residual(nn.Module):
+    """A layer between two convolutions that a sum reads, too, as in ResNet and EfficientViT."""
+
+    def __init__(self, between: nn.Module) -> None:
+        super().__init__()
+        self.first, self.between = nn.Conv2d(3, 8, 3), between
+        self.second, self.head = nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 4, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.between(self.first(x))
+        return self.head(self.second(x) + x).mean((2, 3))
+
+
+@pytest.mark.parametrize("between", [nn.MaxPool2d(3, 1, 1), nn.Hardswish()], ids=["pool", "swish"])
+def test_a_residual_sum_gets_float_where_the_next_layer_gets_int8(between):
+    torch.manual_seed(0)
+    images = torch.rand(4, 3, 16, 16)
+    fused = tracing.fused(Residual(between).eval(), (4, 3, 16, 16))
+    quantized = static.convert(fused, static.calibrate(fused, [images]), ())
+    expected = fused(images)
+    assert len(static.packed_layers(quantized)) == 3
+    assert (quantized(images) - expected).norm() < 0.05 * expected.norm()
+
+
+def test_a_network_that_cannot_be_quantized_is_one_sentence(run, tmp_path, monkeypatch):
+    def refuse(*_):
+        raise RuntimeError("promoteTypes with quantized numbers")
+
+    monkeypatch.setattr(static, "calibrate", refuse)
+    with pytest.raises(InputError, match=r"static does not go with mobilevitv2_050 .*per_channel"):
+        static.quantize(
+            Quantize(scheme="static"), run / "rewritten", run / "samples", tmp_path / "q"
+        )
+    assert not (tmp_path / "q").exists()
