@@ -23,7 +23,7 @@ from pipeline.schema import (
     Section,
     load,
 )
-from pipeline.schemes import AUTO, SCHEMES, Scheme, SchemeName
+from pipeline.schemes import AUTO, SCHEMES, Scheme, SchemeChoice
 
 PARAMS_FILE = Path("params.yaml")
 
@@ -92,7 +92,7 @@ class Rewrite(Section):
 class Quantize(Section):
     """The int8 scheme, and the layers that are excepted from it."""
 
-    scheme: SchemeName | Literal["auto"] = "auto"
+    scheme: SchemeChoice = "auto"
     rounding: Literal["nearest", "gptq"] = "nearest"
     keep_float: tuple[str, ...] = ()
     keep_dynamic: tuple[str, ...] = ()

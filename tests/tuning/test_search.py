@@ -286,7 +286,8 @@ def test_a_source_without_other_images_is_said(work: Path, params: Params, tmp_p
 
     source = tmp_path / "few"
     source.mkdir()
-    Image.new("RGB", (8, 8), "red").save(source / "one.png")
+    for colour in ("red", "blue"):  # one to evaluate, one to calibrate with
+        Image.new("RGB", (8, 8), colour).save(source / f"{colour}.png")
     own = params.model_copy(
         update={"samples": params.samples.model_copy(update={"source": source})}
     )
