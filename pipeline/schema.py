@@ -123,12 +123,15 @@ def _explain(problems: list[ErrorDetails], values: Any, model: type[Section]) ->
         else:
             wrong.setdefault(key, []).append(_allowed(problem))
             got[key] = _shown(problem["input"])
+    # A member of a union that says what is wrong inside explains more than one of another shape.
+    outer = {key for key in wrong for other in wrong if other.startswith(f"{key}.")}
     return [
         *misspelt,
         *missing,
         *(
             f"{key} must be {' or '.join(allowed)}, got {got[key]}"
             for key, allowed in wrong.items()
+            if key not in outer
         ),
     ]
 
@@ -150,7 +153,7 @@ def _key(problem: ErrorDetails, values: Any) -> str:
     """The dotted path of a key, without the members of unions that pydantic puts into it."""
     parts, here = [], values
     for part in problem["loc"]:
-        inside = part in here if isinstance(here, dict) else isinstance(here, list)
+        inside = part in here if isinstance(here, dict) else isinstance(part, int)
         if inside:
             here = here[part]
         if inside or problem["type"] == "missing":

@@ -168,7 +168,7 @@ def test_numbers_in_scientific_notation_are_numbers(tmp_path: Path) -> None:
     [
         ("labels", "imgnet", "labels must be 'imagenet' or a list, got 'imgnet'"),
         ("input_size", [3, 224, 0], "input_size.2 must be at least 1, got 0"),
-        ("input_size", [1, 224, 224], "input_size.0 must be 3, got 1"),
+        ("input_size", [2, 224, 224], "input_size.0 must be 1 or 3, got 2"),
         ("mean", [1, 2, 0], "mean.1 must be at most 1, got 2"),
         ("sha256", "xyz", "sha256 must be 8 to 64 lower-case hex digits, got 'xyz'"),
         ("licence", "MIT", "licence is not a parameter; did you mean license?"),
