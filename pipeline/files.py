@@ -212,7 +212,7 @@ def sole_file(folder: Path, suffix: str) -> Path:
     """
     found = sorted(p for p in Path(folder).glob(f"*{suffix}") if p.is_file())
     if not Path(folder).exists():
-        raise InputError(f"there is no {folder}; `make repro` makes it")
+        raise InputError(f"{folder} is missing; `make repro` makes it")
     if len(found) != 1:
         names = ", ".join(p.name for p in found) or "none"
         raise InputError(
