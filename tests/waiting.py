@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 
 def until(reached: Callable[[], bool]) -> None:
-    """Return once ``reached`` says so; an AssertionError after a minute."""
-    for _ in range(6000):
+    """Return once ``reached`` says so; an AssertionError after three minutes."""
+    for _ in range(18_000):
         if reached():
             return
         time.sleep(0.01)
-    raise AssertionError("the other process did not get there within a minute")
+    raise AssertionError("the other process did not get there within three minutes")

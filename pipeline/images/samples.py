@@ -145,7 +145,8 @@ def calibration_input(
     """
     images = load_pixels(folder / CALIBRATION_FILE)
     if not len(images):
-        asked = read_json(folder / SAMPLES_FILE).get("asked", {}).get("calibration", 0)
+        about = folder / SAMPLES_FILE
+        asked = read_json(about).get("asked", {}).get("calibration") if about.is_file() else None
         remedy = "give more images in samples.source" if asked else "raise samples.calibration"
         raise ParamsError(
             f"params.yaml: {asking} needs calibration images, and there are none; {remedy}"

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
 from pipeline.errors import InputError, shown
-from pipeline.network_args import ImageSize
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
+
+    from pipeline.network_args import ImageSize
 
 SHOWN_KEYS = 5
 # In which an architecture fails that does not go with its arguments or weights.

@@ -70,7 +70,8 @@ def npz(path: Path) -> None:
 def config(path: Path) -> None:
     values = read_json(path)
     if is_transformers(values):
-        checkpoint_info(values, values, "it")
+        of_network = {key: value for key, value in values.items() if key not in PREPARED}
+        checkpoint_info(of_network, values, "it")
     else:
         info_from_config(values, "it")
 
