@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 SchemeName = Literal["per_tensor", "per_channel", "static", "static_symmetric"]
-SchemeChoice = Literal["auto", "per_tensor", "per_channel", "static", "static_symmetric"]
+SchemeChoice = Literal["auto", SchemeName]
 AUTO = "auto"  # the scheme that suits the network: `pipeline.quantization.auto`
 
 

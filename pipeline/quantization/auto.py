@@ -35,8 +35,8 @@ def scheme_for(contract: Contract) -> SchemeName:
     import torch
 
     from pipeline.models import efficient
-    from pipeline.models.layer_sizes import layer_sizes
     from pipeline.quantization.float_model import empty_model
+    from pipeline.quantization.layer_sizes import layer_sizes
 
     with torch.device("meta"):  # shapes without memory
         model = empty_model(contract, fused_attention=False)

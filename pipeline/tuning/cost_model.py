@@ -18,7 +18,7 @@ from pipeline.quantization.layer_names import named
 from pipeline.schemes import SCHEMES
 
 if TYPE_CHECKING:
-    from pipeline.models.layer_sizes import Layer
+    from pipeline.quantization.layer_sizes import Layer
 
 DYNAMIC, STATIC, FLOAT = "dynamic", "static", "float"
 

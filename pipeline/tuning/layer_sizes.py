@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pipeline.contract.files import MODEL_FILE
-from pipeline.models.layer_sizes import Layer, layer_sizes
+from pipeline.quantization.layer_sizes import Layer, layer_sizes
 from pipeline.quantization.load import load_model
 from pipeline.quantization.symmetric import load_efficient
 

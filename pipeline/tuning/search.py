@@ -56,7 +56,7 @@ from pipeline.verdict.criterion import Criterion
 if TYPE_CHECKING:
     import optuna
 
-    from pipeline.models.layer_sizes import Layer
+    from pipeline.quantization.layer_sizes import Layer
 
 DATABASE_FILE = "trials.db"
 SAMPLES = 256

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.models.layer_sizes import Layer
 from pipeline.params import Quantize
+from pipeline.quantization.layer_sizes import Layer
 from pipeline.tuning.cost_model import DYNAMIC, FLOAT, STATIC, instructions_m, kind
 
 LINEAR, CONVOLUTION = Layer("blocks.0.fc1", 10**6, 10**3), Layer("conv", 10**6, 10**3, linear=False)

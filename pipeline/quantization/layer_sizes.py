@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from pipeline.models.hooks import Hook, forward_hooks
+from pipeline.quantization.layer_names import weighted_layers
 
 
 @dataclass(frozen=True)
@@ -38,9 +39,8 @@ def layer_sizes(model: nn.Module, input_shape: Sequence[int]) -> list[Layer]:
 
         return record
 
-    kinds = (nn.Linear, nn.Conv2d)
-    names = [name for name, module in model.named_modules() if isinstance(module, kinds)]
+    hooks = {name: recorder(name) for name in weighted_layers(model, convolutions=True)}
     device = next(model.parameters()).device
-    with forward_hooks(model, {name: recorder(name) for name in names}), torch.inference_mode():
+    with forward_hooks(model, hooks), torch.inference_mode():
         model(torch.zeros(tuple(input_shape), device=device))
     return sizes
