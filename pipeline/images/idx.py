@@ -29,6 +29,7 @@ FASHION_MNIST_CLASSES = (
     "Bag",
     "Ankle boot",
 )
+PIECE_BYTES = 1 << 20
 MAX_BYTES = 1 << 30  # more than any IDX data set; a gzip bomb stops here
 
 
@@ -72,8 +73,10 @@ def _bytes(path: Path) -> bytes:
     opened = gzip.open if path.suffix == ".gz" else open
     try:
         with opened(path, "rb") as file:
-            content: bytes = file.read(MAX_BYTES)
-            return content
+            content = bytearray()  # in pieces: one `read` takes memory for all that it may read
+            while len(content) < MAX_BYTES and (piece := file.read(PIECE_BYTES)):
+                content += piece
+            return bytes(content)
     except FileNotFoundError:
         raise InputError(f"{path} is missing") from None
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:

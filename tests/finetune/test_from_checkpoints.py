@@ -94,11 +94,11 @@ def test_a_teacher_of_a_larger_architecture_than_its_file_takes_no_memory(
     idx_root: Path, tmp_path: Path
 ) -> None:
     save_file(build(TINY, 3, 160).state_dict(), tmp_path / "it.safetensors")
-    alone(refused_in_three_gigabytes, idx_root, tmp_path)
+    alone(refused_in_a_gigabyte, idx_root, tmp_path)
     assert not (tmp_path / "teacher" / "weights.safetensors").exists()
 
 
-def refused_in_three_gigabytes(idx_root: Path, tmp_path: Path) -> None:
+def refused_in_a_gigabyte(idx_root: Path, tmp_path: Path) -> None:
     """In a process of its own: what other tests have mapped would count for or against it."""
 
     def refused(architecture: str) -> None:
@@ -109,5 +109,5 @@ def refused_in_three_gigabytes(idx_root: Path, tmp_path: Path) -> None:
 
     refused("vit_tiny_patch16_224")  # loads what is loaded when it is needed
     mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (mapped + (3 << 30),) * 2)
+    resource.setrlimit(resource.RLIMIT_AS, (mapped + (1 << 30),) * 2)
     refused("vit_gigantic_patch14_224")  # 7 GB of weights
