@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 from pipeline.errors import EdgeVitError, InputError
 
@@ -151,6 +151,25 @@ def open_regular(path: Path) -> BinaryIO:
     return os.fdopen(number, "rb")
 
 
+class Readable(Protocol):
+    """An open file, or what reads as one."""
+
+    def read(self, size: int, /) -> bytes:
+        """Return up to ``size`` bytes, none at the end."""
+        ...
+
+
+def read_at_most(file: Readable, limit: int) -> bytes:
+    """Read an open file to its end, or ``limit`` bytes of it.
+
+    In pieces, since one ``read`` takes memory for all that it may read.
+    """
+    content = bytearray()
+    while piece := file.read(min(CHUNK_BYTES, limit - len(content))):
+        content += piece
+    return bytes(content)
+
+
 def read_bytes(path: Path, limit: int = MAX_TEXT_BYTES) -> bytes:
     """Return a whole file.
 
@@ -158,7 +177,7 @@ def read_bytes(path: Path, limit: int = MAX_TEXT_BYTES) -> bytes:
         InputError: it is missing, no regular file, or larger than ``limit`` bytes.
     """
     with open_regular(path) as file:
-        content = file.read(limit + 1)
+        content = read_at_most(file, limit + 1)
     if len(content) > limit:
         raise InputError(f"{path} is larger than {limit} bytes; it was not read")
     return content
@@ -212,7 +231,7 @@ def sole_file(folder: Path, suffix: str) -> Path:
     """
     found = sorted(p for p in Path(folder).glob(f"*{suffix}") if p.is_file())
     if not Path(folder).exists():
-        raise InputError(f"{folder} is missing; `make repro` makes it")
+        raise InputError(f"{folder} is missing; run `dvc repro`")
     if len(found) != 1:
         names = ", ".join(p.name for p in found) or "none"
         raise InputError(

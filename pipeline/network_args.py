@@ -39,6 +39,11 @@ IRRELEVANT = frozenset(
 )
 
 
+def both_sides(size: int | ImageSize | None) -> ImageSize | None:
+    """Return height and width of a size that may be given as one number."""
+    return (size, size) if isinstance(size, int) else size
+
+
 class NetworkArgs(Section):
     """Arguments by timm's names; None is what timm has for the architecture."""
 
@@ -69,8 +74,7 @@ class NetworkArgs(Section):
     @property
     def image_size(self) -> ImageSize | None:
         """Height and width in pixels that the network was trained at; None if not said."""
-        size = self.img_size
-        return (size, size) if isinstance(size, int) else size
+        return both_sides(self.img_size)
 
     def merged_with(self, fallback: NetworkArgs) -> NetworkArgs:
         """Return these arguments, with gaps filled from ``fallback``."""

@@ -10,7 +10,7 @@ import yaml
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from pipeline.formats import BUILT_IN, FORMATS, ordered, unknown
-from pipeline.network_args import ImageSize, NetworkArgs
+from pipeline.network_args import ImageSize, NetworkArgs, both_sides
 from pipeline.schema import (
     COLOURS,
     HASH_OR_TRUST,
@@ -48,8 +48,7 @@ class Model(Section):
     @property
     def size(self) -> ImageSize | None:
         """Height and width in pixels; None is what the checkpoint was trained at."""
-        size = self.image_size
-        return (size, size) if isinstance(size, int) else size
+        return both_sides(self.image_size)
 
 
 class Samples(Section):

@@ -196,7 +196,7 @@ def test_one_file_is_expected_where_one_is_delivered(tmp_path: Path) -> None:
     write_text(tmp_path / "b.ptl", "")
     with pytest.raises(InputError, match=r"found a\.ptl, b\.ptl"):
         sole_file(tmp_path, ".ptl")
-    with pytest.raises(InputError, match=r"lite is missing; `make repro` makes it"):
+    with pytest.raises(InputError, match="lite is missing; run `dvc repro`"):
         sole_file(tmp_path / "lite", ".ptl")
 
 

@@ -36,6 +36,7 @@ class Fitted:
     """The weights that a network takes, by timm's names."""
 
     state: State
+    adapted: State  # as timm loads it into the network
     place: str | None  # where in the file they are, if it has others that fit
     notes: tuple[str, ...]  # what was done, for the log
 
@@ -45,6 +46,7 @@ class _Candidate:
     place: str
     prefix: str
     state: State
+    adapted: State
     keys: int  # of the network's that it has
     left_out: tuple[str, ...]
 
@@ -80,7 +82,8 @@ def fit(
     if chosen.left_out:
         some = _listed(chosen.left_out)
         notes.append(f"{len(chosen.left_out)} tensors beside the network are left out: {some}")
-    return Fitted(chosen.state, chosen.place if several else None, tuple(notes))
+    place = chosen.place if several else None
+    return Fitted(chosen.state, chosen.adapted, place, tuple(notes))
 
 
 def _candidates(place: str, state: State, model: Any) -> Iterator[_Candidate]:
@@ -95,12 +98,13 @@ def _candidates(place: str, state: State, model: Any) -> Iterator[_Candidate]:
             for key, value in unwrapped.items()
             if key.startswith(prefix) and not key.startswith(others)
         }
-        known = len(names & adapt(inside, model).keys())
+        adapted = adapt(inside, model)
+        known = len(names & adapted.keys())
         left_out = tuple(key for key in unwrapped if key.removeprefix(prefix) not in inside)
         where = place
         if prefix and left_out:
             where = ".".join(part for part in (place, prefix.rstrip(".")) if part)
-        yield _Candidate(where, prefix, inside, known, left_out)
+        yield _Candidate(where, prefix, inside, adapted, known, left_out)
 
 
 def _prefixes(state: State, names: Collection[str]) -> list[str]:

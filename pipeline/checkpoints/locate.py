@@ -96,9 +96,8 @@ def _unknown(named: str, entries: zoo.Zoo) -> str:
 
 def _from_zoo(model: Model, name: str, entry: zoo.Entry, copy: Path | None = None) -> Origin:
     """``copy`` is the user's own copy of the entry's file."""
-    for key in OWN:
-        value = getattr(model, key)
-        if value != Model.model_fields[key].default and str(value) != getattr(entry, key, None):
+    for key, value in _of_ones_own(model).items():
+        if str(value) != getattr(entry, key, None):
             raise ParamsError(
                 f"params.yaml: model.{key} is for a checkpoint of your own, but {name} is in the "
                 f"zoo; set it to null, or set model.checkpoint to the path of your file"
@@ -157,10 +156,16 @@ def _users_file(path: Path, model: Model, name: str) -> Origin:
     )
 
 
+def _of_ones_own(model: Model) -> dict[str, Any]:
+    """The parameters for a checkpoint of one's own that are set."""
+    values = {key: getattr(model, key) for key in OWN}
+    return {k: value for k, value in values.items() if value != Model.model_fields[k].default}
+
+
 def _zoo_name(path: Path, model: Model, entries: zoo.Zoo) -> str | None:
     """Return the name of the zoo's entry whose file this is, downloaded by hand."""
     name = entries.by_file_name(path.name)
-    if name is None or any(getattr(model, k) != Model.model_fields[k].default for k in OWN):
+    if name is None or _of_ones_own(model):
         return None
     return name if sha256_file(path).startswith(entries.checkpoints[name].sha256) else None
 
@@ -193,10 +198,8 @@ def _from_hub(model: Model) -> Origin:
     config = hub_file(repository, CONFIG_FILE, revision)
     commit = config.parent.name  # the same commit for all files, whatever happens between
     info, to_timm = _described(
-        read_json(config, MAX_CONFIG_BYTES, DOWNLOAD),
-        lambda: read_json(
-            hub_file(repository, PREPROCESSOR_FILE, commit), MAX_CONFIG_BYTES, DOWNLOAD
-        ),
+        _read(config),
+        lambda: _read(hub_file(repository, PREPROCESSOR_FILE, commit)),
         model.checkpoint,
     )
     path = _hub_weights(repository, commit)

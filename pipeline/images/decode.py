@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from pipeline.contract.contract import UPRIGHT, WHITE, Colour, Orientation
 from pipeline.errors import InputError
+from pipeline.files import read_at_most
 from pipeline.process import quiet, stderr_unless_error
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def bounded(file: BinaryIO) -> bytes:
     Raises:
         ImageError: it is too large.
     """
-    data = file.read(MAX_BYTES + 1)
+    data = read_at_most(file, MAX_BYTES + 1)
     if len(data) > MAX_BYTES:
         raise ImageError("size", f"more than {MAX_BYTES / 1e6:.0f} MB, which no image needs")
     return data
@@ -334,9 +335,8 @@ def _reduced(image: Image.Image, bits: int, *, inverted: bool) -> NDArray[np.uin
     most = 4095 if bits == 12 else 65535  # PGM's are scaled to 16 bits by Pillow
     if bits == 16:
         _check_range(int(values.max()), bits)
-    table = (np.arange(most + 1) * 256 // (most + 1)).astype(
-        np.uint8
-    )  # the high byte, as of colours
+    # The high byte, as of colours.
+    table = (np.arange(most + 1) * 256 // (most + 1)).astype(np.uint8)
     reduced: NDArray[np.uint8] = (table[::-1] if inverted else table)[np.minimum(values, most)]
     return reduced
 

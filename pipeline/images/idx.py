@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import InputError
+from pipeline.files import read_at_most
 
 UNSIGNED_BYTE = 0x08
 FASHION_MNIST_CLASSES = (
@@ -29,7 +30,6 @@ FASHION_MNIST_CLASSES = (
     "Bag",
     "Ankle boot",
 )
-PIECE_BYTES = 1 << 20
 MAX_BYTES = 1 << 30  # more than any IDX data set; a gzip bomb stops here
 
 
@@ -73,10 +73,7 @@ def _bytes(path: Path) -> bytes:
     opened = gzip.open if path.suffix == ".gz" else open
     try:
         with opened(path, "rb") as file:
-            content = bytearray()  # in pieces: one `read` takes memory for all that it may read
-            while len(content) < MAX_BYTES and (piece := file.read(PIECE_BYTES)):
-                content += piece
-            return bytes(content)
+            return read_at_most(file, MAX_BYTES)
     except FileNotFoundError:
         raise InputError(f"{path} is missing") from None
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:

@@ -122,8 +122,7 @@ def _make(
     size = params.size or trained or tuple(cfg["input_size"][1:])
     preprocessing = _preprocessing(info, cfg, size, channels, params.crop_pct)
     labels = info.labels or ()
-    classes = build.head_size(cfg, build.adapt(fitted.state, planned))
-    classes = classes or len(labels) or IMAGENET_CLASSES
+    classes = build.head_size(cfg, fitted.adapted) or len(labels) or IMAGENET_CLASSES
     model = build.create_from(
         fitted.state,
         info.architecture,
