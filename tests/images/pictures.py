@@ -71,7 +71,7 @@ def key(*values: int) -> tuple[bytes, bytes]:
 def tiff(values: Values, *, big_endian: bool = False, **tags: Any) -> bytes:
     """An uncompressed grey TIFF, tag by tag; ``tags`` are Photometric, SampleFormat and Bits."""
     order, form = ("MM", ">") if big_endian else ("II", "<")
-    body = tags.pop(
+    body: bytes = tags.pop(
         "body", values.astype(values.dtype.newbyteorder(">" if big_endian else "<")).tobytes()
     )
     about = {256: WIDTH, 257: HEIGHT, 258: 8 * values.itemsize, 259: 1, 262: 1, 273: 0, 277: 1}
@@ -117,8 +117,9 @@ def on_white(colour: Values, opacity: Values) -> NDArray[np.uint8]:
 
 
 def cmyk_shown(inks: Values) -> NDArray[np.uint8]:
-    light = 255 - inks.astype(float)
-    return np.round(light[..., :3] * light[..., 3:] / 255).astype(np.uint8)
+    light: NDArray[np.float64] = 255 - inks.astype(float)
+    shown: NDArray[np.float64] = light[..., :3] * light[..., 3:] / 255
+    return np.round(shown).astype(np.uint8)
 
 
 def without_adobe(jpeg: bytes) -> bytes:
