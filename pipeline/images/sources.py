@@ -16,7 +16,7 @@ from pipeline.images import cifar
 from pipeline.images.decode import SUFFIXES, read_file
 from pipeline.images.folders import LeftOut, listing, refuse_parts, top_folders
 from pipeline.images.idx import FASHION_MNIST_CLASSES, read_images, read_labels
-from pipeline.images.imagenet import imagenet_labels, imagenet_wordnet_ids
+from pipeline.images.imagenet import imagenet_labels, imagenet_wordnet_ids, is_imagenet
 from pipeline.images.preprocessing import Pixels, picture
 
 if TYPE_CHECKING:
@@ -162,7 +162,7 @@ def _match_folders(names: Sequence[str], source: Path, contract: Contract) -> di
     for index, label in enumerate(normalize("NFC", label) for label in contract.labels):
         for form in {label, re.sub(r'[/\\:*?"<>|]', "_", label)}:  # no folder is called "a/b"
             index_of[form] = None if form in index_of else index
-    if len(contract.labels) == len(imagenet_labels()) and contract.labels == imagenet_labels():
+    if is_imagenet(contract.labels):
         index_of |= {wordnet: index for index, wordnet in enumerate(imagenet_wordnet_ids())}
     # macOS writes an accent as a character of its own.
     matched = {name: index_of.get(normalize("NFC", name)) for name in names}

@@ -12,23 +12,31 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline import paths
-from pipeline.errors import exit_on_error
+from pipeline.errors import InputError, exit_on_error
 from pipeline.evidence.machine import fingerprint
 from pipeline.evidence.model import Machine, NoiseFloor
 from pipeline.evidence.reference import LOGITS_FILE, REFERENCE_FILE, Reference
 from pipeline.files import atomic, sha256_file, write_json
 from pipeline.images.samples import SampleSet
 from pipeline.metrics import chance
+from pipeline.metrics.label_order import other_order
 from pipeline.metrics.logits import logits_sha256
 from pipeline.params import Reference as Settings
 from pipeline.params import load_params
 from pipeline.runtimes.parallel import Run, run_all
 
+LABELS_SHOWN = 20
+
 
 def reference(params: Settings, checkpoint: Path, samples: Path, out: Path) -> None:
-    """Write folder ``out``: ``logits.npy`` float32 [n, classes] and ``reference.json``."""
+    """Write folder ``out``: ``logits.npy`` float32 [n, classes] and ``reference.json``.
+
+    Raises:
+        InputError: the labels fit the model in another order only.
+    """
     weights = checkpoint / "model.safetensors"
     images = SampleSet.load(samples)
     probe = min(params.noise_samples, len(images))
@@ -44,7 +52,9 @@ def reference(params: Settings, checkpoint: Path, samples: Path, out: Path) -> N
         run.key: float(np.abs(logits[run.key] - expected[:probe]).max()) for run in others
     }
     if images.labels is not None:
-        right = int((expected.argmax(1) == images.labels).sum())
+        answers = expected.argmax(1)
+        _check_order(answers, images.labels, images.classes)
+        right = int((answers == images.labels).sum())
         if words := chance.warning(right, len(images), len(images.classes)):
             print(f"reference: {words}", file=sys.stderr)
     with atomic(out) as new:
@@ -60,6 +70,24 @@ def reference(params: Settings, checkpoint: Path, samples: Path, out: Path) -> N
             machine=Machine(**fingerprint()),
         )
         write_json(new / REFERENCE_FILE, description.model_dump(by_alias=True))
+
+
+def _check_order(
+    answers: NDArray[np.int64], labels: NDArray[np.int64], classes: tuple[str, ...]
+) -> None:
+    """Refuse labels in another order than the model's outputs, and show the one that fits."""
+    order = other_order(answers, labels, len(classes))
+    if order is None:
+        return
+    fitting = [classes[label] for label in order]
+    before, after = (answers == labels).mean(), (np.array(order)[answers] == labels).mean()
+    shown = ", ".join(fitting[:LABELS_SHOWN]) + (", ..." if len(fitting) > LABELS_SHOWN else "")
+    raise InputError(
+        f"labels look permuted: the float model is right for {before:.1%} of {len(labels)} images "
+        f"with the labels as they are, and for {after:.1%} with the order {shown}; set "
+        "model.labels in params.yaml to a file with the names in the order of training, one a line "
+        "(folders are often sorted 0, 1, 10, 2)"
+    )
 
 
 def main() -> None:

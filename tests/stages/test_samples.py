@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from torchvision.models._meta import _IMAGENET_CATEGORIES
 
 from pipeline.contract.contract import Contract
 from pipeline.errors import InputError, ParamsError
@@ -211,16 +212,29 @@ def test_images_without_class_folders_are_unlabelled(tmp_path: Path, out: Path) 
     assert about(out)["labels"] == [None, None, None]
 
 
-def test_wordnet_ids_name_imagenet_classes(tmp_path: Path, out: Path) -> None:
+@pytest.mark.parametrize("source", ["timm", "torchvision"])
+def test_wordnet_ids_name_imagenet_classes(tmp_path: Path, out: Path, source: str) -> None:
+    """Torchvision's labels are shortened and in part renamed."""
+    labels = imagenet_labels() if source == "timm" else tuple(_IMAGENET_CATEGORIES)
     root = folder_of(tmp_path / "val", {"n01440764": 1, "n15075141": 1})
-    chosen = take(root, out, imagenet_labels(), limit=2)
+    chosen = take(root, out, labels, limit=2)
     assert chosen.labels is not None
     assert sorted(chosen.labels.tolist()) == [0, 999]
 
 
+def test_wordnet_ids_name_no_class_of_imagenet_in_another_order(tmp_path: Path, out: Path) -> None:
+    root = folder_of(tmp_path / "val", {"n01440764": 1})
+    labels = (*_IMAGENET_CATEGORIES[1:], _IMAGENET_CATEGORIES[0])
+    with pytest.raises(InputError, match="1 of 1 folders do not name one class"):
+        take(root, out, labels, limit=1)
+
+
 def test_an_accent_may_be_a_character_of_its_own(tmp_path: Path, out: Path) -> None:
-    root = folder_of(tmp_path / "images", {"cafe\u0301": 1, "the\u0301": 1})
-    assert take(root, out, ("caf\u00e9", "the\u0301"), limit=2).labels is not None
+    """What macOS unpacks is named so; files of labels may be, too."""
+    root = folder_of(tmp_path / "images", {"cafe\u0301": 1, "the\u0301": 1, "ma\u00e9": 1})
+    labels = take(root, out, ("caf\u00e9", "the\u0301", "mae\u0301"), limit=3).labels
+    assert labels is not None
+    assert sorted(labels.tolist()) == [0, 1, 2]
 
 
 def test_a_word_that_is_two_imagenet_classes_is_refused(tmp_path: Path, out: Path) -> None:
