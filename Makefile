@@ -19,10 +19,13 @@ endif
 export PATH := $(BIN):$(PATH)
 export TORCH_WHEELS
 
-.PHONY: repro verdict gate test test-full test-all checkpoints device-test device-faults demo lint types bench bench-serve bench-peers setup setup-dev clean help
+.PHONY: repro init verdict gate test test-full test-all checkpoints device-test device-faults demo lint types bench bench-serve bench-peers setup setup-dev clean help
 
 repro: $(SETUP) ## make everything, print the verdict and the release folder
 	@python -m pipeline.run
+
+init: $(SETUP) ## write params.yaml for a model of your own (CHECKPOINT=... IMAGES=...)
+	@edge-vit init $(if $(ARCHITECTURE),--architecture '$(ARCHITECTURE)') $(if $(LABELS),--labels '$(LABELS)') '$(CHECKPOINT)' '$(IMAGES)'
 
 verdict: $(SETUP) ## make everything up to the verdict; nothing is published
 	@python -m pipeline.run gate

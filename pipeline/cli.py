@@ -11,6 +11,9 @@ from pipeline.commands.common import SETTINGS
 from pipeline.errors import exit_on_error
 
 GROUPS = {
+    "Set up": {
+        "init": "Find what a checkpoint and images say; write it to params.yaml.",
+    },
     "Decide": {
         "gate": "Judge the evidence of a run; say what passed and what did not.",
         "report": "Write the evidence and the verdict as one HTML page.",

@@ -241,18 +241,40 @@ def _from_folder(model: Model) -> Origin:
         return _read(path)
 
     info, to_timm = _described(config, preprocessor, model.checkpoint)
-    weights = next((folder / n for n in WEIGHTS_FILES if (folder / n).is_file()), None)
-    if weights is None:
-        raise InputError(
-            f"{folder} has neither {' nor '.join(WHOLE_FILES)}, nor one in shards with an index; "
-            "download it again"
-        )
+    weights = _weights_in(folder)
     _check_size(weights)
     return dataclasses.replace(
         _users_file(weights, model, _slug(folder.resolve().name)),
         info=_info_from_params(model).merged_with(info),
         to_timm=to_timm,
     )
+
+
+def _weights_in(folder: Path) -> Path:
+    for name in WEIGHTS_FILES:
+        if (folder / name).is_file():
+            return folder / name
+    raise InputError(
+        f"{folder} has neither {' nor '.join(WHOLE_FILES)}, nor one in shards with an index; "
+        "download it again"
+    )
+
+
+def local_weights(named: str) -> Path | None:
+    """The file on this machine with a checkpoint's weights; None of one that is elsewhere.
+
+    Raises:
+        InputError: it is a folder without weights, or a file too large to hash.
+    """
+    path = Path(named)
+    if named in zoo.load_zoo().checkpoints or not path.exists():
+        return None
+    if (path / CONFIG_FILE).is_file():
+        path = _weights_in(path)
+    if not path.is_file():
+        return None
+    _check_size(path)
+    return path
 
 
 def _read(path: Path) -> Any:

@@ -56,11 +56,7 @@ def find_images(source: Path, contract: Contract) -> Found:
         return Found(_fashion_mnist(source, contract))
     if cifar.is_cifar(source):
         return Found(_cifar(source, contract))
-    if not source.is_dir():
-        what = "is a file" if source.exists() else "is missing"
-        raise InputError(
-            f"params.yaml: samples.source: {source} {what}; give a folder of images: {_layout()}"
-        )
+    check_source(source)
     listed = listing(source)
     names = top_folders(listed.files)
     loose = [path for path in listed.files if len(path.parts) == 1]
@@ -77,6 +73,20 @@ def find_images(source: Path, contract: Contract) -> Found:
         for path in listed.files
     ]
     return Found(images, listed.left_out)
+
+
+def check_source(source: Path) -> None:
+    """Check that a source of images is there; nothing in it is read.
+
+    Raises:
+        InputError: it is missing, or neither a folder nor a data set's archive.
+    """
+    if source.is_dir() or cifar.is_cifar(source):
+        return
+    what = "is a file" if source.exists() else "is missing"
+    raise InputError(
+        f"params.yaml: samples.source: {source} {what}; give a folder of images: {_layout()}"
+    )
 
 
 def class_folders(source: Path) -> tuple[str, ...]:

@@ -22,7 +22,7 @@ from pipeline.contract.contract import Checkpoint, Contract, Preprocessing
 from pipeline.contract.files import CONTRACT_FILE, MODEL_FILE
 from pipeline.errors import InputError, ParamsError, exit_on_error
 from pipeline.files import atomic, sha256_file, write_bytes, write_text
-from pipeline.images.sources import class_folders, labels_of_folders
+from pipeline.images.sources import check_source, class_folders, labels_of_folders
 from pipeline.network_args import ImageSize, NetworkArgs
 from pipeline.params import Model, Params, load_params
 
@@ -225,7 +225,9 @@ def _of_channels(values: Sequence[float], channels: int) -> tuple[float, ...]:
 
 def main() -> None:
     with exit_on_error():
-        fetch(load_params(), paths.CHECKPOINT)
+        params = load_params()
+        check_source(params.samples.source)  # here, since DVC would say "[Errno 2]" after it
+        fetch(params, paths.CHECKPOINT)
         print(f"fetch: float weights and contract in {paths.CHECKPOINT}")
 
 

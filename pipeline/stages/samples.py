@@ -99,7 +99,7 @@ def samples(params: Samples, contract: Contract, out: Path, apart_from: Path | N
             # They are divided by what can be read, so all are read once before.
             candidates = [c for c, _ in _usable(_read_all(candidates, apply), params, skipped)]
             _refuse_none(candidates, skipped, params)
-        limit, apart = _divided(candidates, params)
+        limit, apart = divided(candidates, params)
         total = min(len(candidates), limit + apart)
         read = _read_all(candidates, apply)
         usable = _usable(read, params, skipped)
@@ -137,8 +137,12 @@ def _is_short(candidates: Sequence[ImageSource], params: Samples) -> bool:
     return bool(params.calibration) and len(candidates) < params.limit + params.calibration
 
 
-def _divided(candidates: Sequence[ImageSource], params: Samples) -> tuple[int, int]:
-    """How many images to evaluate and to calibrate with: as asked for, or in that proportion."""
+def divided(candidates: Sequence[ImageSource], params: Samples) -> tuple[int, int]:
+    """How many images to evaluate and to calibrate with: as asked for, or in that proportion.
+
+    Raises:
+        InputError: there is one image only.
+    """
     if not _is_short(candidates, params):
         return params.limit, params.calibration
     count = len(candidates)
