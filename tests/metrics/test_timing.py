@@ -78,6 +78,31 @@ def test_a_ratio_at_the_limit_passes_at_most_one_time_in_twenty(n: int, alike: f
     assert covered >= 0.9
 
 
+@pytest.mark.parametrize("alike", [0.9, 0.97])
+@pytest.mark.parametrize("n", [10, 20, 50, 70, 100])
+def test_of_few_effective_runs_a_ratio_at_the_limit_would_pass_too_often(
+    n: int, alike: float
+) -> None:
+    """Of what the gate judges at most 5% pass; of all, up to 26%."""
+    noise_ = latencies(n, alike, seed=1)
+    found = [bootstrap_ratio(x, np.full(n, 10.0), resamples=100) for x in noise_]
+    passed = np.array([ratio.interval.high < 1 for ratio in found])
+    enough = np.array([ratio.effective_runs >= timing.EFFECTIVE_MIN for ratio in found])
+    assert (passed & enough).mean() <= 0.05
+    if n < timing.RUNS_MIN:
+        assert passed.mean() > 0.05
+
+
+def test_effective_runs_are_those_whose_mean_varies_as_much() -> None:
+    for alike in (0.0, 0.5, 0.9):
+        many = noise(2000, alike)
+        found = np.mean([timing.effective_runs(series) for series in many[:50]])
+        assert found == pytest.approx(1 / many.mean(axis=1).var(), rel=0.25)
+        thin = timing.thinned(many[0])
+        assert abs(np.corrcoef(thin[1:], thin[:-1])[0, 1]) < 0.3
+    assert timing.effective_runs(np.arange(1000.0)) == 1
+
+
 def test_a_faster_file_is_found_in_a_hundred_runs() -> None:
     a, b = 0.9 * latencies(100, 0.5, seed=3), latencies(100, 0.5, seed=4)
     found = [bootstrap_ratio(x, y, resamples=RESAMPLES).interval for x, y in zip(a, b, strict=True)]

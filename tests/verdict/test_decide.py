@@ -286,6 +286,11 @@ def test_memory_is_judged_beside_float(own: float | None, outcome: str) -> None:
     assert case.outcome("memory_ratio_max", ".pte") == outcome
 
 
+def around(ms: float, count: int) -> tuple[float, ...]:
+    """Times within 5% of ``ms``, in no order."""
+    return tuple(np.random.default_rng(0).permutation(np.linspace(0.95 * ms, 1.05 * ms, count)))
+
+
 def recorded(case: Case, **changes: Any) -> Baseline:
     same = between_steps(case.reference, case.reference)
     values: dict[str, Any] = {
@@ -295,7 +300,7 @@ def recorded(case: Case, **changes: Any) -> Baseline:
         "refusal": None,
         "difference": same,
         "noise_floor": builders.FLOOR,
-        "runs_ms": tuple(np.linspace(1.9, 2.1, 200)),
+        "runs_ms": around(2.0, 200),
     }
     return Baseline(**(values | changes))
 
@@ -345,8 +350,7 @@ def test_a_record_that_was_not_compared_fails(difference: NonFinite | None) -> N
 )
 def test_the_edge_may_be_so_many_times_slower(ms: float, count: int, outcome: str) -> None:
     case = fresh()  # the files take 15 ms, at most 20 times the record is allowed
-    runs = tuple(np.linspace(0.98 * ms, 1.02 * ms, count))
-    case.baselines = (recorded(case, runs_ms=runs),)
+    case.baselines = (recorded(case, runs_ms=around(ms, count)),)
     seen = case.criterion("baseline_ratio_max", ".ptl")
     assert seen.outcome == outcome
     assert seen.value == pytest.approx(15 / ms, rel=0.03)
@@ -536,6 +540,23 @@ def test_times_from_a_machine_that_changed_are_undecided() -> None:
     seen = case.criterion("latency_ratio_max", ".ptl")
     assert seen.outcome == UNDECIDED
     assert "float ran on" in seen.note
+
+
+@pytest.mark.parametrize(("period", "count"), [(1, 49), (50, 100)])
+def test_few_runs_or_runs_that_are_all_alike_decide_nothing(period: int, count: int) -> None:
+    """Far below the limit; ``period`` is that of a wave, through which neighbours are alike."""
+    case = fresh()
+    wave = np.exp(0.3 * np.sin(2 * np.pi * np.arange(100) / period))
+    ptl = case.latency["artefacts"]["ptl"]
+    ptl["runs_ms"] = (np.array(ptl["runs_ms"]) * wave).tolist()
+    for timings in (case.latency["artefacts"], case.latency["previous"]["artefacts"]):
+        for timing in timings.values():
+            timing["runs_ms"] = timing["runs_ms"][:count]
+    case.baselines = (recorded(case),)
+    for name in ("latency_ratio_max", "regression_ratio_max", "baseline_ratio_max"):
+        seen = case.criterion(name, ".ptl")
+        assert seen.outcome == UNDECIDED, name
+        assert ("raise latency.runs" in seen.note) == (count < 50)
 
 
 def test_a_limit_that_is_not_asked_for_is_no_criterion() -> None:

@@ -79,26 +79,28 @@ def _latency(
     runs = latency.artefacts[key].runs_ms
     # Both bounds of both medians at once: Bonferroni over four one-sided ones.
     each = 1 - (1 - gate.confidence) / 4
-    edge = timing.quantile_bounds(runs, 0.5, each)
-    gpu = timing.quantile_bounds(baseline.runs_ms, 0.5, each)
-    interval = None
+    edge = timing.quantile_bounds(timing.thinned(runs), 0.5, each)
+    gpu = timing.quantile_bounds(timing.thinned(baseline.runs_ms), 0.5, each)
+    gpu_ms = timing.median(baseline.runs_ms)
+    note = f"on {latency.machine.processor}; float on {baseline.device} takes {gpu_ms:.2f} ms"
+    outcome, interval = UNDECIDED, None
     if edge.low and edge.high and gpu.low and gpu.high:
         interval = Interval(edge.low / gpu.high, edge.high / gpu.low)
-    outcome = UNDECIDED
-    if interval is not None:
         outcome = compare(interval.high <= limit, interval.low > limit)
-    note = f"on {latency.machine.processor}; float on {baseline.device} takes "
-    note += f"{gpu.estimate:.2f} ms"
-    if interval is None:
-        note += "; too few runs to bound the median: raise latency.runs"
-    if timing.drift(runs).drifting:
+    if len(runs) < timing.RUNS_MIN:
+        outcome = UNDECIDED
+        note += f"; {len(runs)} runs are too few, at least {timing.RUNS_MIN} are needed: "
+        note += "raise latency.runs"
+    elif timing.drift(runs).drifting:
         outcome = UNDECIDED
         note += "; the machine changed meanwhile: measure again"
+    elif interval is None:
+        note += "; the runs are too few, or too much like those before them, to bound the median"
     return Criterion(
         name="baseline_ratio_max",
         subject=FORMATS[key].suffix,
         outcome=outcome,
-        value=edge.estimate / gpu.estimate,
+        value=timing.median(runs) / gpu_ms,
         interval=interval,
         limit=limit,
         unit=f"of {baseline.device}",

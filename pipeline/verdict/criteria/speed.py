@@ -66,6 +66,13 @@ def _ratio(
 ) -> Criterion:
     """Judge the ratio of the first of ``timed`` to the second, which ran in the same rounds."""
     (_, runs), (other, other_runs) = timed.items()
+    where = f"on {latency.machine.processor}, {latency.threads} thread(s)"
+    if len(runs) < timing.RUNS_MIN:
+        note = (
+            f"{len(runs)} runs are too few to judge time by, at least {timing.RUNS_MIN} are "
+            "needed; raise latency.runs"
+        )
+        return plain(name, FORMATS[key].suffix, UNDECIDED, note)
     ratio = timing.bootstrap_ratio(runs, other_runs, gate.confidence)
     drifting = [
         FORMATS[k].suffix if k in FORMATS else k
@@ -73,12 +80,18 @@ def _ratio(
         if timing.drift(values).drifting
     ]
     outcome = compare(ratio.interval.high <= limit, ratio.interval.low > limit)
-    where = f"on {latency.machine.processor}, {latency.threads} thread(s)"
     note = f"{timing.claim(ratio, gate.latency_noise)} {other} {where}"
     if drifting:
         outcome = UNDECIDED
         names = " and ".join(drifting)
         note = f"the machine changed while {names} ran {where}: measure again"
+    elif ratio.effective_runs < timing.EFFECTIVE_MIN:
+        outcome = UNDECIDED
+        note = (
+            f"the machine was busy with something else {where}: {len(runs)} runs, each much like "
+            f"the one before, tell no more than {ratio.effective_runs:.0f} independent ones: "
+            "measure again"
+        )
     elif outcome == UNDECIDED:
         note += "; the interval holds the limit: raise latency.runs, or use a quieter machine"
     return Criterion(
