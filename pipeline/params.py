@@ -220,9 +220,9 @@ class Gate(Section):
 
 
 class Baseline(Section):
-    """The reference GPU."""
+    """The reference GPU; null: none, and nothing is asked of it."""
 
-    device: str = Field(min_length=1)
+    device: Annotated[str, Field(min_length=1)] | None = None
 
 
 class Release(Section):

@@ -38,11 +38,11 @@ class Machine(Section):
 
 
 class NoiseFloor(Section):
-    """How far equally correct float runs differ, in logits."""
+    """How far equally correct float runs differ, in logits; at least float32's resolution."""
 
     max_abs: NotNegative  # the largest difference of any logit
     count: Count  # samples compared
-    runs: dict[str, NotNegative]  # the largest difference of each kind of run
+    runs: dict[str, NotNegative]  # the largest difference of each kind of run, the resolution
 
 
 class SealedEvidence(Section):

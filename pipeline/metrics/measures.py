@@ -18,6 +18,9 @@ from pipeline.schema import Count, Section
 
 DIGITS = 9  # significant; equal logits must give equal evidence on every platform
 SQNR_LIMIT_DB = 300.0
+# A logit is the sum of some hundred products, and so many rounded ones are off by about sqrt(n) / 2
+# units of the sum's last place.
+ROUNDING_ULPS = 8
 
 Amount = Annotated[int, Field(ge=0)]  # of samples
 NotNegative = Annotated[float, Field(ge=0)]
@@ -82,6 +85,14 @@ class StepComparison(Section):
 
 
 Compared = Annotated[StepComparison | NonFinite, Field(discriminator="finite")]
+
+
+def float32_resolution(logits: NDArray[np.float32]) -> float:
+    """How far apart logits [n, classes] of this size may be by float32's rounding, in logits.
+
+    Never zero for finite logits: runs that happen to be equal bit by bit do not show that all are.
+    """
+    return ROUNDING_ULPS * float(np.spacing(np.float32(np.abs(logits).max())))
 
 
 def against_float(

@@ -2,8 +2,8 @@
 
 Equally correct float runs differ in their last bits: other batch sizes and thread counts sum in
 another order, float64 rounds later. The noise floor is how far they differ on these weights and
-these images; whatever claims to change nothing is held to it, instead of to a tolerance that
-somebody once guessed.
+these images, and no less than what float32 can resolve at the size of the logits; whatever claims
+to change nothing is held to it, instead of to a tolerance that somebody once guessed.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from pipeline.images.samples import SampleSet
 from pipeline.metrics import chance
 from pipeline.metrics.label_order import other_order
 from pipeline.metrics.logits import logits_sha256
+from pipeline.metrics.measures import float32_resolution
 from pipeline.params import Reference as Settings
 from pipeline.params import load_params
 from pipeline.runtimes.parallel import Run, run_all
@@ -51,6 +52,7 @@ def reference(params: Settings, checkpoint: Path, samples: Path, out: Path) -> N
     differences = {
         run.key: float(np.abs(logits[run.key] - expected[:probe]).max()) for run in others
     }
+    differences["float32's resolution"] = float32_resolution(expected[:probe])
     if images.labels is not None:
         answers = expected.argmax(1)
         _check_order(answers, images.labels, images.classes)

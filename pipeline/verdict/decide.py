@@ -55,8 +55,8 @@ class Verdict:
         }
 
 
-def decide(gate: Gate, device: str, delivered: Files, evidence: Evidence) -> Verdict:
-    """Judge the evidence; ``device`` names the reference GPU whose record a release needs."""
+def decide(gate: Gate, device: str | None, delivered: Files, evidence: Evidence) -> Verdict:
+    """Judge the evidence; ``device`` is the reference GPU whose record a release needs, if any."""
     parity, latency = evidence.parity, evidence.latency
     criteria = (
         *files.criteria(gate, delivered, parity, latency, evidence.devices.golden),

@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 from scipy.special import rel_entr, softmax
 
-from pipeline.metrics.measures import NonFinite, against_float, between_steps, weight_error_steps
+from pipeline.metrics.measures import (
+    NonFinite,
+    against_float,
+    between_steps,
+    float32_resolution,
+    weight_error_steps,
+)
 
 RNG = np.random.default_rng(0)
 REFERENCE = RNG.normal(scale=3, size=(500, 10)).astype(np.float32)
@@ -22,6 +28,18 @@ def test_equal_logits_have_no_distance_and_finite_numbers() -> None:
     assert measured.cosine_mean == 1
     assert set(measured.flips.model_dump().values()) == {0}
     json.dumps(measured.model_dump(), allow_nan=False)
+
+
+@pytest.mark.parametrize("size", [1e-30, 1.0, 9.0, 1e6])
+def test_the_resolution_covers_a_rounded_sum_and_no_fault(size: float) -> None:
+    """Sums of 400 products in float32, in any order, against float64."""
+    factors = RNG.normal(size=(2, 200, 400)).astype(np.float32)
+    exact = (factors[0].astype(np.float64) * factors[1]).sum(1)
+    rounded = (factors[0] * factors[1]).cumsum(1, dtype=np.float32)[:, -1]
+    scale = np.float32(size / np.abs(exact).max())
+    resolution = float32_resolution((rounded * scale).reshape(20, 10))
+    assert np.abs(rounded - exact).max() * scale <= 3 * resolution  # the gate allows 10 of them
+    assert 0 < resolution < 1e-6 * size
 
 
 def test_distances_are_scipys_and_numpys() -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from pipeline.errors import InputError
 from pipeline.files import read_json, write_json
+from pipeline.metrics.measures import float32_resolution
 from pipeline.params import Reference
 from pipeline.stages.reference import reference
 
@@ -45,4 +46,6 @@ def test_a_model_that_guesses_is_noticed_at_once(
     samples = labelled(healthy, tmp_path / "samples", lambda _: int(rng.integers(10)))
     reference(Reference(noise_samples=1), healthy / "checkpoint", samples, tmp_path / "reference")
     assert "more than a guess among 10 classes" in capsys.readouterr().err
-    assert (tmp_path / "reference" / "logits.npy").is_file()
+    logits = np.load(tmp_path / "reference" / "logits.npy")
+    floor = read_json(tmp_path / "reference" / "reference.json")["noise_floor"]
+    assert floor["max_abs"] >= float32_resolution(logits[:1]) > 0

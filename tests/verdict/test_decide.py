@@ -16,7 +16,7 @@ from pipeline.formats import FORMATS
 from pipeline.metrics import intervals
 from pipeline.metrics.measures import NonFinite, StepComparison, between_steps
 from pipeline.verdict.criterion import FAIL, PASS, UNDECIDED
-from pipeline.verdict.decide import Verdict
+from pipeline.verdict.decide import Verdict, decide
 from tests.verdict import builders
 from tests.verdict.builders import COUNT, STEPS, Case
 
@@ -388,6 +388,21 @@ def test_a_step_may_differ_by_the_noise_and_the_broken_one_is_named(
     failed = [c for c in case.decide().criteria if c.outcome == FAIL]
     assert [c.subject for c in failed] == ([] if floors <= 4 else [step])
     assert all(step in c.note for c in failed)
+
+
+def test_a_step_whose_own_noise_is_zero_is_held_to_the_floor_of_float() -> None:
+    case, same = fresh(), between_steps(GOOD.reference[:64], GOOD.reference[:64])
+    for floors, outcome in ((4.0, PASS), (4.1, FAIL)):
+        step = case.parity["steps"]["lite"]
+        step |= {"noise": same.model_dump(), "max_abs": floors * builders.FLOOR}
+        assert case.outcome("noise_multiple", "lite") == outcome
+
+
+def test_without_a_reference_gpu_nothing_is_asked_of_it() -> None:
+    case = replace(fresh(), gate=builders.gate("release"))
+    verdict = decide(case.gate, None, case.files, case.evidence)
+    assert verdict.passed
+    assert not any(c.name.startswith("baseline") for c in verdict.criteria)
 
 
 @settings(max_examples=20, deadline=None, derandomize=True)

@@ -22,12 +22,17 @@ from pipeline.verdict.criterion import FAIL, PASS, UNDECIDED, Criterion, compare
 
 def criteria(
     gate: Gate,
-    device: str,
+    device: str | None,
     parity: ParityEvidence,
     latency: LatencyEvidence,
     baselines: Sequence[Baseline],
 ) -> Iterator[Criterion]:
-    """Yield the criteria of the record of ``device``; undecided where there is none."""
+    """Yield the criteria of the record of ``device``; undecided where there is none.
+
+    Without a reference GPU there are none.
+    """
+    if device is None:
+        return
     of_device = [b for b in baselines if (b.kind, b.device) == ("cuda", device)]
     fitting = [b for b in of_device if b.refusal is None]
     missing = "; ".join(
