@@ -1,8 +1,9 @@
-"""Rank the quantized layers by what they lose, and by what leaving each in float gives back.
+"""Rank the quantized layers by what leaving each in float gives back.
 
-For each layer: the SQNR of its output when it is fed what float feeds it, and the answers, right
-answers and SQNR that restoring it alone gives back to the model, for how many bytes. Needs a run up
-to the stages quantize and reference.
+For each layer: the answers, right answers and SQNR that restoring it alone gives back to the model,
+for how many bytes. --format names the file; of all but the first format it is made once for each
+layer, which takes minutes: --layers chooses some. Of the .ptl also the SQNR of each layer's output
+when it is fed what float feeds it. Needs a run up to that file and stage reference.
 
 With --fix, for a run that the gate refused: finds a small set of layers that must stay in float so
 that what failed passes, measured on images that neither the gate nor calibration uses, and makes
@@ -17,9 +18,10 @@ import click
 
 from pipeline import paths
 from pipeline.commands.common import COUNT, command
+from pipeline.formats import FORMATS, quantized
 from pipeline.params import load_params
 from pipeline.release.judge import judge, load_evidence
-from pipeline.tuning.diagnose import SAMPLES, diagnose
+from pipeline.tuning.diagnose import SAMPLES, diagnose_file
 from pipeline.tuning.repair import SAMPLES as FIX_SAMPLES
 from pipeline.tuning.repair import repair
 from pipeline.verdict.criterion import FAIL
@@ -30,14 +32,22 @@ from pipeline.verdict.criterion import FAIL
 @click.option(
     "--samples", type=COUNT, help=f"Images.  [default: {SAMPLES}, with --fix {FIX_SAMPLES}]"
 )
+@click.option(
+    "--format",
+    "key",
+    type=click.Choice(list(FORMATS)),
+    default=quantized()[0],
+    help="The file whose layers are ranked; --fix takes those that failed.",
+)
 @click.option("--layers", default="*", metavar="PATTERN", help="Such as 'blocks.5.*'.")
-def main(fix: bool, samples: int | None, layers: str) -> None:
+def main(fix: bool, samples: int | None, key: str, layers: str) -> None:
     """Rank the layers, or find those to leave in float."""
     if fix:
         _fix(samples or FIX_SAMPLES, layers)
         return
     out = paths.ARTIFACTS / "diagnosis"
-    print(diagnose(paths.ARTIFACTS, out, samples or SAMPLES, layers))
+    count = samples or SAMPLES
+    print(diagnose_file(load_params(), paths.ARTIFACTS, out, key, count, layers))
     print(f"\nwritten to {out}")
 
 

@@ -45,7 +45,7 @@ def export(params: Params, sources: Sources, out: Path) -> None:
         shared = not own_graph and "onnx" in params.formats  # the float file is what it starts from
         if shared:
             source = paths.delivered_file(sources.artifacts, "onnx")
-            model = onnx.load(source, load_external_data=False)
+            model = onnx.load(source, load_external_data=bool(quantize.keep_float))
         else:
             model = (
                 _prepared(network, contract, quantize, own, sources)
@@ -54,7 +54,7 @@ def export(params: Params, sources: Sources, out: Path) -> None:
             )
             source = _beside(target, model)
         note("export_onnx: int8 file (3 of 3)")
-        kept = onnx_file.kept_nodes(model, quantize.keep_float)
+        kept = onnx_file.kept_nodes(model, quantize.keep_float, network)
         if quantize.static:
             images = calibration_input(sources.samples, contract.preprocessing)
             quantize_static(source, target, kept, images)

@@ -48,12 +48,22 @@ def trace(network: nn.Module, contract: Contract) -> onnx.ModelProto:
     return proto
 
 
-def kept_nodes(model: onnx.ModelProto, patterns: tuple[str, ...]) -> list[str]:
-    """Names of the nodes whose weight belongs to a layer that ``keep_float`` names."""
+def kept_nodes(model: onnx.ModelProto, patterns: tuple[str, ...], network: nn.Module) -> list[str]:
+    """Names of the nodes whose weight belongs to a layer of ``network`` that ``keep_float`` names.
+
+    Export transposes most weights and gives them other names: they are known by their values.
+    """
+    values = set()
+    for name, layer in network.named_modules() if patterns else ():
+        weight = getattr(layer, "weight", None)
+        if named(name, patterns) and weight is not None:
+            array = weight.detach().numpy()
+            values |= {array.tobytes(), array.T.tobytes()}
+    weights = {tensor.name for tensor in model.graph.initializer if tensor.raw_data in values}
     kept = []
     for node in model.graph.node:
         layers = [name.rsplit(".", 1)[0] for name in node.input]
-        if any(named(layer, patterns) for layer in layers):
+        if weights & {*node.input} or any(named(layer, patterns) for layer in layers):
             kept.append(node.name)
     return kept
 

@@ -71,7 +71,8 @@ def samples(params: Samples, contract: Contract, out: Path, apart_from: Path | N
     """Write folder ``out``: ``images.npy``, ``calibration.npy`` and ``samples.json``.
 
     No image of folder ``apart_from``, of evaluation or calibration, is taken again: neither its
-    id nor its pixels.
+    id nor its pixels. Where fewer others than asked for are left, those of its calibration are
+    taken after them.
 
     The arrays are uint8 [n, H, W, C], as :func:`pipeline.images.preprocessing.geometry` makes them.
 
@@ -82,13 +83,9 @@ def samples(params: Samples, contract: Contract, out: Path, apart_from: Path | N
     found = find_images(params.source, contract)
     candidates = in_turn(found.images, params.seed)
     classes = _without_images(found.images, contract)
-    ids, hashes = _of(apart_from) if apart_from else (frozenset(), frozenset())
-    candidates = [candidate for candidate in candidates if candidate.id not in ids]
-    if not candidates and apart_from:
-        raise InputError(
-            f"params.yaml: samples.source: {params.source} has no images beside those of "
-            f"{apart_from}; give more, or lower samples.limit"
-        )
+    hashes: frozenset[bytes] = frozenset()
+    if apart_from:
+        candidates, hashes = _others(candidates, apart_from, params)
     if not candidates:
         raise InputError(f"params.yaml: samples.source: {params.source} holds no images")
     skipped: list[dict[str, str]] = []
@@ -174,15 +171,37 @@ def _without_images(images: Sequence[ImageSource], contract: Contract) -> list[s
     return [label for index, label in enumerate(contract.labels) if index not in there]
 
 
-def _of(folder: Path) -> tuple[frozenset[str], frozenset[bytes]]:
-    """The ids of all images that a folder of samples was made of, and the hashes of its pixels."""
+def _others(
+    candidates: Sequence[ImageSource], folder: Path, params: Samples
+) -> tuple[list[ImageSource], frozenset[bytes]]:
+    """The candidates that a folder of samples was not made of, and the hashes of pixels to avoid.
+
+    Where they are fewer than asked for, the folder's calibration images follow them.
+    """
     about = read_json(folder / SAMPLES_FILE)
-    kinds = ("ids", "calibration_ids", "calibration_duplicates")
-    images = (load_pixels(folder / name) for name in (IMAGES_FILE, CALIBRATION_FILE))
-    return (
-        frozenset(name for kind in kinds for name in about[kind]),
-        frozenset(content_hash(image) for array in images for image in array),
+    evaluated, calibrating = frozenset(about["ids"]), frozenset(about["calibration_ids"])
+    duplicates = frozenset(about["calibration_duplicates"])
+    others = [c for c in candidates if c.id not in evaluated | calibrating | duplicates]
+    if len(others) >= params.limit:
+        return others, _hashes(folder, IMAGES_FILE) | _hashes(folder, CALIBRATION_FILE)
+    borrowed = [c for c in candidates if c.id in calibrating]
+    if not others and not borrowed:
+        raise InputError(
+            f"params.yaml: samples.source: {params.source} has no images beside the "
+            f"{len(evaluated)} that the gate decides on; give {params.limit} more, or lower "
+            "samples.limit"
+        )
+    print(
+        f"samples: {params.source} has {len(others)} images beside those of {folder}, "
+        f"{params.limit} are asked for: {len(borrowed)} of calibration are taken, too, on which "
+        "int8 does a little better than on new ones",
+        file=sys.stderr,
     )
+    return others + borrowed, _hashes(folder, IMAGES_FILE)
+
+
+def _hashes(folder: Path, name: str) -> frozenset[bytes]:
+    return frozenset(map(content_hash, load_pixels(folder / name)))
 
 
 def _about(

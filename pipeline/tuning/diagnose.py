@@ -1,14 +1,18 @@
 """Which layers lose most, and what leaving each in float gives back.
 
-For each quantized layer two numbers. The SQNR of its output when it is fed what float feeds it: the
-error that it adds by itself. And what restoring it alone gives back to the whole quantized model:
-answers, right answers, SQNR of the logits, for how many bytes. Needs a run's artifacts up to
-`quantize` and `reference`; takes one quantized pass over the samples for each layer.
+For each quantized layer: what restoring it alone gives back to the whole quantized model, in
+answers, right answers and SQNR of the logits, for how many bytes. Of the model that stage
+`quantize` makes for the .ptl also the SQNR of each layer's output when it is fed what float feeds
+it, the error that it adds by itself; there a layer takes one pass over the samples. Of other
+formats the file is made once for each layer, as its stage makes it. Needs a run's artifacts up to
+the file and `reference`.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -16,21 +20,28 @@ from typing import Any
 import numpy as np
 
 from pipeline import paths
+from pipeline.contract.contract import Contract
 from pipeline.contract.files import MODEL_FILE, load_contract
 from pipeline.errors import InputError, IntegrityError
 from pipeline.evidence.logits import Logits
 from pipeline.evidence.machine import fingerprint
 from pipeline.evidence.reference import read_reference
 from pipeline.evidence.seal import SCHEMA, seal
+from pipeline.export.exporter import Sources, export
 from pipeline.files import atomic, sha256_file, write_json, write_text
-from pipeline.formats import made_by
+from pipeline.formats import FORMATS, made_by
 from pipeline.images.preprocessing import normalize
 from pipeline.images.samples import SampleSet
 from pipeline.metrics import distances
 from pipeline.metrics.measures import SQNR_LIMIT_DB
+from pipeline.params import Params
 from pipeline.progress import progress
+from pipeline.quantization.auto import settle_params
 from pipeline.report.table import table
+from pipeline.runtimes import load
 from pipeline.runtimes.parallel import Run, run_all
+from pipeline.tuning.cost_model import FLOAT, from_efficient, kind
+from pipeline.tuning.layer_sizes import layers as layers_of
 from pipeline.tuning.ranking import Layer, broken, outliers, rank
 
 JSON_FILE, CSV_FILE, MARKDOWN_FILE, PLOT_FILE = (
@@ -46,8 +57,22 @@ HEADER = (
 )
 
 
+Layers = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Subject:
+    """What is diagnosed: its layers, and how to run it with some of them in float."""
+
+    file: Path
+    own_sqnr_db: Mapping[str, float | None]  # by layer; None where it is not measured
+    run: Callable[[Mapping[str, Layers]], dict[str, tuple[Logits, int]]]  # and bytes more, by key
+
+
 def diagnose(artifacts: Path, out: Path, count: int = SAMPLES, pattern: str = "*") -> str:
     """Measure the layers that ``pattern`` names on ``count`` samples, write folder ``out``.
+
+    The layers are those of the model that stage `quantize` made.
 
     Returns:
         What to print: the first layers and the line for params.yaml.
@@ -60,49 +85,121 @@ def diagnose(artifacts: Path, out: Path, count: int = SAMPLES, pattern: str = "*
         users = ", ".join(made_by("quantize"))
         raise InputError(
             f"the layers are those that stage quantize made for {users}, which is off; add it to "
-            "formats of params.yaml and run `dvc repro`"
+            "formats of params.yaml and run `dvc repro`, or name another file by --format"
         )
     samples = SampleSet.load(artifacts / "samples")
-    reference = _reference(artifacts, samples)
+    contract = load_contract(artifacts / "quantized")
+    reference = _reference(artifacts, samples, contract, "the quantized model")
     float_file = artifacts / "rewritten" / MODEL_FILE
     quantized_file = artifacts / "quantized" / MODEL_FILE
     count = min(count, len(samples))
     errors = _own_errors(float_file, quantized_file, samples, count, pattern)
 
-    def run(key: str, restored: tuple[str, ...]) -> Run:
-        return Run(key, quantized_file, count, restored=restored, float_path=float_file)
+    def run(sets: Mapping[str, Layers]) -> dict[str, tuple[Logits, int]]:
+        runs = [
+            Run(key, quantized_file, count, restored=kept, float_path=float_file)
+            for key, kept in sets.items()
+        ]
+        logits = run_all(runs, artifacts / "samples", "diagnose")
+        return {key: (logits[key], sum(errors[name][1] for name in sets[key])) for key in sets}
 
-    runs = [run(ALL, ()), *(run(name, (name,)) for name in errors)]
-    logits = run_all(runs, artifacts / "samples", "diagnose")
+    own = {name: round(sqnr, 3) for name, (sqnr, _) in errors.items()}
+    return _write(_Subject(quantized_file, own, run), artifacts, samples, reference[:count], out)
+
+
+def diagnose_file(
+    params: Params, artifacts: Path, out: Path, key: str, count: int = SAMPLES, pattern: str = "*"
+) -> str:
+    """Measure the layers of the file of format ``key``, as :func:`diagnose` does.
+
+    Raises:
+        InputError: as there, or nothing in a file of this format is quantized.
+        IntegrityError: file, reference and samples do not belong together.
+    """
+    if "quantize" in FORMATS[key].stages:
+        return diagnose(artifacts, out, count, pattern)
+    suffix = FORMATS[key].suffix
+    if not FORMATS[key].schemes:
+        raise InputError(
+            f"{suffix} is float: it has no quantized layers. What it loses comes from `rewrite`, "
+            "whose methods can be set to null or false one by one, or from the export"
+        )
+    file = paths.delivered_file(artifacts, key)
+    params = settle_params(params, artifacts / paths.CHECKPOINT.name)
+    samples = SampleSet.load(artifacts / "samples")
+    reference = _reference(artifacts, samples, load(file).contract, file.name)
+    count = min(count, len(samples))
+    efficient = from_efficient(key, params.quantize)
+    names = [
+        layer.name
+        for layer in layers_of(artifacts / "rewritten", efficient=efficient)
+        if kind(layer, key, params.quantize) != FLOAT and fnmatchcase(layer.name, pattern)
+    ]
+    if not names:
+        raise InputError(f"{pattern!r} names no quantized layer of {file}")
+
+    def run(sets: Mapping[str, Layers]) -> dict[str, tuple[Logits, int]]:
+        found = {}
+        for name, kept in progress(
+            list(sets.items()), desc=f"{suffix}, layers in float", unit="file"
+        ):
+            with tempfile.TemporaryDirectory() as folder:
+                path = _made(params, artifacts, key, kept, Path(folder)) if kept else file
+                logits = run_all([Run(name, path, count)], artifacts / "samples", name)[name]
+                found[name] = logits, paths.size_bytes(path) - paths.size_bytes(file)
+        return found
+
+    own: dict[str, float | None] = dict.fromkeys(names)
+    return _write(_Subject(file, own, run), artifacts, samples, reference[:count], out)
+
+
+def _made(params: Params, artifacts: Path, key: str, kept: Layers, into: Path) -> Path:
+    """Make the file again with layers ``kept`` in float, too; return its path."""
+    for name in ("samples", "rewritten", "hessians"):
+        (into / name).symlink_to((artifacts / name).absolute())
+    keep = (*params.quantize.keep_float, *kept)
+    quantize = params.quantize.model_copy(update={"keep_float": keep})
+    changed = params.model_copy(update={"quantize": quantize, "formats": (key,)})
+    hessians = artifacts / "hessians"
+    export(key, changed, Sources(into, collected=hessians.is_dir() and not paths.is_off(hessians)))
+    return paths.delivered_file(into, key)
+
+
+def _write(
+    subject: _Subject, artifacts: Path, samples: SampleSet, reference: Logits, out: Path
+) -> str:
+    """Run the subject with each layer in float; rank them, write ``out``, return what to print."""
+    count = len(reference)
     labels = None if samples.labels is None else samples.labels[:count]
+    runs = subject.run({ALL: (), **{name: (name,) for name in subject.own_sqnr_db}})
+    whole = runs[ALL][0]
     layers = rank(
         [
             Layer(
                 name=name,
-                sqnr_db=round(sqnr, 3),
-                bytes_more=bytes_more,
-                **_gains(reference[:count], logits[ALL], logits[name], labels),
+                sqnr_db=sqnr,
+                bytes_more=runs[name][1],
+                **_gains(reference, whole, runs[name][0], labels),
             )
-            for name, (sqnr, bytes_more) in errors.items()
+            for name, sqnr in subject.own_sqnr_db.items()
         ]
     )
     worst = outliers(layers)
     kept = tuple(layer.name for layer in layers if layer.name in worst)
     joint = None
     if kept:
-        together = run_all([run(PROPOSED, kept)], artifacts / "samples", PROPOSED)[PROPOSED]
-        joint = _gains(reference[:count], logits[ALL], together, labels)
-        joint["bytes_more"] = sum(layer.bytes_more for layer in layers if layer.name in kept)
+        together, bytes_more = subject.run({PROPOSED: kept})[PROPOSED]
+        joint = _gains(reference, whole, together, labels) | {"bytes_more": bytes_more}
     content = seal(
         {
             "kind": "diagnosis",
             "schema": SCHEMA,
             "checkpoint_sha256": sha256_file(artifacts / "checkpoint" / MODEL_FILE),
-            "rewritten_sha256": sha256_file(float_file),
-            "quantized_sha256": sha256_file(quantized_file),
+            "rewritten_sha256": sha256_file(artifacts / "rewritten" / MODEL_FILE),
+            "quantized_sha256": sha256_file(subject.file),
             "samples_sha256": samples.sha256,
             "count": count,
-            "quantized": _state(reference[:count], logits[ALL], labels),
+            "quantized": _state(reference, whole, labels),
             "layers": [asdict(layer) for layer in layers],
             "keep_float": list(kept),
             "together": joint,
@@ -119,18 +216,18 @@ def diagnose(artifacts: Path, out: Path, count: int = SAMPLES, pattern: str = "*
     return f"{_table(layers[:SHOWN])}\n\n{text}"
 
 
-def _reference(artifacts: Path, samples: SampleSet) -> Logits:
+def _reference(artifacts: Path, samples: SampleSet, contract: Contract, what: str) -> Logits:
+    """Float's answers to the samples; ``contract`` is of ``what``, which is to belong to them."""
     description = read_reference(artifacts / "reference")
     checkpoint = sha256_file(artifacts / "checkpoint" / MODEL_FILE)
-    quantized = load_contract(artifacts / "quantized").checkpoint.sha256
-    for what, recorded, actual in (
+    for subject, recorded, actual in (
         ("the reference", description.checkpoint_sha256, checkpoint),
         ("the reference", description.samples_sha256, samples.sha256),
-        ("the quantized model", quantized, checkpoint),
+        (what, contract.checkpoint.sha256, checkpoint),
     ):
         if recorded != actual:
             raise IntegrityError(
-                f"{what} belongs to {recorded[:12]}, there is {actual[:12]}; run `dvc repro`"
+                f"{subject} belongs to {recorded[:12]}, there is {actual[:12]}; run `dvc repro`"
             )
     logits: Logits = np.load(artifacts / "reference" / "logits.npy")
     return logits
@@ -215,7 +312,9 @@ def _rows(layers: list[Layer]) -> list[tuple[object, ...]]:
     """The layers' numbers, in the order of :data:`HEADER`."""
     return [
         (
-            *(layer.name, layer.sqnr_db, layer.regained, layer.lost),
+            layer.name,
+            "" if layer.sqnr_db is None else layer.sqnr_db,
+            *(layer.regained, layer.lost),
             "" if layer.right_gained is None else layer.right_gained,
             *(layer.logit_sqnr_gain_db, layer.bytes_more),
             round(1e6 * (layer.regained - layer.lost) / max(1, layer.bytes_more), 3),
@@ -275,7 +374,8 @@ def _plot(layers: list[Layer], kept: tuple[str, ...], path: Path) -> None:
         colours = ["#c0392b" if layer.name in kept else "#4878a8" for layer in layers][::-1]
         left.barh(names, [layer.logit_sqnr_gain_db for layer in layers][::-1], color=colours)
         left.set_xlabel("logits' SQNR regained, dB (red: stands out)")
-        right.barh(names, [layer.sqnr_db for layer in layers][::-1], color="#8a8a8a")
+        right.barh(names, [layer.sqnr_db or 0 for layer in layers][::-1], color="#8a8a8a")
+        right.set_visible(any(layer.sqnr_db is not None for layer in layers))
         right.set_xlabel("SQNR of the layer's own output, dB")
         for axes in (left, right):
             axes.grid(axis="x", alpha=0.3)

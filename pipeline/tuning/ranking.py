@@ -24,7 +24,7 @@ class Layer:
     """One quantized layer; gains are of restoring it alone, against the whole quantized model."""
 
     name: str
-    sqnr_db: float  # of its output, fed with what float feeds it
+    sqnr_db: float | None  # of its output, fed with what float feeds it; None: not measured
     regained: int  # samples that answer as float again
     lost: int  # samples that do no more
     right_gained: int | None  # change in right answers; None without labels
@@ -55,9 +55,12 @@ def broken(layers: Sequence[Layer]) -> frozenset[str]:
 
     Restoring one may give nothing back, where the layers after it hardly use its output.
     """
-    sqnrs = [layer.sqnr_db for layer in layers]
-    least = median(sqnrs) - max(MIN_ERROR_DB, DEVIATIONS * _deviation(sqnrs))
-    return frozenset(layer.name for layer in layers if layer.sqnr_db < least)
+    sqnrs = {layer.name: layer.sqnr_db for layer in layers if layer.sqnr_db is not None}
+    if not sqnrs:
+        return frozenset()
+    values = list(sqnrs.values())
+    least = median(values) - max(MIN_ERROR_DB, DEVIATIONS * _deviation(values))
+    return frozenset(name for name, sqnr in sqnrs.items() if sqnr < least)
 
 
 def _deviation(values: Sequence[float]) -> float:

@@ -45,6 +45,7 @@ class Search:
     key: str
     failed: frozenset[str]  # criteria that failed at the gate
     bytes_more: dict[str, int]  # by layer, those best in float first
+    asked: int  # images; there may be fewer
     measured: dict[frozenset[str], list[Criterion]] = field(default_factory=dict)
 
     def layers(self) -> list[str] | None:
@@ -121,7 +122,7 @@ def repair(
             failed = frozenset(c.name for c in candidates if c.subject == FORMATS[key].suffix)
             if not failed:
                 continue
-            search = Search(params, split, key, failed, bytes_more)
+            search = Search(params, split, key, failed, bytes_more, count)
             layers = search.layers()
             if layers is None:
                 raise GateError("\n  ".join([_not_enough(search), *lines]))
@@ -141,12 +142,20 @@ def repair(
     return "\n".join(lines)
 
 
+def _more(search: Search) -> str:
+    """What to say of how many images it takes, where they were too few."""
+    count, asked = len(search.split.samples), search.asked
+    if count < asked:
+        return f"give {asked - count} more images in samples.source"
+    return "raise --samples"
+
+
 def _not_enough(search: Search) -> str:
     criteria = "; ".join(map(describe, search.criteria(tuple(search.bytes_more))))
     return (
         f"no set of layers in float makes {FORMATS[search.key].suffix} pass on "
         f"{len(search.split.samples)} images; with all {len(search.bytes_more)} in float: "
-        f"{criteria}. Where one is undecided, raise --samples; else try `edge-vit tune`"
+        f"{criteria}. Where one is undecided, {_more(search)}; else try `edge-vit tune`"
     )
 
 

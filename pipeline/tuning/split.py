@@ -2,7 +2,8 @@
 
 The tuning split is taken as stage ``samples`` takes its images, from the same source and in the
 same seeded order, after what the gate and calibration have: none of their ids, none of their
-pixels. So a search may look at it as often as it likes and the gate's samples stay unseen.
+pixels. So a search may look at it as often as it likes and the gate's samples stay unseen. Of a
+source that is too small for that, calibration's images are taken, too.
 """
 
 from __future__ import annotations
@@ -142,7 +143,7 @@ def _take(params: Params, artifacts: Path, folder: Path, count: int) -> None:
 
     description = {
         "how": "as stage samples takes images, after those of evaluation and calibration: "
-        "no id and no pixels of theirs",
+        "no id and no pixels of theirs, but calibration's where these are too few",
         "source": str(params.samples.source),
         "asked": count,
         "calibrated": CALIBRATION_IMAGES,

@@ -370,3 +370,23 @@ def test_an_imagenet_model_on_the_embedded_set_is_told_which_folder_to_give(
 ) -> None:
     with pytest.raises(InputError, match=r"T-shirt.*1000 other classes.*Set samples\.source to a"):
         take(clothes, out, imagenet_labels())
+
+
+def test_a_search_in_a_small_source_borrows_from_calibration(
+    animals: Path, out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    take(animals, out, limit=20, calibration=8)
+    for count, names in (
+        (2, set(find_names(animals)) - {*about(out)["ids"], *about(out)["calibration_ids"]}),
+        (10, set(find_names(animals)) - {*about(out)["ids"]}),
+    ):
+        capsys.readouterr()
+        other = tmp_path / f"search-{count}"
+        samples(Samples(source=animals, limit=count, calibration=0), contract(), other, out)
+        assert set(about(other)["ids"]) == names
+        said = "has 2 images beside those of"
+        assert (said in capsys.readouterr().err) == (count == 10)
+
+
+def find_names(folder: Path) -> list[str]:
+    return [path.relative_to(folder).as_posix() for path in folder.rglob("*.png")]

@@ -12,7 +12,8 @@ from safetensors.numpy import load_file
 
 from pipeline.errors import InputError, IntegrityError
 from pipeline.files import read_json, write_json
-from pipeline.tuning.diagnose import diagnose
+from pipeline.params import Params
+from pipeline.tuning.diagnose import diagnose, diagnose_file
 from tests.stages.test_faults import change_quantized
 
 BAD = "blocks.6.mlp.fc1"
@@ -47,6 +48,27 @@ def test_a_healthy_model_has_nothing_to_restore(healthy: Path, tmp_path: Path) -
     found = read_json(tmp_path / "a" / "layers.json")
     assert all(layer["sqnr_db"] > 25 for layer in found["layers"])
     assert found["count"] == FEW
+
+
+@pytest.mark.full
+def test_a_layer_of_another_format_is_restored_by_making_its_file(
+    healthy: Path, params: Params, tmp_path: Path
+) -> None:
+    before = {p: p.stat().st_mtime_ns for p in healthy.rglob("*") if p.is_file()}
+    text = diagnose_file(params, healthy, tmp_path / "out", "int8_onnx", FEW, BAD)
+    (layer,) = read_json(tmp_path / "out" / "layers.json")["layers"]
+    assert (layer["name"], layer["sqnr_db"]) == (BAD, None)
+    assert layer["bytes_more"] == pytest.approx(3 * 192 * 768, rel=0.02)
+    assert layer["logit_sqnr_gain_db"] != 0
+    assert BAD in text
+    assert {p: p.stat().st_mtime_ns for p in before} == before
+
+
+def test_a_float_file_has_no_layers_to_restore(
+    healthy: Path, params: Params, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=r"\.onnx is float: it has no quantized layers"):
+        diagnose_file(params, healthy, tmp_path, "onnx")
 
 
 def test_a_pattern_that_names_nothing_is_said(healthy: Path, tmp_path: Path) -> None:

@@ -286,15 +286,15 @@ def test_a_source_without_other_images_is_said(work: Path, params: Params, tmp_p
 
     source = tmp_path / "few"
     source.mkdir()
-    for colour in ("red", "blue"):  # one to evaluate, one to calibrate with
+    for colour in ("red", "blue"):
         Image.new("RGB", (8, 8), colour).save(source / f"{colour}.png")
     own = params.model_copy(
-        update={"samples": params.samples.model_copy(update={"source": source})}
+        update={"samples": params.samples.model_copy(update={"source": source, "calibration": 0})}
     )
     artifacts = work / "artifacts"
     (artifacts / "samples").unlink()
     samples(own.samples, load_contract(artifacts / "checkpoint"), artifacts / "samples")
-    with pytest.raises(InputError, match="has no images beside those of"):
+    with pytest.raises(InputError, match=r"has no images beside the 2 .*; give 8 more"):
         tune(own, artifacts, "ptl", count=8)
 
 

@@ -15,6 +15,7 @@ from pipeline.evidence.baselines import Baseline
 from pipeline.formats import FORMATS
 from pipeline.metrics import intervals
 from pipeline.metrics.measures import NonFinite, StepComparison, between_steps
+from pipeline.params import Budget
 from pipeline.verdict.criterion import FAIL, PASS, UNDECIDED
 from pipeline.verdict.decide import Verdict, decide
 from tests.verdict import builders
@@ -536,6 +537,28 @@ def test_a_limit_without_chance_passes_or_fails(
         case.parity["artefacts"]["ptl"][field] = value
         seen = case.criterion(name, ".ptl")
         assert (seen.outcome, seen.limit) == (outcome, limit)
+
+
+@pytest.mark.parametrize(
+    ("key", "helps", "smaller"),
+    [
+        *(
+            (key, f"`edge-vit diagnose --format {key}`", "quantize.scheme: static")
+            for key in ("ptl", "int8_onnx", "pte")
+        ),
+        ("onnx", "methods of rewrite", "raise gate.budgets.onnx.size_ratio_max"),
+    ],
+)
+def test_a_refusal_names_what_helps_that_file(key: str, helps: str, smaller: str) -> None:
+    case = fresh()
+    budget = Budget(top1_agreement_min=0.98, sqnr_min_db=30, size_ratio_max=0.35)
+    case.gate = case.gate.model_copy(update={"budgets": {**case.gate.budgets, key: budget}})
+    case.measure(key, case.flipped(COUNT, 0))
+    case.parity["artefacts"][key] |= {"sqnr_db": 1.0, "size_bytes": 10**9}
+    suffix = FORMATS[key].suffix
+    for name in ("top1_agreement_min", "sqnr_min_db"):
+        assert helps in case.criterion(name, suffix).note
+    assert smaller in case.criterion("size_ratio_max", suffix).note
 
 
 @pytest.mark.parametrize(("factor", "outcome"), [(1.0, PASS), (2.0, UNDECIDED), (2.2, FAIL)])

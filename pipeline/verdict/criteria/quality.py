@@ -81,7 +81,7 @@ def of_file(
         budget.sqnr_min_db,
         "dB",
         least=True,
-        hint="quantization lost more of the signal than allowed; `edge-vit diagnose` says where",
+        hint=f"more of the signal was lost than allowed; {_remedy(key)}",
     )
     ratio = size_bytes / float_size_bytes
     yield from _bounded(
@@ -91,8 +91,26 @@ def of_file(
         budget.size_ratio_max,
         "of float",
         least=False,
-        hint="larger than allowed; fewer layers in keep_float make it smaller",
+        hint=f"larger than allowed; {_smaller(key)}",
     )
+
+
+def _remedy(key: str) -> str:
+    """What helps a file whose answers are not close enough to float's."""
+    if FORMATS[key].schemes:
+        return f"`edge-vit diagnose --format {key}` ranks its layers to leave in float"
+    return "it is float: set the methods of rewrite to null or false one by one"
+
+
+def _smaller(key: str) -> str:
+    """What helps a file that is too large."""
+    raised = f"raise gate.budgets.{key}.size_ratio_max"
+    if FORMATS[key].schemes:
+        return (
+            "quantize.scheme: static makes convolutions int8, too, and layers in "
+            f"quantize.keep_float, if any, are four times as large; else {raised}"
+        )
+    return f"it is float, which nothing makes smaller: {raised}"
 
 
 def _agreement(
@@ -109,7 +127,7 @@ def _agreement(
         needed = intervals.samples_to_decide_proportion(equal, count, limit, gate.confidence)
         note += _more_samples(needed, count)
     elif outcome == FAIL:
-        note += "; try quantize.scheme per_channel, or keep_float for the layers that lose most"
+        note += f"; {_remedy(key)}"
     yield Criterion(
         name="top1_agreement_min",
         subject=FORMATS[key].suffix,
@@ -149,6 +167,8 @@ def _accuracy(
             pairs.only_float, pairs.only_edge, measured.count, margin, gate.confidence
         )
         note += _more_samples(needed, measured.count)
+    elif outcome == FAIL:
+        note += f"; {_remedy(key)}"
     yield Criterion(
         name="accuracy_drop_max_pp",
         subject=FORMATS[key].suffix,
