@@ -12,7 +12,8 @@ import pytest
 from pipeline.params import Params, load_params
 from pipeline.stages.chain import run as run_stages
 from pipeline.stages.chain import stages_of
-from tests.prepared import key_of, modules_of, prepared, state_of
+from tests.import_closure import closure
+from tests.prepared import key_of, prepared, state_of
 
 # As many test processes run as there are cores: a second thread of each would mostly wait in a
 # loop, which made tests three to ten times as expensive. It holds for torch, which no module above
@@ -88,7 +89,8 @@ def healthy(params: Params) -> Iterator[Path]:
     if ready := os.environ.get("EDGE_VIT_TEST_RUN"):  # made elsewhere
         yield Path(ready)
         return
-    made_from = modules_of(f"pipeline.stages.{stage}" for stage in ("chain", *HEALTHY))
+    code = set[Path]().union(*(closure(f"pipeline.stages.{stage}") for stage in HEALTHY))
+    made_from = [ROOT / path for path in sorted(code)]
     made_from += [*sorted((ROOT / "embedded").rglob("*.*")), ROOT / "requirements.lock"]
     key = key_of(made_from, params.model_dump_json())
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import ast
 import functools
+import re
 from pathlib import Path
-
-from tests.prepared import named_in
 
 ROOT = Path(__file__).parent.parent
 # Folders whose modules are apart from each other: a stage depends on single files of them.
 APART = ("stages", "commands", "finetune")
+FORMATS = ROOT / "pipeline" / "formats.py"  # names modules that others resolve
 
 
 def closure(module: str) -> set[Path]:
@@ -45,17 +45,44 @@ def code_dependencies(module: str) -> set[str]:
 
 @functools.cache
 def _imports(module: str) -> tuple[str, ...]:
+    file = _file(module)
     names = set()
-    for node in _runtime_nodes(ast.parse(_file(module).read_text())):
+    for node in _runtime_nodes(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             members = {f"{node.module}.{alias.name}": alias.name for alias in node.names}
             modules = {name for name in members if _exists(name)}
             names |= modules | ({node.module} if len(modules) < len(members) else set())
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and file != FORMATS:
             names |= set(named_in(node.value))  # for importlib
+        elif isinstance(node, ast.Attribute) and ast.unparse(node) == "formats.resolve":
+            names |= _named_by_formats(package=".".join(module.split(".")[:2]))
     return tuple(name for name in names if _exists(name))
+
+
+def _named_by_formats(package: str) -> set[str]:
+    """Modules of ``package`` that the descriptions of formats name.
+
+    Exporters are resolved in `export`, runtimes in `runtimes`: code that only reads a format's
+    key depends on neither.
+    """
+    nodes = ast.walk(ast.parse(FORMATS.read_text()))
+    strings = [node.value for node in nodes if isinstance(node, ast.Constant)]
+    named = [name for text in strings if isinstance(text, str) for name in named_in(text)]
+    return {name for name in named if name.startswith(f"{package}.")}
+
+
+def named_in(text: str) -> list[str]:
+    """Modules that are loaded by name, as ``module`` or ``module:object``: of
+    ``pipeline.runtimes.`` in an f-string, all of them."""
+    text = text.partition(":")[0]
+    if not re.fullmatch(r"pipeline(\.\w+)+\.?", text):
+        return []
+    if not text.endswith("."):
+        return [text]
+    folder = ROOT.joinpath(*text.split("."))
+    return [f"{text}{path.stem}" for path in folder.glob("*.py")]
 
 
 def _runtime_nodes(tree: ast.AST):

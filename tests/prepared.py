@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import os
-import re
 import shutil
 import sys
 import tempfile
@@ -15,48 +13,8 @@ from pathlib import Path
 
 from filelock import FileLock
 
-ROOT = Path(__file__).parent.parent
 KEPT = 2  # entries beside the newest
 IN_USE_SECONDS = 3600  # a session that began with an entry has ended by then
-
-
-def modules_of(names: Iterable[str]) -> list[Path]:
-    """The files of this repository that these modules import, directly or not, and their own."""
-    files: dict[str, Path | None] = {}
-    waiting = list(names)
-    while waiting:
-        name = waiting.pop()
-        if name in files:
-            continue
-        files[name] = _file_of(name)
-        if (path := files[name]) is None:
-            continue
-        waiting.append(name.rpartition(".")[0])
-        for node in ast.walk(ast.parse(path.read_bytes())):
-            if isinstance(node, ast.Import):
-                waiting += [alias.name for alias in node.names]
-            elif isinstance(node, ast.ImportFrom) and node.module:
-                waiting += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-                waiting += named_in(node.value)
-    return sorted(path for path in files.values() if path is not None)
-
-
-def named_in(text: str) -> list[str]:
-    """Modules that are loaded by name, as ``module`` or ``module:object``: of
-    ``pipeline.runtimes.`` in an f-string, all of them."""
-    text = text.partition(":")[0]
-    if not re.fullmatch(r"pipeline(\.\w+)+\.?", text):
-        return []
-    if not text.endswith("."):
-        return [text]
-    folder = ROOT.joinpath(*text.split("."))
-    return [f"{text}{path.stem}" for path in folder.glob("*.py")]
-
-
-def _file_of(name: str) -> Path | None:
-    base = ROOT.joinpath(*name.split("."))
-    return next((p for p in (base.with_suffix(".py"), base / "__init__.py") if p.is_file()), None)
 
 
 def key_of(files: Iterable[Path], *texts: str) -> str:

@@ -28,3 +28,10 @@ def test_the_closure_has_what_is_imported_late_and_the_data_beside():
     assert Path("pipeline/checkpoints/zoo.yaml") in files
     assert Path("pipeline/errors.py") in files
     assert Path("pipeline/stages/gate.py") not in files
+
+
+def test_what_formats_name_counts_where_it_is_resolved():
+    runtimes = {Path(f"pipeline/runtimes/{name}.py") for name in ("ptl", "onnx", "pte")}
+    assert runtimes <= closure("pipeline.stages.parity")
+    assert not runtimes & closure("pipeline.stages.fetch")
+    assert Path("pipeline/export/pte.py") in closure("pipeline.stages.export_executorch")
