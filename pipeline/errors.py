@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import errno
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 
@@ -57,6 +57,12 @@ def shown(text: object, limit: int = 80) -> str:
     words = str(text)
     short = words if len(words) <= limit else f"{words[:limit]}..."
     return _escaped(short)
+
+
+def first_of(names: Sequence[object], most: int, between: str = ", ") -> str:
+    """Return the first names for a sentence, and how many there are beside: "a, b and 4 more"."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return between.join(shown(name, 200) for name in names[:most]) + more
 
 
 def _escaped(text: str, but: str = "") -> str:

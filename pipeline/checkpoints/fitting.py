@@ -7,11 +7,11 @@ prefixes before every key.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pipeline.errors import InputError, ParamsError, shown
+from pipeline.errors import InputError, ParamsError, first_of, shown
 from pipeline.models.build import adapt
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def fit(
     notes = []
     if several:
         what = "averaged weights" if chosen.place in AVERAGES else "weights"
-        others = _listed([c.place for c in fitting if c is not chosen])
+        others = first_of([c.place for c in fitting if c is not chosen], SHOWN)
         notes.append(
             f"{what} of {shown(chosen.place)} are taken, not those of {others}; model.weights "
             "chooses others"
@@ -80,7 +80,7 @@ def fit(
     if chosen.prefix:
         notes.append(f"{shown(chosen.prefix)} is taken off the front of its keys")
     if chosen.left_out:
-        some = _listed(chosen.left_out)
+        some = first_of(chosen.left_out, SHOWN)
         notes.append(f"{len(chosen.left_out)} tensors beside the network are left out: {some}")
     place = chosen.place if several else None
     return Fitted(chosen.state, chosen.adapted, place, tuple(notes))
@@ -123,7 +123,7 @@ def _prefixes(state: State, names: Collection[str]) -> list[str]:
 
 def _choose(fitting: list[_Candidate], source: str, weights: str | None) -> _Candidate:
     by_place = {c.place: c for c in fitting}
-    listed = _listed([c.place or "the file itself" for c in fitting])
+    listed = first_of([c.place or "the file itself" for c in fitting], SHOWN)
     if weights is not None:
         if weights not in by_place:
             raise ParamsError(
@@ -147,12 +147,7 @@ def _misfit(candidates: list[_Candidate], names: Collection[str], source: str) -
     ours = [name for name in names if name not in best.state]
     return InputError(
         f"{source} does not fit the model: its keys are as "
-        f"{_listed(theirs)}, the model's as {_listed(ours)} "
+        f"{first_of(theirs, SHOWN)}, the model's as {first_of(ours, SHOWN)} "
         f"({best.keys} of {len(names)} are there). Check "
         "model.checkpoint and model.architecture in params.yaml"
     )
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(map(shown, names[:SHOWN])) + more

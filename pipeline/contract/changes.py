@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from pipeline.contract.contract import Artefact, Contract
+from pipeline.errors import first_of
 from pipeline.formats import FORMATS
 
 SHOWN = 3  # names in a sentence
@@ -76,7 +77,7 @@ def _flat(contract: Contract) -> dict[str, Any]:
 
 
 def _counted(contract: Contract) -> str:
-    return f"{len(contract.labels)}: {_some(contract.labels)}"
+    return f"{len(contract.labels)}: {first_of(contract.labels, SHOWN)}"
 
 
 def operators(before: Artefact, after: Artefact) -> Operators:
@@ -117,7 +118,9 @@ def _labels(one: tuple[str, ...], other: tuple[str, ...]) -> str:
     removed = [label for label in one if label not in set(other)]
     moved = [i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b]
     said = [
-        f"{how} {_some(names)}" for how, names in (("new:", added), ("gone:", removed)) if names
+        f"{how} {first_of(names, SHOWN)}"
+        for how, names in (("new:", added), ("gone:", removed))
+        if names
     ]
     if moved:
         first = moved[0]
@@ -146,14 +149,9 @@ def _runtimes(before: Mapping[str, Artefact], after: Mapping[str, Artefact]) -> 
             yield f"{name}: the oldest runtime is {other.oldest_runtime}, was {one.oldest_runtime}"
         if added := operators(one, other).added:
             yield (
-                f"{name}: the runtime must have {_some(added)}; rebuild it if it was built for "
-                "chosen operators only"
+                f"{name}: the runtime must have {first_of(added, SHOWN)}; rebuild it if it was "
+                "built for chosen operators only"
             )
-
-
-def _some(names: list[str] | tuple[str, ...]) -> str:
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
 
 
 def _said(value: Any) -> str:

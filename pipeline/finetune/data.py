@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from pipeline.errors import InputError
+from pipeline.errors import InputError, first_of
 from pipeline.finetune.params import Augmentation, Data
 from pipeline.images import cifar, idx
 from pipeline.images.decode import SUFFIXES, ImageError, decode, read_file
@@ -252,7 +252,7 @@ def load_test(data: Data) -> ImageData | None:
     if test.classes != classes:
         differ = sorted(set(test.classes) ^ set(classes))
         raise InputError(
-            f"data.test: {data.test} has other classes than {data.root}: {', '.join(differ[:5])}"
+            f"data.test: {data.test} has other classes than {data.root}: {first_of(differ, 5)}"
         )
     return test
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from unicodedata import normalize
 
 from pipeline.contract.contract import Contract, Preprocessing
-from pipeline.errors import InputError
+from pipeline.errors import InputError, first_of
 from pipeline.images import cifar
 from pipeline.images.decode import SUFFIXES, read_file
 from pipeline.images.folders import LeftOut, listing, refuse_parts, top_folders
@@ -63,7 +63,7 @@ def find_images(source: Path, contract: Contract) -> Found:
     if names and loose:
         raise InputError(
             f"params.yaml: samples.source: {source} holds class folders and also files outside of "
-            f"them ({_some([path.name for path in loose])}); give {_layout()}"
+            f"them ({first_of([path.name for path in loose], SHOWN)}); give {_layout()}"
         )
     classes = _match_folders(names, source, contract)
     images = [
@@ -115,18 +115,15 @@ def labels_of_folders(source: Path, classes: int) -> tuple[str, ...]:
     if names != natural:
         raise InputError(
             "params.yaml: model.labels is missing, and the class folders of "
-            f"{source} have two orders: torchvision trains with {_some(names)}; timm with "
-            f"{_some(natural)}. Write the labels in the order of training into a file, one a line"
+            f"{source} have two orders: torchvision trains with {first_of(names, SHOWN)}; timm "
+            f"with {first_of(natural, SHOWN)}. Write the labels in the order of training into a "
+            "file, one a line"
         )
     return tuple(normalize("NFC", name) for name in names)
 
 
 def _layout() -> str:
     return "one folder a class, named as the model's label, or unlabelled images in one folder"
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
 
 
 def _fashion_mnist(source: Path, contract: Contract) -> list[ImageSource]:
@@ -150,10 +147,10 @@ def _match_classes(
     """Return the index of each class of a data set in the model's labels."""
     if set(classes) - set(contract.labels):
         raise InputError(
-            f"params.yaml: samples.source: {source} holds {what} ({_some(classes)}), but "
+            f"params.yaml: samples.source: {source} holds {what} ({first_of(classes, SHOWN)}), but "
             f"{contract.name} has {len(contract.labels)} other classes "
-            f"({_some(contract.labels)}). Set samples.source to a folder of images of the model's "
-            f"own classes: {_layout()}"
+            f"({first_of(contract.labels, SHOWN)}). Set samples.source to a folder of images of "
+            f"the model's own classes: {_layout()}"
         )
     return [contract.labels.index(name) for name in classes]
 
@@ -181,8 +178,9 @@ def _match_folders(names: Sequence[str], source: Path, contract: Contract) -> di
         refuse_parts(source, names, "params.yaml: samples.source")
         raise InputError(
             f"params.yaml: samples.source: {source}: {len(lost)} of {len(names)} folders do not "
-            f"name one class of {contract.name}: {_some(lost)}. Its classes are "
-            f"{_some(contract.labels)}. Give {_layout()}; ImageNet's may be WordNet ids (n01440764)"
+            f"name one class of {contract.name}: {first_of(lost, SHOWN)}. Its classes are "
+            f"{first_of(contract.labels, SHOWN)}. Give {_layout()}; ImageNet's may be WordNet ids "
+            "(n01440764)"
         )
     return {name: index for name, index in matched.items() if index is not None}
 

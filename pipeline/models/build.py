@@ -12,7 +12,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
-from pipeline.errors import InputError, shown
+from pipeline.errors import InputError, first_of, shown
 
 if TYPE_CHECKING:
     import torch
@@ -286,10 +286,8 @@ def check_weights(model: nn.Module, state: Mapping[str, torch.Tensor], source: s
 
 def _refuse(problems: list[str], source: str) -> None:
     if problems:
-        listed = "; ".join(problems[:SHOWN_KEYS])
-        more = f"; and {len(problems) - SHOWN_KEYS} more" if len(problems) > SHOWN_KEYS else ""
         raise InputError(
-            f"{source} does not fit the model: {listed}{more}. "
+            f"{source} does not fit the model: {first_of(problems, SHOWN_KEYS, '; ')}. "
             "Check model.checkpoint and model.architecture in params.yaml"
         )
 

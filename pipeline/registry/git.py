@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.errors import EdgeVitError, InputError, NetworkError, shown
+from pipeline.errors import EdgeVitError, InputError, NetworkError, first_of, shown
 
 INPUTS = "pipeline", "params.yaml", "dvc.yaml"  # untracked files there change what is made
 
@@ -98,9 +98,8 @@ class Git:
         changed += self.run("status", "--porcelain", "--", *INPUTS).splitlines()
         if changed:
             names = sorted({line[3:] for line in changed})
-            more = f" and {len(names) - 3} more" if names[3:] else ""
             raise InputError(
-                f"not committed: {', '.join(names[:3])}{more}; the tag could not say what the "
+                f"not committed: {first_of(names, 3)}; the tag could not say what the "
                 "release was made from. Commit (or stash), run `dvc repro` and then this again"
             )
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.contract.contract import Contract
 from pipeline.contract.files import load_contract
-from pipeline.errors import EdgeVitError, InputError, IntegrityError, NetworkError, shown
+from pipeline.errors import EdgeVitError, InputError, IntegrityError, NetworkError, first_of, shown
 from pipeline.files import open_regular
 from pipeline.release.manifest import SUMS_FILE
 from pipeline.release.read import read_release
@@ -151,11 +151,9 @@ def _require_same(
         or there[name][0] not in (files[name].sha256, files[name].git_sha1)
     )
     if wrong:
-        more = ", ..." if len(wrong) > SHOWN else ""
-        names = ", ".join(shown(name) for name in wrong[:SHOWN])
         raise IntegrityError(
-            f"{otherwise}: {names}{more}; a version is never replaced: raise release.version in "
-            "params.yaml"
+            f"{otherwise}: {first_of(wrong, SHOWN)}; a version is never replaced: raise "
+            "release.version in params.yaml"
         )
 
 
@@ -170,7 +168,7 @@ def _files_to_remove(
     if foreign and SUMS_FILE not in there:
         raise InputError(
             f"hf:{repo} holds files that are not part of a release "
-            f"({', '.join(map(shown, foreign[:SHOWN]))}), which an upload would replace; give a "
+            f"({first_of(foreign, SHOWN)}), which an upload would replace; give a "
             "repository of its own"
         )
     return sorted(there.keys() - files.keys())

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from pipeline.errors import GateError, InputError
+from pipeline.errors import GateError, InputError, first_of
 from pipeline.registry.git import Git
 from pipeline.registry.names import PROD, version_tag
 from pipeline.registry.released import RELEASED_FOLDER
@@ -109,7 +109,7 @@ def require_release(verdict: Any, tag: str, accepted: str | None) -> None:
     if not (accepted and accepted.strip()) and (undecided or verdict["channel"] != "release"):
         raise GateError(
             f"{tag} was published by channel {verdict['channel']} with {len(undecided)} undecided "
-            f"criteria ({', '.join(undecided[:3]) or 'none'}); {PROD} takes what channel release "
+            f"criteria ({first_of(undecided, 3) or 'none'}); {PROD} takes what channel release "
             'publishes. To promote it all the same, say why: --accept-undecided "REASON"'
         )
 

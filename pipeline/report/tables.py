@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from pipeline.errors import first_of
 from pipeline.evidence.latency import LatencyEvidence
 from pipeline.evidence.parity import ParityEvidence
 from pipeline.formats import FORMATS
@@ -172,10 +173,9 @@ def beside(parity: ParityEvidence) -> list[str]:
             "them for independent."
         )
     if missing := samples.classes_without_images:
-        more = f" and {len(missing) - CLASSES_SHOWN} more" if len(missing) > CLASSES_SHOWN else ""
         lines.append(
             f"{len(missing)} of {samples.classes} classes have no image, so nothing is known of "
-            f"them: {', '.join(missing[:CLASSES_SHOWN])}{more}."
+            f"them: {first_of(missing, CLASSES_SHOWN)}."
         )
     return lines
 
