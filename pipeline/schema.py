@@ -10,7 +10,7 @@ import difflib
 import json
 import re
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -35,6 +35,15 @@ def _colour(value: Any) -> Any:
 
 
 Colour = Annotated[tuple[Byte, Byte, Byte], BeforeValidator(_colour)]  # RGB, or a name of COLOURS
+
+
+def _word(value: Any) -> Any:
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
+
+
+Switch = Annotated[
+    Literal["auto", "on", "off"], BeforeValidator(_word)
+]  # YAML 1.1 has off as false
 
 HASH_OR_TRUST = r"^(trust-first-use|[0-9a-f]{8,64})$"
 HASH = r"^[0-9a-f]{8,64}$"  # the zoo's

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from pipeline.errors import ParamsError
-from pipeline.schema import COLOURS, Colour, Count, Fraction, Positive, Section, load
+from pipeline.schema import COLOURS, Colour, Count, Fraction, Positive, Section, Switch, load
 
 PARAMS_FILE = Path("finetune/params.yaml")
 
@@ -125,7 +125,7 @@ class Run(Section):
     seed: Annotated[int, Field(ge=0)] = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    compile: Literal["auto", "on", "off"] = "auto"
+    compile: Switch = "auto"
     threads: Annotated[int, Field(ge=0)] = 0  # of each process; 0: as many as PyTorch chooses
     processes: Count = 1  # that share each batch; on a CPU better than as many threads
     checkpoint_seconds: Annotated[float, Field(ge=0)] = 120.0  # between resumable checkpoints

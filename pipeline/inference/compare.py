@@ -44,7 +44,7 @@ def find_files(artifacts: Path) -> tuple[dict[str, Path], list[str]]:
     """Return the files that are there, in the order of the graph, and why others are left out.
 
     Raises:
-        InputError: the float model is not there; nothing can be compared with it.
+        InputError: the float model is not there, or nothing to compare with it.
     """
     wanted = {FLOAT: artifacts / paths.CHECKPOINT.name / MODEL_FILE}
     for known in FORMATS.values():
@@ -62,6 +62,8 @@ def find_files(artifacts: Path) -> tuple[dict[str, Path], list[str]]:
             files[known.title] = paths.delivered_file(artifacts, key)
         except InputError as error:
             missing.append(str(error))
+    if len(files) == 1:
+        raise InputError("there is no file to compare with float: " + "; ".join(missing))
     return files, missing
 
 

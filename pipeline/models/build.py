@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
@@ -80,11 +80,30 @@ def create(
         set_fused_attn(True)
     if not hasattr(model, "get_classifier") or getattr(model, "num_classes", 0) != num_classes:
         raise InputError(f"model.architecture: {architecture} is not an image classifier")
+    if size:
+        _refuse_part_of_a_patch(model, architecture, size)
     if norm_eps is not None:
         for module in model.modules():
             if isinstance(module, torch.nn.LayerNorm):
                 module.eps = norm_eps
     return model.eval()
+
+
+def _refuse_part_of_a_patch(model: Any, architecture: str, size: Sequence[int]) -> None:
+    """Refuse a size of which timm would leave out the last pixels without a word."""
+    from timm.layers import PatchEmbed
+
+    embed = getattr(model, "patch_embed", None)
+    if not isinstance(embed, PatchEmbed) or embed.dynamic_img_pad:
+        return
+    patch = embed.patch_size
+    if all(side % part == 0 for side, part in zip(size, patch, strict=True)):
+        return
+    near = [max(1, round(side / part)) * part for side, part in zip(size, patch, strict=True)]
+    raise InputError(
+        f"model.image_size: {architecture} cuts images into patches of {patch[0]} x {patch[1]} "
+        f"pixels, which {size[0]} x {size[1]} is no multiple of; the next is {near[0]} x {near[1]}"
+    )
 
 
 def outline(architecture: str, *, num_classes: int, **options: Any) -> nn.Module:

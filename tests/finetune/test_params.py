@@ -72,3 +72,10 @@ def test_a_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(ParamsError, match=r"run\.device is cuda, but PyTorch finds no GPU"):
         Machine.of(Run(device="cuda"))
+
+
+@pytest.mark.parametrize("word", ["on", "off", "auto"])
+def test_a_switch_is_the_word_that_stands_there(tmp_path: Path, word: str) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(f"{GIVEN}\nrun: {{compile: {word}}}\n")  # YAML 1.1 has off as false
+    assert load_params(path).run.compile == word

@@ -80,6 +80,12 @@ def test_without_the_float_model_there_is_nothing_to_compare_with(tmp_path, imag
     )
 
 
+def test_float_alone_is_nothing_to_compare(healthy, tmp_path):
+    shutil.copytree(healthy / "checkpoint", tmp_path / "checkpoint")
+    with pytest.raises(InputError, match=r"no file to compare with float: .*run `dvc repro`"):
+        find_files(tmp_path)
+
+
 def test_a_bad_image_and_too_few_runs_are_one_clear_error(released, tmp_path):
     bad = tmp_path / "bad.jpg"
     bad.write_bytes(b"\xff\xd8\xff\xe0 no")

@@ -6,7 +6,15 @@ import torch
 from torch import nn
 
 from pipeline.errors import InputError
-from pipeline.models.build import adapt, create, head_size, heads, load_weights, pretrained_cfg
+from pipeline.models.build import (
+    adapt,
+    create,
+    head_size,
+    heads,
+    load_weights,
+    outline,
+    pretrained_cfg,
+)
 
 TINY = "test_vit"  # 0.4 million weights, 160 px
 
@@ -34,6 +42,14 @@ def test_an_architecture_without_a_classifier_is_refused(monkeypatch: pytest.Mon
     monkeypatch.setitem(entrypoints, "no_classifier", no_classifier)
     with pytest.raises(InputError, match="no_classifier is not an image classifier"):
         create("no_classifier", num_classes=3)
+
+
+def test_an_image_size_of_which_a_part_of_a_patch_would_be_left_out_is_refused() -> None:
+    with pytest.raises(
+        InputError,
+        match=r"patches of 16 x 16 .* 225 x 225 is no multiple of; the next is 224 x 224",
+    ):
+        outline("vit_tiny_patch16_224", num_classes=3, image_size=225)
 
 
 def test_an_image_size_that_an_architecture_cannot_take_is_refused() -> None:

@@ -470,6 +470,18 @@ def test_a_crop_that_is_given_counts_more_than_timms(
 # Wrong input
 
 
+def test_missing_images_are_said_before_anything_is_fetched(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = (ROOT / "params.yaml").read_text()
+    (tmp_path / "params.yaml").write_text(text.replace("source: embedded/", "source: nowhere/"))
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert left.value.code == 2
+    assert "samples.source: nowhere/fashion_mnist is missing" in capsys.readouterr().err
+    assert not Path("artifacts").exists()
+
+
 @pytest.mark.parametrize(
     ("checkpoint", "words"),
     [
