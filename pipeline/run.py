@@ -224,10 +224,10 @@ def _show_files() -> None:
 def _conclude() -> None:
     """Judged anew, so that a run with nothing to do shows its verdict, too."""
     from pipeline.commands.gate import conclusion
-    from pipeline.release.judge import judge, load_evidence
+    from pipeline.release.judge import judge
 
     params, recorded = load_params(), Recorded()
-    verdict = judge(params, ARTIFACTS, load_evidence(ARTIFACTS, recorded))
+    verdict = judge(params, ARTIFACTS, recorded).verdict
     print(conclusion(verdict, params, ARTIFACTS, recorded))
 
 

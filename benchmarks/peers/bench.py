@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from tqdm import tqdm
 
 from benchmarks.peers import environment, inputs, latency, stages
@@ -19,7 +18,7 @@ from device_tests import cache
 from pipeline.contract.files import MODEL_FILE
 from pipeline.errors import EdgeVitError, InputError, IntegrityError
 from pipeline.evidence.machine import fingerprint
-from pipeline.evidence.reference import read_reference
+from pipeline.evidence.reference import load_reference
 from pipeline.evidence.seal import SCHEMA
 from pipeline.files import sha256_file
 from pipeline.images.samples import SampleSet
@@ -126,7 +125,7 @@ def bench(peers: Sequence[Peer], artifacts: Path, rounds: int) -> dict[str, Any]
 
 def _inputs(artifacts: Path) -> Inputs:
     samples = SampleSet.load(artifacts / "samples")
-    description = read_reference(artifacts / "reference")
+    logits, description = load_reference(artifacts / "reference")
     recorded = (description.samples_sha256, description.checkpoint_sha256)
     if recorded != (samples.sha256, sha256_file(artifacts / "checkpoint" / MODEL_FILE)):
         raise IntegrityError(
@@ -138,7 +137,7 @@ def _inputs(artifacts: Path) -> Inputs:
         source=inputs.prepare(artifacts, folder / "inputs-of-peers"),
         inputs=inputs.evaluation(artifacts, folder / "inputs"),
         samples=samples,
-        logits=np.load(artifacts / "reference" / "logits.npy"),
+        logits=logits,
         noise_floor=description.noise_floor.max_abs,
     )
 

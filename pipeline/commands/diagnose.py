@@ -20,7 +20,7 @@ from pipeline import paths
 from pipeline.commands.common import COUNT, command
 from pipeline.formats import FORMATS, quantized
 from pipeline.params import load_params
-from pipeline.release.judge import judge, load_evidence
+from pipeline.release.judge import judge
 from pipeline.tuning.diagnose import SAMPLES, diagnose_file
 from pipeline.tuning.repair import SAMPLES as FIX_SAMPLES
 from pipeline.tuning.repair import repair
@@ -53,7 +53,7 @@ def main(fix: bool, samples: int | None, key: str, layers: str) -> None:
 
 def _fix(samples: int, layers: str) -> None:
     params = load_params()
-    verdict = judge(params, paths.ARTIFACTS, load_evidence(paths.ARTIFACTS, paths.Recorded()))
+    verdict = judge(params, paths.ARTIFACTS, paths.Recorded()).verdict
     if not verdict.count(FAIL):
         print("nothing failed: there is nothing to fix", file=sys.stderr)
         return

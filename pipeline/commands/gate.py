@@ -14,11 +14,12 @@ import click
 from pipeline import paths
 from pipeline.commands.common import command
 from pipeline.contract.files import load_contract
+from pipeline.evidence.read import EvidencePaths, read_evidence
 from pipeline.files import read_json
 from pipeline.params import Params, load_params
 from pipeline.paths import Recorded
-from pipeline.release.folder import VERDICT_FILE, without_refused
-from pipeline.release.judge import judge, load_evidence, require
+from pipeline.release.folder import VERDICT_FILE
+from pipeline.release.judge import decided, of_run, require, without_refused
 from pipeline.report import comparison, text
 from pipeline.stages.gate import gate
 from pipeline.verdict.decide import Verdict
@@ -48,7 +49,7 @@ def main(channel: str | None, verbose: bool) -> None:
 
 def files_table(params: Params, artifacts: Path, recorded: Recorded) -> str:
     """Return a table of each file compared with float."""
-    evidence = load_evidence(artifacts, recorded)
+    evidence = read_evidence(EvidencePaths.of_run(artifacts, recorded))
     return comparison.files_table(evidence.parity, evidence.latency, params.gate.confidence)
 
 
@@ -68,7 +69,8 @@ def _release(params: Params, artifacts: Path, recorded: Recorded) -> str | None:
     release = folder / f"{load_contract(artifacts / 'checkpoint').name}-{params.release.version}"
     if not release.is_dir():
         return None
-    verdict = judge(params, artifacts, without_refused(load_evidence(artifacts, recorded)))
+    subject = of_run(params, artifacts, recorded)
+    verdict = decided(subject, without_refused(read_evidence(subject.places)))
     if read_json(release / VERDICT_FILE) == json.loads(json.dumps(verdict.to_dict())):
         return f"release: {release}"
     return f"{release} is of another run; raise release.version in params.yaml to publish this one"

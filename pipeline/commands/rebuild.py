@@ -25,7 +25,7 @@ from pipeline.params import Params
 from pipeline.release import build
 from pipeline.release.bytewise import difference
 from pipeline.release.folder import LABELS_FILE, labels_text
-from pipeline.release.read import read_release
+from pipeline.release.verification import require_whole
 from pipeline.report.table import columns
 
 
@@ -137,7 +137,7 @@ def table(found: Mapping[str, str | None]) -> str:
 def main(release: Path, checkpoint: Path | None, samples: Path | None, anyway: bool) -> None:
     """Build a release again and compare it byte by byte."""
     with tempfile.TemporaryDirectory() as scratch:
-        read_release(release)
+        require_whole(release)
         recorded = build.read(release)
         other = build.differences(recorded.published_by, build.environment())
         if other and not anyway:

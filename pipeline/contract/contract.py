@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+import math
+import types
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from pipeline.errors import IntegrityError
+from pipeline.errors import IntegrityError, shown
 
 SCHEMA = 1
 EXTRA_FILE = "contract.json"
@@ -164,21 +166,77 @@ class Contract:
                     f"contract of schema {values.get('schema')}, this edge-vit reads {SCHEMA}; "
                     "use the version that wrote it"
                 )
-            values.pop("input_shape", None)
-            if not isinstance(values["labels"], list):
-                raise TypeError("labels are no list")
-            return cls(
-                **values
+            shape = values.pop("input_shape", None)
+            artefact = values["artefact"]
+            contract = cls(
+                **_tuples(values)
                 | {
                     "preprocessing": Preprocessing(**_tuples(values["preprocessing"])),
-                    "labels": tuple(values["labels"]),
                     "checkpoint": Checkpoint(**values["checkpoint"]),
-                    "artefact": values["artefact"] and Artefact(**_tuples(values["artefact"])),
+                    "artefact": None if artefact is None else Artefact(**_tuples(artefact)),
                 }
             )
+            if problem := next(_mistyped(contract), None):
+                raise TypeError(problem)
+            if shape not in (None, list(contract.input_shape)):
+                raise ValueError(f"input_shape is {shape}, the rest gives {contract.input_shape}")
+            return contract
         except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
-            raise IntegrityError(f"not an edge-vit contract: {error!r}") from None
+            lacks = f"{error} is missing" if isinstance(error, KeyError) else shown(error, 200)
+            raise IntegrityError(f"not an edge-vit contract: {lacks}") from None
+
+
+def differences(one: Contract, other: Contract) -> dict[str, tuple[Any, Any]]:
+    """Return the values that differ in what two files say of the same model, by dotted path.
+
+    What is true of one file only (``artefact``) is left out.
+    """
+    sides = [
+        dict(_leaves(dataclasses.replace(contract, artefact=None).to_dict(), ""))
+        for contract in (one, other)
+    ]
+    names = sorted(sides[0].keys() | sides[1].keys())
+    pairs = {name: (sides[0].get(name), sides[1].get(name)) for name in names}
+    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def _leaves(values: Mapping[str, Any], below: str) -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{below}{key}.")
+        else:
+            yield f"{below}{key}", list(value) if isinstance(value, tuple) else value
 
 
 def _tuples(values: dict[str, Any]) -> dict[str, Any]:
     return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+
+
+def _mistyped(part: Any) -> Iterator[str]:
+    """A sentence for each field whose value is of another type than is declared."""
+    hints = get_type_hints(type(part))
+    for field in dataclasses.fields(part):
+        value = getattr(part, field.name)
+        if not _fits(value, hints[field.name]):
+            yield f"{field.name} is {value!r}"
+        elif dataclasses.is_dataclass(value):
+            yield from _mistyped(value)
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value that JSON gave is of a declared type; NaN and infinity are no numbers."""
+    kind, members = get_origin(hint), get_args(hint)
+    if kind in (Union, types.UnionType):
+        return any(_fits(value, member) for member in members)
+    if kind is Literal:
+        return value in members
+    if kind is tuple:
+        if not isinstance(value, tuple):
+            return False
+        of = members[:1] * len(value) if members[-1] is Ellipsis else members
+        return len(of) == len(value) and all(map(_fits, value, of))
+    if hint is float:
+        return isinstance(value, int | float) and type(value) is not bool and math.isfinite(value)
+    if hint is int:
+        return type(value) is int
+    return isinstance(value, kind or hint)

@@ -26,7 +26,8 @@ def load_contract(folder: Path) -> Contract:
         InputError: it is missing or not JSON.
         IntegrityError: it is not a contract.
     """
-    return Contract.from_json(json.dumps(read_json(folder / CONTRACT_FILE)))
+    path = folder / CONTRACT_FILE
+    return _parsed(json.dumps(read_json(path)), path)
 
 
 def read_contract(path: Path) -> Contract:
@@ -40,11 +41,18 @@ def read_contract(path: Path) -> Contract:
         raise IntegrityError(f"{path} is of no known format")
     read: Callable[[Path], bytes] = formats.resolve(known.contract)
     try:
-        return Contract.from_json(read(path).decode())
+        return _parsed(read(path).decode(), path)
     except UnicodeDecodeError as error:
         raise _damaged(path, str(error)) from None
     except InputError as error:
         raise _damaged(path, str(error).split("; ")[0]) from None
+
+
+def _parsed(text: str, path: Path) -> Contract:
+    try:
+        return Contract.from_json(text)
+    except IntegrityError as error:
+        raise IntegrityError(f"{path}: {error}") from None
 
 
 def in_archive(path: Path) -> bytes:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import InputError, IntegrityError, shown
 from pipeline.evidence.parity import ParityEvidence
+from pipeline.formats import REFERENCE
 from pipeline.metrics.logits import logits_sha256
 from pipeline.untrusted.npz import open_npz
 
@@ -44,4 +45,19 @@ def load_logits(
     for key in wanted:
         if arrays[key].dtype != np.float32 or logits_sha256(arrays[key]) != hashes.get(key):
             raise IntegrityError(f"the logits of {key} are not the measured ones; {hint}")
+        _require_shape(key, arrays[key], parity, hint)
     return arrays
+
+
+def _require_shape(key: str, logits: Logits, parity: ParityEvidence, hint: str) -> None:
+    """Refuse logits that are not those of as many samples as were measured."""
+    count = parity.samples.count
+    every = key == REFERENCE or key in parity.artefacts
+    few = logits.ndim != 2 or not 0 < len(logits) <= count or logits.shape[1] == 0
+    if few or (every and len(logits) != count):
+        raise IntegrityError(
+            f"the logits of {key} have shape {shown(logits.shape)}, parity was measured on {count} "
+            f"samples; {hint}"
+        )
+    if key == REFERENCE and not np.isfinite(logits).all():
+        raise IntegrityError(f"the logits of {key} hold NaN or infinity; {hint}")

@@ -23,12 +23,15 @@ class Samples(Section):
     left_out: Annotated[int, Field(ge=0)] = 0  # hidden, or left by systems and tools
     duplicates: Annotated[int, Field(ge=0)] = 0  # with the pixels of an earlier sample
     classes_without_images: tuple[str, ...] = ()
+    # Of each image's hash and its label: what a release, which has no ids, is held to. None: by an
+    # earlier edge-vit.
+    content_sha256: Sha256 | None = None
 
     @model_serializer(mode="wrap")
     def _without_what_there_is_none_of(
         self, serialize: SerializerFunctionWrapHandler
     ) -> dict[str, Any]:
-        optional = ("skipped", "left_out", "duplicates", "classes_without_images")
+        optional = {name for name, field in Samples.model_fields.items() if not field.is_required()}
         return {k: v for k, v in serialize(self).items() if v or k not in optional}
 
 
@@ -44,7 +47,12 @@ class DeliveredFile(Section):
 
     file: str
     sha256: Sha256
-    size_bytes: Count
+    size_bytes: Count  # with its weights beside it
+    beside: dict[str, Sha256] | None = None  # what it needs, by name; None: by an earlier edge-vit
+
+    @model_serializer(mode="wrap")
+    def _as_it_was_written(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {k: v for k, v in serialize(self).items() if v is not None or k != "beside"}
 
 
 class MeasuredFile(DeliveredFile, FloatComparison):

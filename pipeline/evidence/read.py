@@ -1,11 +1,11 @@
-"""Read the evidence of a run or of a release, and check it against the logits it rests on.
+"""Read the evidence of a run or of a release.
 
 A run has it below ``artifacts/``, a release below ``evidence/``; deciding is the same for both.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from pipeline.contract.contract import Contract
 from pipeline.contract.files import load_contract
-from pipeline.errors import IntegrityError
 from pipeline.evidence.baselines import Baseline, Record, belongs, read_records
 from pipeline.evidence.devices import Devices, read_devices
 from pipeline.evidence.golden import read_golden
@@ -22,10 +21,8 @@ from pipeline.evidence.latency import LatencyEvidence
 from pipeline.evidence.logits import LOGITS_FILE, load_logits
 from pipeline.evidence.model import read_sealed
 from pipeline.evidence.parity import ParityEvidence
-from pipeline.evidence.samples import read_samples
-from pipeline.metrics.measures import against_float, between_steps
+from pipeline.metrics.measures import between_steps
 from pipeline.paths import Recorded
-from pipeline.schema import Section
 
 EVIDENCE_FILE = "evidence.json"
 SAMPLES_FILE = "samples.json"
@@ -53,6 +50,7 @@ class EvidencePaths:
     golden: Path  # folder
     contract: Path  # folder
     recorded: Recorded
+    run: Path | None  # the artifacts of a run, with what a release no longer has
 
     @classmethod
     def of_run(cls, artifacts: Path, recorded: Recorded) -> EvidencePaths:
@@ -65,6 +63,7 @@ class EvidencePaths:
             golden=artifacts / "golden",
             contract=artifacts / "checkpoint",
             recorded=recorded,
+            run=artifacts,
         )
 
     @classmethod
@@ -79,6 +78,7 @@ class EvidencePaths:
             golden=release / "golden",
             contract=release,
             recorded=Recorded(baselines=folder / "baselines", devices=folder / "devices"),
+            run=None,
         )
 
 
@@ -130,51 +130,3 @@ def _baseline(
         noise_floor=content.noise_floor.max_abs,
         runs_ms=content.latency.runs_ms,
     )
-
-
-def measure_again(paths: EvidencePaths, parity: ParityEvidence) -> list[str]:
-    """Compute parity's numbers again from its logits; return each that is not the evidence's.
-
-    Raises:
-        InputError: the logits are missing or damaged.
-        IntegrityError: they are not those that were measured.
-    """
-    return list(_edited(paths, parity))
-
-
-def _edited(paths: EvidencePaths, parity: ParityEvidence) -> Iterator[str]:
-    labels = read_samples(paths.samples).label_array
-    floor = parity.noise_floor.max_abs
-
-    def logits(key: str) -> NDArray[np.float32]:
-        return load_logits(paths.logits, parity, [key])[key]  # one at a time: they may be large
-
-    reference = logits("reference")
-    for key, file in parity.artefacts.items():
-        measured = against_float(reference, logits(key), labels, floor)
-        yield from _differences(paths, key, file, measured)
-    for name, step in parity.steps.items():
-        before, after = logits(step.before), logits(step.after)
-        count = min(len(before), len(after))
-        yield from _differences(paths, name, step, between_steps(before[:count], after[:count]))
-
-
-def _differences(
-    paths: EvidencePaths, subject: str, recorded: Section, measured: Section
-) -> Iterator[str]:
-    for key, value in measured.model_dump().items():
-        if (was := recorded.model_dump(include={key}).get(key)) != value:
-            yield (
-                f"{paths.parity} says {key} = {was} of {subject}, its logits say {value}: "
-                "it was edited"
-            )
-
-
-def require_measured(paths: EvidencePaths, parity: ParityEvidence) -> None:
-    """Refuse parity evidence whose numbers are not those of its logits.
-
-    Raises:
-        IntegrityError: names the first that is not.
-    """
-    if edited := measure_again(paths, parity):
-        raise IntegrityError(f"{edited[0]}; run `dvc repro --force parity`")

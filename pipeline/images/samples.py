@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,7 @@ SCHEMA = 1
 IMAGES_FILE = "images.npy"
 CALIBRATION_FILE = "calibration.npy"
 SAMPLES_FILE = "samples.json"
+MAX_CLASSES = 1 << 31
 
 
 def content_hash(image: Pixels) -> bytes:
@@ -76,15 +78,17 @@ class SampleSet:
                     f"{folder / SAMPLES_FILE} is of schema {content['schema']}, this edge-vit "
                     f"reads {SCHEMA}; delete it and run `dvc repro`"
                 )
-            ids, labels = tuple(content["ids"]), content["labels"]
-            classes, sha256 = tuple(content["classes"]), content["sha256"]
+            ids, labels = _texts(content, "ids"), _labels(content)
+            classes, sha256 = _texts(content, "classes"), str(content["sha256"])
             beside = Beside(
                 skipped=len(content.get("skipped", ())),
                 left_out=len(content.get("left_out", ())),
                 duplicates=len(content.get("duplicates", ())),
-                classes_without_images=tuple(content.get("classes_without_images", ())),
+                classes_without_images=_texts(
+                    {"classes_without_images": []} | content, "classes_without_images"
+                ),
             )
-        except (KeyError, TypeError) as error:
+        except (AttributeError, KeyError, TypeError) as error:
             raise InputError(
                 f"{folder / SAMPLES_FILE} lacks {error}; delete it and run `dvc repro`"
             ) from None
@@ -99,19 +103,41 @@ class SampleSet:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def verify(self) -> None:
-        """Read every pixel and compare the samples with the hash that was recorded.
+    @property
+    def label_list(self) -> list[int | None]:
+        """The labels as they are listed: None for each image where there are none."""
+        return [None] * len(self) if self.labels is None else self.labels.tolist()
+
+    def verify(self) -> list[bytes]:
+        """Read every pixel, compare with the recorded hash, and return the hash of each image.
 
         Raises:
             IntegrityError: pixels, labels or ids were changed.
         """
-        labels = [None] * len(self) if self.labels is None else self.labels.tolist()
-        actual = samples_sha256([content_hash(image) for image in self.images], labels, self.ids)
+        hashes = [content_hash(image) for image in self.images]
+        actual = samples_sha256(hashes, self.label_list, self.ids)
         if actual != self.sha256:
             raise IntegrityError(
                 f"samples were changed: expected SHA-256 {self.sha256}, got {actual}; "
                 "run `dvc repro --force samples`"
             )
+        return hashes
+
+
+def _texts(content: Mapping[str, Any], key: str) -> tuple[str, ...]:
+    values = content[key]
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise TypeError(f"a list of texts in {key}")
+    return tuple(values)
+
+
+def _labels(content: Mapping[str, Any]) -> list[int | None]:
+    values = content["labels"]
+    if not isinstance(values, list) or not all(
+        value is None or (type(value) is int and 0 <= value < MAX_CLASSES) for value in values
+    ):
+        raise TypeError("a list of indices in labels")
+    return values
 
 
 def load_pixels(path: Path) -> Pixels:

@@ -16,14 +16,15 @@ from pipeline.contract.files import CONTRACT_FILE
 from pipeline.errors import IntegrityError
 from pipeline.evidence.golden import Golden
 from pipeline.evidence.read import Evidence, EvidencePaths
-from pipeline.files import open_up, read_json, write_json, write_text
+from pipeline.evidence.recompute import load_samples
+from pipeline.files import open_up, write_json, write_text
 from pipeline.params import Params
 from pipeline.release import build
 from pipeline.release.documents.write import documents
+from pipeline.release.judge import Judged
 from pipeline.release.manifest import SUMS_FILE, difference, format_sums
 from pipeline.release.read import hashes
 from pipeline.report import text
-from pipeline.verdict.decide import Verdict
 
 LABELS_FILE = "labels.txt"
 VERDICT_FILE = "verdict.json"
@@ -36,11 +37,11 @@ def fill(
     run: EvidencePaths,
     artifacts: Path,
     contract: Contract,
-    verdict: Verdict,
-    evidence: Evidence,
+    judged: Judged,
     params: Params,
 ) -> None:
     """Write all files of a release into ``folder``; the same inputs give the same bytes."""
+    evidence, verdict = judged.evidence, judged.verdict
     folder.mkdir()
     for path in paths.delivered_files(artifacts).values():
         shutil.copyfile(path, folder / path.name)
@@ -64,12 +65,14 @@ def labels_text(contract: Contract) -> str:
 
 
 def _fill_evidence(to: EvidencePaths, run: EvidencePaths, evidence: Evidence) -> None:
-    """Keep what deciding again needs: evidence, logits, labels, records of other machines."""
+    """Keep what deciding again needs: evidence, logits, labels, records of other machines.
+
+    Of the images their hashes, and no ids, which may be names of files.
+    """
     to.parity.parent.mkdir()
     for name in ("parity", "latency", "logits"):
         shutil.copyfile(getattr(run, name), getattr(to, name))
-    samples = read_json(run.samples)
-    write_json(to.samples, {key: samples[key] for key in ("sha256", "labels")})
+    write_json(to.samples, load_samples(run).model_dump(mode="json"))
     for target in evidence.devices.targets:
         name = f"{target}.json"
         to.recorded.devices.mkdir(exist_ok=True)
@@ -80,15 +83,6 @@ def _fill_evidence(to: EvidencePaths, run: EvidencePaths, evidence: Evidence) ->
             shutil.copyfile(
                 run.recorded.baselines / path / name, to.recorded.baselines / path / name
             )
-
-
-def without_refused(evidence: Evidence) -> Evidence:
-    """Return the evidence without baselines that do not belong to the release.
-
-    They never count; the verdict only names them.
-    """
-    used = tuple(b for b in evidence.baselines if b.refusal is None)
-    return dataclasses.replace(evidence, baselines=used)
 
 
 def edge_vit_version() -> str:

@@ -16,20 +16,20 @@ from pipeline.files import atomic, write_json, write_text
 from pipeline.params import Params, load_params
 from pipeline.paths import Recorded
 from pipeline.process import in_experiment
-from pipeline.release.judge import judge, load_evidence, require
+from pipeline.release.judge import judge, require
 from pipeline.report import text
 from pipeline.verdict.decide import Verdict
 
 
 def gate(params: Params, artifacts: Path, recorded: Recorded, out: Path) -> Verdict:
     """Write folder ``out`` with the verdict for people, CI and DVC, and return it."""
-    evidence = load_evidence(artifacts, recorded)
-    verdict = judge(params, artifacts, evidence)
-    judged = sample_reuse.record(artifacts / sample_reuse.LEDGER_FILE, evidence.parity)
+    judged = judge(params, artifacts, recorded)
+    evidence, verdict = judged.evidence, judged.verdict
+    variants = sample_reuse.record(artifacts / sample_reuse.LEDGER_FILE, evidence.parity)
     with atomic(out) as new:
         new.mkdir()
         write_json(new / "verdict.json", verdict.to_dict())
-        write_text(new / "verdict.md", text.markdown(verdict, evidence, params.gate, judged))
+        write_text(new / "verdict.md", text.markdown(verdict, evidence, params.gate, variants))
         write_text(new / "junit.xml", text.junit(verdict))
         write_json(new / "metrics.json", {"gate": "passed" if verdict.passed else "refused"})
     return verdict

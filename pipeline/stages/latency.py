@@ -54,6 +54,7 @@ def latency(params: Latency, artifacts: Path, out: Path) -> LatencyEvidence:
     before = last_release(artifacts / "release", contract.name, contract.version)
     older = _changed(before, hashes)
     samples = SampleSet.load(artifacts / "samples")
+    samples.verify()
 
     note("latency: memory of each file in a process of its own")
     memory = footprint.measure(files, artifacts / "samples", params.threads)

@@ -6,8 +6,6 @@ sends them: dynamic quantization sees the range of a whole batch, so a batch wou
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -21,45 +19,40 @@ from pipeline.errors import IntegrityError, exit_on_error
 from pipeline.evidence.logits import LOGITS_FILE, Logits
 from pipeline.evidence.machine import fingerprint
 from pipeline.evidence.model import Machine, sealed_json
-from pipeline.evidence.parity import (
-    MeasuredFile,
-    MeasuredStep,
-    NonFiniteFile,
-    NonFiniteStep,
-    ParityEvidence,
-    RightAnswers,
-    Samples,
-    Weights,
+from pipeline.evidence.numbers import (
+    NUDGED,
+    delivered_file,
+    file_numbers,
+    first_compared,
+    right_answers,
+    step_numbers,
+    steps_of,
 )
-from pipeline.evidence.reference import Reference, read_reference
+from pipeline.evidence.parity import MeasuredFile, ParityEvidence, Weights
+from pipeline.evidence.reference import Reference, load_reference
+from pipeline.evidence.samples import described
 from pipeline.files import atomic, sha256_file, write_json, write_text
-from pipeline.formats import FORMATS, REFERENCE, Step, quantized
+from pipeline.formats import FORMATS, REFERENCE, quantized
 from pipeline.images.samples import SampleSet
 from pipeline.metrics.logits import logits_sha256
-from pipeline.metrics.measures import (
-    FloatComparison,
-    NonFinite,
-    StepComparison,
-    against_float,
-    between_steps,
-    weight_error_steps,
-)
+from pipeline.metrics.measures import weight_error_steps
 from pipeline.params import Parity, load_params
 from pipeline.runtimes.parallel import Run, run_all
 
 EVIDENCE_FILE = "evidence.json"
 METRICS_FILE = "metrics.json"
 PLOT_FILE = "confusion.csv"
-NUDGED = "_nudged"  # behind the name of what ran
 
 
 def parity(params: Parity, artifacts: Path, out: Path) -> ParityEvidence:
     """Measure the files below ``artifacts`` and write folder ``out``.
 
     Raises:
-        IntegrityError: reference and samples, or reference and checkpoint, do not belong together.
+        IntegrityError: samples or reference were changed, or reference and samples, or reference
+            and checkpoint, do not belong together.
     """
     samples = SampleSet.load(artifacts / "samples")
+    images = samples.verify()
     reference, description = _load_reference(artifacts, samples)
     steps = min(params.step_samples, len(samples))
     whole = paths.delivered_files(artifacts)
@@ -67,15 +60,18 @@ def parity(params: Parity, artifacts: Path, out: Path) -> ParityEvidence:
     for key in whole:
         partial |= {name: artifacts / path for name, path in FORMATS[key].between.items()}
     hashes = {key: sha256_file(path) for key, path in (whole | partial).items()}
+    files = {key: delivered_file(path, hashes[key]) for key, path in whole.items()}
     runs = [Run(key, path, len(samples)) for key, path in whole.items()]
     runs += [Run(key, path, steps) for key, path in partial.items()]
     runs += [
         Run(f"{name}{NUDGED}", partial[name], steps, nudged=True)
-        for name in {_first(key) for key in whole} - {REFERENCE}
+        for name in {first_compared(step) for step in steps_of(whole).values()} - {REFERENCE}
     ]
     logits = run_all(runs, artifacts / "samples", "parity")
     for key, path in (whole | partial).items():
-        if sha256_file(path) != hashes[key]:
+        if sha256_file(path) != hashes[key] or (
+            key in files and delivered_file(path, hashes[key]) != files[key]
+        ):
             raise IntegrityError(f"{path} was replaced while it was measured; run `dvc repro`")
 
     quantizes = any("quantize" in FORMATS[key].stages for key in whole)
@@ -83,24 +79,19 @@ def parity(params: Parity, artifacts: Path, out: Path) -> ParityEvidence:
     everything = {"reference": reference} | logits
     evidence = ParityEvidence(
         checkpoint_sha256=description.checkpoint_sha256,
-        samples=Samples(
-            sha256=samples.sha256,
-            count=len(samples),
-            labelled=samples.labels is not None,
-            classes=len(samples.classes),
-            **dataclasses.asdict(samples.beside),
-        ),
+        samples=described(samples, images),
         noise_floor=description.noise_floor,
         published=_published(artifacts),
-        reference_accuracy=_right(reference, samples.labels),
+        reference_accuracy=right_answers(reference, samples.labels),
         artefacts={
-            key: _file(
-                path, hashes[key], against_float(reference, logits[key], samples.labels, floor)
-            )
-            for key, path in whole.items()
+            key: file_numbers(files[key], reference, logits[key], samples.labels, floor)
+            for key in whole
         },
         float_size_bytes=(artifacts / "checkpoint" / "model.safetensors").stat().st_size,
-        steps=_steps(everything, hashes, whole),
+        steps={
+            name: step_numbers(everything.__getitem__, hashes, step)
+            for name, step in steps_of(whole).items()
+        },
         weights=_weights(artifacts) if quantizes else None,
         logits_sha256={key: logits_sha256(rows) for key, rows in everything.items()},
         machine=Machine(**fingerprint()),
@@ -115,8 +106,7 @@ def parity(params: Parity, artifacts: Path, out: Path) -> ParityEvidence:
 
 
 def _load_reference(artifacts: Path, samples: SampleSet) -> tuple[Logits, Reference]:
-    description = read_reference(artifacts / "reference")
-    logits: Logits = np.load(artifacts / "reference" / "logits.npy")
+    logits, description = load_reference(artifacts / "reference")
     if description.samples_sha256 != samples.sha256:
         raise IntegrityError("the reference was taken on other samples; run `dvc repro reference`")
     checkpoint = sha256_file(artifacts / "checkpoint" / "model.safetensors")
@@ -126,55 +116,6 @@ def _load_reference(artifacts: Path, samples: SampleSet) -> tuple[Logits, Refere
             f"{checkpoint}; run `dvc repro reference`"
         )
     return logits, description
-
-
-def _file(
-    path: Path, sha256: str, measured: FloatComparison | NonFinite
-) -> MeasuredFile | NonFiniteFile:
-    model = MeasuredFile if isinstance(measured, FloatComparison) else NonFiniteFile
-    size = paths.size_bytes(path)
-    return model(file=path.name, sha256=sha256, size_bytes=size, **dict(measured))
-
-
-def _step(measured: StepComparison | NonFinite, **names: Any) -> MeasuredStep | NonFiniteStep:
-    model = MeasuredStep if isinstance(measured, StepComparison) else NonFiniteStep
-    return model(**names, **dict(measured))
-
-
-def _first(key: str) -> str:
-    """What the answers of a format's first step are compared with."""
-    return next((step.before for step in FORMATS[key].compared), REFERENCE)
-
-
-def _steps(
-    logits: dict[str, Logits], hashes: dict[str, str], keys: Iterable[str]
-) -> dict[str, MeasuredStep | NonFiniteStep]:
-    """Compare each step with the one before it, by the noise floor that it may not leave.
-
-    The floor is float's, or what nudged inputs of the first step's model change.
-    """
-    steps = {"rewrite": (Step("rewrite", REFERENCE, "rewritten"), REFERENCE)}
-    for key in keys:
-        steps |= {step.stage: (step, _first(key)) for step in FORMATS[key].compared}
-    return {
-        name: _step(
-            _between(logits[step.before], logits[step.after]),
-            before=step.before,
-            after=step.after,
-            before_sha256=hashes.get(step.before),
-            after_sha256=hashes[step.after],
-            noise=None
-            if first == REFERENCE
-            else between_steps(logits[first], logits[f"{first}{NUDGED}"]),
-        )
-        for name, (step, first) in steps.items()
-    }
-
-
-def _between(before: Logits, after: Logits) -> StepComparison | NonFinite:
-    """Compare on as many images as both ran on."""
-    count = min(len(before), len(after))
-    return between_steps(before[:count], after[:count])
 
 
 def _weights(artifacts: Path) -> Weights:
@@ -218,12 +159,6 @@ def _times_columns(
 ) -> NDArray[np.float32]:
     """The weights [out, ...] that were quantized, where inputs are divided by ``columns``."""
     return weight if columns is None else weight * columns.reshape(weight.shape[1:])
-
-
-def _right(logits: Logits, labels: NDArray[np.int64] | None) -> RightAnswers | None:
-    if labels is None:
-        return None
-    return RightAnswers(right=int((logits.argmax(1) == labels).sum()), count=len(labels))
 
 
 def _published(artifacts: Path) -> Published | None:

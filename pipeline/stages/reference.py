@@ -40,6 +40,7 @@ def reference(params: Settings, checkpoint: Path, samples: Path, out: Path) -> N
     """
     weights = checkpoint / "model.safetensors"
     images = SampleSet.load(samples)
+    images.verify()
     probe = min(params.noise_samples, len(images))
     others = [
         Run("batch of 8", weights, probe, batch=8),

@@ -18,7 +18,7 @@ from pipeline.formats import FORMATS
 from pipeline.images.samples import SampleSet
 from pipeline.params import Params, load_params
 from pipeline.paths import Recorded
-from pipeline.release.judge import judge, load_evidence
+from pipeline.release.judge import judge
 from pipeline.report.page import Findings, page
 
 PAGE_FILE = "report.html"
@@ -31,14 +31,15 @@ def report(params: Params, artifacts: Path, recorded: Recorded, out: Path) -> Pa
         InputError: evidence, logits, samples or a deliverable are missing or damaged.
         IntegrityError: evidence was changed, or the logits are not the measured ones.
     """
-    evidence = load_evidence(artifacts, recorded)
+    judged = judge(params, artifacts, recorded)
+    evidence = judged.evidence
     samples = SampleSet.load(artifacts / "samples")
     measured = evidence.parity.samples.sha256
     files = [key for key in FORMATS if key in evidence.parity.artefacts]
     findings = Findings(
         params=params,
         contract=load_contract(artifacts / "checkpoint"),
-        verdict=judge(params, artifacts, evidence),
+        verdict=judged.verdict,
         evidence=evidence,
         judged=sample_reuse.record(artifacts / sample_reuse.LEDGER_FILE, evidence.parity),
         logits=load_logits(

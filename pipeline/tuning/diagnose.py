@@ -25,7 +25,7 @@ from pipeline.contract.files import MODEL_FILE, load_contract
 from pipeline.errors import InputError, IntegrityError
 from pipeline.evidence.logits import Logits
 from pipeline.evidence.machine import fingerprint
-from pipeline.evidence.reference import read_reference
+from pipeline.evidence.reference import load_reference
 from pipeline.evidence.seal import SCHEMA, seal
 from pipeline.export.exporter import Sources, export
 from pipeline.files import atomic, sha256_file, write_json, write_text
@@ -218,7 +218,8 @@ def _write(
 
 def _reference(artifacts: Path, samples: SampleSet, contract: Contract, what: str) -> Logits:
     """Float's answers to the samples; ``contract`` is of ``what``, which is to belong to them."""
-    description = read_reference(artifacts / "reference")
+    samples.verify()
+    logits, description = load_reference(artifacts / "reference")
     checkpoint = sha256_file(artifacts / "checkpoint" / MODEL_FILE)
     for subject, recorded, actual in (
         ("the reference", description.checkpoint_sha256, checkpoint),
@@ -229,7 +230,6 @@ def _reference(artifacts: Path, samples: SampleSet, contract: Contract, what: st
             raise IntegrityError(
                 f"{subject} belongs to {recorded[:12]}, there is {actual[:12]}; run `dvc repro`"
             )
-    logits: Logits = np.load(artifacts / "reference" / "logits.npy")
     return logits
 
 

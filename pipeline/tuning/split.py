@@ -20,7 +20,7 @@ import numpy as np
 from pipeline import paths
 from pipeline.contract.files import MODEL_FILE, load_contract
 from pipeline.errors import InputError
-from pipeline.evidence.reference import read_reference
+from pipeline.evidence.reference import load_reference
 from pipeline.evidence.samples import read_samples
 from pipeline.files import atomic, read_json, sha256_file, write_json
 from pipeline.images.samples import CALIBRATION_FILE, SAMPLES_FILE, SampleSet, load_pixels
@@ -123,12 +123,13 @@ def tuning_split(params: Params, artifacts: Path, count: int) -> Iterator[Split]
     try:
         with FileLock(folder / "lock", timeout=0):
             _take(params, artifacts, folder, count)
+            logits, reference = load_reference(folder / "reference")
             yield Split(
                 artifacts,
                 folder,
                 SampleSet.load(folder / "samples"),
-                np.load(folder / "reference" / "logits.npy"),
-                read_reference(folder / "reference").noise_floor.max_abs,
+                logits,
+                reference.noise_floor.max_abs,
                 (artifacts / "checkpoint" / MODEL_FILE).stat().st_size,
             )
     except Timeout:

@@ -47,7 +47,9 @@ def test_it_holds_what_deciding_again_needs(published: Path) -> None:
         assert path.is_file()
     assert (places.recorded.devices / "lite_app.json").is_file()
     assert (places.recorded.baselines / "a-gpu" / "a-model" / "logits.npy").is_file()
-    assert set(json.loads(places.samples.read_text())) == {"sha256", "labels"}  # no file names
+    samples = json.loads(places.samples.read_text())
+    assert set(samples) == {"sha256", "labels", "images"}  # no file names
+    assert len(samples["images"]) == len(samples["labels"])
 
 
 def test_publishing_the_same_again_is_nothing_new(

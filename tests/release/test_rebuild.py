@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -15,12 +16,14 @@ import pytest
 from pipeline.commands.rebuild import _samples, located, main
 from pipeline.contract.files import load_contract
 from pipeline.errors import InputError, IntegrityError
-from pipeline.files import read_json
+from pipeline.evidence.seal import seal
+from pipeline.files import read_json, sha256_file
 from pipeline.params import Params
 from pipeline.release import build
 from pipeline.release.build import BUILD_FILE
 from pipeline.release.manifest import SUMS_FILE, format_sums
 from pipeline.release.read import hashes
+from pipeline.release.verification import require_whole
 from tests.conftest import ROOT
 from tests.release.conftest import put
 
@@ -33,6 +36,33 @@ def record(release: Path, change: Callable[[dict[str, Any]], object]) -> None:
     put(release / SUMS_FILE, format_sums(hashes(release)).encode())
 
 
+def measured_as(release: Path, path: Path, content: bytes) -> None:
+    """Replace a file, in the evidence, too, as if other bytes had been measured."""
+    golden = release / "golden" / "golden.json"
+    renamed = {sha256_file(path): hashlib.sha256(content).hexdigest()}
+    put(path, content)
+    for evidence in (golden, *(release / "evidence").rglob("*.json")):
+        text = evidence.read_text()
+        for old, new in renamed.items():
+            text = text.replace(old, new)
+        made = json.loads(text)
+        if "seal" in made:
+            renamed[made["seal"]] = seal(made)["seal"]
+            made = seal(made)
+        put(evidence, json.dumps(made).encode())
+    put(release / SUMS_FILE, format_sums(hashes(release)).encode())
+
+
+def test_a_release_that_is_not_whole_is_not_made_again(
+    release: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put(release / "verdict.md", b"fine")
+    put(release / SUMS_FILE, format_sums(hashes(release)).encode())
+    with pytest.raises(SystemExit):
+        main([str(release)])
+    assert "verdict.md is not what the evidence gives" in capsys.readouterr().err
+
+
 @pytest.mark.full
 def test_a_release_is_made_again_byte_by_byte(release: Path, tmp_path: Path) -> None:
     """In a process with another hash seed, time zone, locale, umask, folder and thread count.
@@ -42,8 +72,8 @@ def test_a_release_is_made_again_byte_by_byte(release: Path, tmp_path: Path) -> 
     pte = next(release.glob("*.pte"))
     content = bytearray(pte.read_bytes())
     content[1000] ^= 1
-    put(pte, bytes(content))
-    put(release / SUMS_FILE, format_sums(hashes(release)).encode())
+    measured_as(release, pte, bytes(content))
+    require_whole(release)
     scratch = tmp_path / "a folder of another name"
     scratch.mkdir()
     ran = subprocess.run(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import re
 from collections import Counter
 from collections.abc import Callable
@@ -15,22 +16,18 @@ import pytest
 
 from pipeline import paths
 from pipeline.errors import InputError, IntegrityError
-from pipeline.evidence.golden import GOLDEN_FILE
-from pipeline.evidence.seal import seal
+from pipeline.evidence.read import EvidencePaths, read_evidence
 from pipeline.files import sha256_file, write_json, write_text
 from pipeline.formats import FORMATS
-from pipeline.images.samples import content_hash, samples_sha256
-from pipeline.metrics.logits import logits_sha256
-from pipeline.metrics.measures import against_float
+from pipeline.images.samples import SampleSet, samples_sha256
 from pipeline.params import Params, load_params
-from pipeline.release.judge import judge, load_evidence
+from pipeline.release.judge import judge
 from pipeline.report import comparison, tables
 from pipeline.report.gauge import gauge
 from pipeline.report.page import code
 from pipeline.stages.report import report
 from tests.conftest import ROOT
-from tests.contract import builders as contracts
-from tests.verdict import builders
+from tests.made_up import make
 
 COUNT = 60
 RECORDED = paths.Recorded(Path("none"), Path("none"))
@@ -72,78 +69,16 @@ class Page(HTMLParser):
         return [attributes for name, attributes in self.elements if name == tag]
 
 
-def fake_files(artifacts: Path) -> None:
-    """Deliverables are only hashed here."""
-    for folder, name in (
-        ("checkpoint", "model.safetensors"),
-        ("lite", "m.ptl"),
-        ("onnx", "m.onnx"),
-        ("onnx_int8", "m.int8.onnx"),
-        ("executorch", "m.pte"),
-    ):
-        write_text(artifacts / folder / name, name)
-    contract = contracts.contract(
-        name="made_up",
-        preprocessing=contracts.preprocessing(size=(32, 32), resize=32, crop_pct=1.0),
+def make_run(artifacts: Path, **changes: Any) -> Path:
+    return make(
+        artifacts,
+        count=COUNT,
         labels=LABELS,
-        checkpoint=contracts.checkpoint(source="<b>somewhere</b>"),
+        source="<b>somewhere</b>",
+        side=32,
+        changes_answers="int8_onnx",
+        **changes,
     )
-    write_text(artifacts / "checkpoint" / "contract.json", contract.to_json())
-
-
-def make(artifacts: Path, *, labelled: bool = True, broken: str | None = None) -> Path:
-    """Write a run of which `.int8.onnx` changes some answers and ``broken`` gives none."""
-    fake_files(artifacts)
-    rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (COUNT, 32, 32, 3), np.uint8)
-    labels = rng.integers(0, len(LABELS), COUNT)
-    reference = rng.normal(size=(COUNT, len(LABELS))).astype(np.float32)
-    reference[np.arange(COUNT), labels] += 3
-    logits = {key: reference + np.float32(1e-3) for key in FORMATS}
-    logits["int8_onnx"] = reference + rng.normal(scale=2, size=reference.shape).astype(np.float32)
-    if broken:
-        logits[broken] = np.full_like(reference, np.nan)
-    known = labels.astype(np.int64) if labelled else None
-    listed = [None] * COUNT if known is None else known.tolist()
-    ids = [f"image {i}" for i in range(COUNT)]
-    digest = samples_sha256([content_hash(image) for image in images], listed, ids)
-    about = {"schema": 1, "ids": ids, "labels": listed, "classes": LABELS, "sha256": digest}
-    write_json(artifacts / "samples" / "samples.json", about)
-    np.save(artifacts / "samples" / "images.npy", images)
-
-    case = builders.case(labelled)
-    hashes = {key: sha256_file(path) for key, path in paths.delivered_files(artifacts).items()}
-    checkpoint = sha256_file(artifacts / "checkpoint" / "model.safetensors")
-    parity: dict[str, Any] = case.parity | {
-        "checkpoint_sha256": checkpoint,
-        "samples": case.parity["samples"] | {"sha256": digest, "count": COUNT},
-        "artefacts": {
-            key: {
-                "file": f"m{FORMATS[key].suffix}",
-                "sha256": hashes[key],
-                "size_bytes": 6_000_000,
-                **against_float(reference, logits[key], known, builders.FLOOR).model_dump(),
-            }
-            for key in FORMATS
-        },
-        "logits_sha256": {
-            key: logits_sha256(rows) for key, rows in ({"reference": reference} | logits).items()
-        },
-        "machine": builders.MACHINE | {"processor": "a <test>", "packages": {"torch": "9.9"}},
-    }
-    if labelled:
-        right = int((reference.argmax(1) == labels).sum())
-        parity["reference_accuracy"] = {"right": right, "count": COUNT}
-    for step, key in {"lite": "ptl", "export_onnx": "onnx"}.items():
-        parity["steps"][step]["after_sha256"] = hashes[key]
-    latency = case.latency | {"samples_sha256": digest}
-    for key, timed in latency["artefacts"].items():
-        timed["sha256"] = hashes.get(key, checkpoint)
-    write_json(artifacts / "parity" / "evidence.json", seal(parity))
-    write_json(artifacts / "latency" / "evidence.json", seal(latency))
-    write_json(artifacts / "golden" / GOLDEN_FILE, builders.golden(hashes, checkpoint))
-    np.savez_compressed(artifacts / "parity" / "logits.npz", reference=reference, **logits)
-    return artifacts
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +88,7 @@ def params() -> Params:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make(tmp_path_factory.mktemp("run") / "artifacts")
+    return make_run(tmp_path_factory.mktemp("run") / "artifacts")
 
 
 @pytest.fixture(scope="module")
@@ -167,7 +102,7 @@ def page(html: str) -> Page:
 
 
 def test_the_verdict_comes_first_and_is_the_gates(params: Params, run: Path, page: Page) -> None:
-    verdict = judge(params, run, load_evidence(run, RECORDED))
+    verdict = judge(params, run, RECORDED).verdict
     assert not verdict.passed, "the made-up run has answers that changed"
     assert page.headings[0] == "h1"
     assert page.text.index("Refused for channel candidate") < page.text.index("The criteria")
@@ -179,7 +114,7 @@ def test_each_criterion_has_its_number_its_limit_and_its_note(
     params: Params, run: Path, page: Page
 ) -> None:
     words = " ".join(page.text.split("The criteria")[1].split("What this test")[0].split())
-    for c in judge(params, run, load_evidence(run, RECORDED)).criteria:
+    for c in judge(params, run, RECORDED).verdict.criteria:
         shown = tables.judged(c)
         assert shown.title in words
         assert c.name in words
@@ -196,7 +131,7 @@ def test_each_result_of_a_criterion_that_passed_is_shown_once(
     params: Params, run: Path, html: str
 ) -> None:
     gauges = re.findall(r'class="gauge \w+"[^>]*aria-label="([^"]+)"', html)
-    verdict = judge(params, run, load_evidence(run, RECORDED))
+    verdict = judge(params, run, RECORDED).verdict
     passed = [drawn for c in verdict.criteria if c.outcome == "pass" and (drawn := gauge(c))]
     assert len(passed) > 10
     assert Counter(drawn.words for drawn in passed) <= Counter(gauges)
@@ -215,7 +150,7 @@ def test_what_failed_is_first_and_what_passed_is_folded(page: Page, html: str) -
 
 
 def test_the_headline_is_in_the_first_section(run: Path, page: Page) -> None:
-    evidence = load_evidence(run, RECORDED)
+    evidence = read_evidence(EvidencePaths.of_run(run, RECORDED))
     words = comparison.headline(evidence.parity, evidence.latency)
     assert "% of the answers" in words
     assert words in page.text.split("The criteria")[0]
@@ -239,7 +174,7 @@ def test_tables_that_scroll_are_reachable_by_keyboard_and_named(page: Page) -> N
 
 def test_each_refusal_is_said_with_number_and_limit(params: Params, run: Path, page: Page) -> None:
     first = " ".join(page.text.split("The criteria")[1].split("criteria passed")[0].split())
-    verdict = judge(params, run, load_evidence(run, RECORDED))
+    verdict = judge(params, run, RECORDED).verdict
     failed = [c for c in verdict.criteria if c.outcome == "fail"]
     assert failed
     for c in failed:
@@ -309,7 +244,7 @@ def test_every_chart_has_a_light_and_a_dark_rendering(page: Page) -> None:
 
 
 def test_changed_answers_are_shown_with_their_images(run: Path, page: Page) -> None:
-    evidence = load_evidence(run, RECORDED)
+    evidence = read_evidence(EvidencePaths.of_run(run, RECORDED))
     flips = evidence.parity.artefacts["int8_onnx"].flips
     changed = flips.right_to_wrong + flips.wrong_to_right + flips.wrong_to_wrong
     assert changed
@@ -319,7 +254,7 @@ def test_changed_answers_are_shown_with_their_images(run: Path, page: Page) -> N
 
 
 def test_provenance_has_every_hash(run: Path, page: Page) -> None:
-    evidence = load_evidence(run, RECORDED)
+    evidence = read_evidence(EvidencePaths.of_run(run, RECORDED))
     for digest in (
         *(sha256_file(path) for path in paths.delivered_files(run).values()),
         evidence.parity.checkpoint_sha256,
@@ -340,7 +275,7 @@ def test_the_same_evidence_gives_the_same_bytes(
 def test_unlabelled_samples_and_a_file_without_numbers_have_their_page(
     params: Params, tmp_path: Path
 ) -> None:
-    artifacts = make(tmp_path / "artifacts", labelled=False, broken="pte")
+    artifacts = make_run(tmp_path / "artifacts", labelled=False, broken="pte")
     text = report(params, artifacts, RECORDED, tmp_path / "out").read_text()
     page = Page(text)
     assert "The samples have no labels, so there is no accuracy of a class." in page.text
@@ -353,11 +288,12 @@ def test_unlabelled_samples_and_a_file_without_numbers_have_their_page(
 def test_images_of_other_samples_are_not_passed_off_as_these(
     params: Params, tmp_path: Path
 ) -> None:
-    artifacts = make(tmp_path / "artifacts")
-    about = (artifacts / "samples" / "samples.json").read_text()
-    digest = re.search(r'"sha256": "(\w+)"', about)
-    assert digest
-    write_text(artifacts / "samples" / "samples.json", about.replace(digest[1], "f" * 64))
+    artifacts = make_run(tmp_path / "artifacts")
+    path = artifacts / "samples" / "samples.json"
+    about = json.loads(path.read_text())
+    hashes = SampleSet.load(path.parent).verify()
+    about["ids"].reverse()
+    write_json(path, about | {"sha256": samples_sha256(hashes, about["labels"], about["ids"])})
     text = report(params, artifacts, RECORDED, tmp_path / "out").read_text()
     assert "not those that were measured, so their images are not shown" in text
     assert "data:image/png" not in text
@@ -393,7 +329,7 @@ def other_logits(artifacts: Path) -> None:
         ),
         (drop_logits, InputError, r"logits\.npz is missing; run `dvc repro`"),
         (spoil_logits, InputError, r"does not hold what was measured"),
-        (other_logits, InputError, r"does not hold what was measured"),
+        (other_logits, IntegrityError, r"logits of reference are not the measured ones"),
     ],
 )
 def test_other_logits_are_refused_and_the_old_page_stays(
@@ -403,7 +339,7 @@ def test_other_logits_are_refused_and_the_old_page_stays(
     error: type[Exception],
     message: str,
 ) -> None:
-    artifacts = make(tmp_path / "artifacts")
+    artifacts = make_run(tmp_path / "artifacts")
     write_text(tmp_path / "out" / "report.html", "the old page")
     spoil(artifacts)
     with pytest.raises(error, match=message):

@@ -11,11 +11,13 @@ from safetensors.numpy import load_file, save_file
 
 from pipeline.errors import GateError, IntegrityError
 from pipeline.evidence.seal import seal
+from pipeline.metrics.logits import logits_sha256
 from pipeline.params import Params
 from pipeline.paths import Recorded, delivered_files
 from pipeline.stages.chain import run as run_stages
 from pipeline.stages.gate import gate
 from pipeline.stages.publish import publish
+from pipeline.stages.report import report
 from pipeline.verdict.criterion import FAIL
 from pipeline.verdict.decide import Verdict
 
@@ -141,3 +143,67 @@ def test_a_release_channel_refuses_what_is_undecided(params, artifacts):
     assert not verdict.passed
     with pytest.raises(GateError, match="5: a record of the reference GPU"):
         publish(strict, artifacts, RECORDED, artifacts / "release")
+
+
+def stopped(params: Params, artifacts: Path, *words: str) -> None:
+    """Gate, report and publish stop with the same words, before anything is decided."""
+    for run in (gate, report, publish):
+        with pytest.raises(IntegrityError) as error:
+            run(params, artifacts, RECORDED, artifacts / "out")
+        for word in words:
+            assert word in str(error.value), run.__name__
+    assert not (artifacts / "out").exists()
+
+
+def change_contracts(artifacts: Path, **changes: object) -> None:
+    """Edit the contract files of a finished run, but not the contracts inside files."""
+    for path in artifacts.rglob("*contract.json"):
+        contract = json.loads(path.read_text())
+        contract["preprocessing"] |= changes
+        path.write_text(json.dumps(contract))
+
+
+def edit(artifacts: Path, stage: str, **changes: object) -> None:
+    """Change evidence and seal it again."""
+    path = artifacts / stage / "evidence.json"
+    path.write_text(json.dumps(seal(json.loads(path.read_text()) | changes)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"colour_order": "BGR"}, ["preprocessing.colour_order is RGB, in contract.json BGR"]),
+        (
+            {"mean": [0.229, 0.224, 0.225], "std": [0.485, 0.456, 0.406]},
+            ["preprocessing.mean is [0.485, ", "preprocessing.std is [0.229, "],
+        ),
+    ],
+)
+def test_contract_files_that_say_something_else_than_those_inside_files_are_refused(
+    params, artifacts, changes, words
+):
+    change_contracts(artifacts, **changes)
+    names = [path.name for key, path in delivered_files(artifacts).items() if key != "pte"]
+    stopped(params, artifacts, *words, *(f"{name} carries another contract" for name in names))
+
+
+def change_logits(artifacts: Path, change) -> None:
+    """Change arrays of logits, and the evidence so that their hashes fit."""
+    with np.load(artifacts / "parity" / "logits.npz") as archive:
+        logits = dict(archive)
+    change(logits)
+    np.savez(artifacts / "parity" / "logits.npz", allow_pickle=False, **logits)
+    edit(artifacts, "parity", logits_sha256={k: logits_sha256(v) for k, v in logits.items()})
+
+
+def test_a_nan_that_was_left_out_of_the_numbers_is_refused(params, artifacts):
+    change_logits(artifacts, lambda logits: logits["int8_onnx"].__setitem__((3, 2), np.nan))
+    stopped(params, artifacts, "has numbers of int8_onnx, whose logits hold NaN or infinity")
+
+
+def test_rows_four_times_over_are_refused_in_one_sentence(params, artifacts):
+    def four_times(logits):
+        logits |= {key: np.tile(rows, (4, 1)) for key, rows in logits.items()}
+
+    change_logits(artifacts, four_times)
+    stopped(params, artifacts, "the logits of reference have shape (384, 10), parity was measured")

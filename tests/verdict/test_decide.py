@@ -597,12 +597,13 @@ def test_few_runs_or_runs_that_are_all_alike_decide_nothing(period: int, count: 
         assert ("raise latency.runs" in seen.note) == (count < 50)
 
 
-def test_a_limit_that_is_not_asked_for_is_no_criterion() -> None:
+def test_a_limit_that_is_not_asked_for_is_no_criterion_but_a_file_needs_one() -> None:
     case = replace(fresh(), gate=builders.gate(**dict.fromkeys(type(builders.BUDGET).model_fields)))
     assert {c.name for c in case.decide().criteria} == {
         "evidence", "weight_error_max_steps", "noise_multiple", "published_tolerance_pp",
-        "baseline_logits",
+        "baseline_logits", "budget",
     }  # fmt: skip
+    assert case.outcome("budget", ".ptl") == FAIL
 
 
 def test_a_verdict_as_json_counts_what_it_holds() -> None:

@@ -39,6 +39,10 @@ def criteria(
         [
             f"no record of {device} for this model and these samples",
             *(f"one was refused: {b.refusal}" for b in of_device if b.refusal),
+            *(
+                f"there is one of {name}, which baseline.device does not ask for"
+                for name in dict.fromkeys(_named(b) for b in baselines if b not in of_device)
+            ),
             "a candidate is published without it, a release is not: run `edge-vit baseline` there",
         ]
     )
@@ -55,6 +59,10 @@ def criteria(
         elif key in latency.artefacts:
             for baseline in fitting:
                 yield _latency(gate, key, budget.baseline_ratio_max, baseline, latency)
+
+
+def _named(baseline: Baseline) -> str:
+    return baseline.device if baseline.kind == "cuda" else f"{baseline.device} ({baseline.kind})"
 
 
 def _logits(gate: Gate, baseline: Baseline, parity: ParityEvidence) -> Criterion:

@@ -19,7 +19,21 @@ def criteria(gate: Gate, parity: ParityEvidence) -> Iterator[Criterion]:
     for key in ordered([*gate.budgets, *parity.artefacts]):
         file = parity.artefacts.get(key)
         size = file.size_bytes if file else 0
+        yield from _unlimited(gate, key)
         yield from of_file(gate, key, file, size, parity.float_size_bytes)
+
+
+def _unlimited(gate: Gate, key: str) -> Iterator[Criterion]:
+    """Fail a file that no limit holds to float's answers: nothing about it would be judged."""
+    budget = gate.budgets.get(key, Budget())
+    if {budget.top1_agreement_min, budget.accuracy_drop_max_pp, budget.sqnr_min_db} == {None}:
+        yield plain(
+            "budget",
+            FORMATS[key].suffix,
+            FAIL,
+            f"gate.budgets.{key} has no limit for how close answers must be to float's; give "
+            "top1_agreement_min, accuracy_drop_max_pp or sqnr_min_db",
+        )
 
 
 def _published(gate: Gate, parity: ParityEvidence) -> Iterator[Criterion]:
