@@ -15,7 +15,7 @@ from pathlib import Path
 
 from device_tests import bundle, cache
 from device_tests.record import record
-from device_tests.target import Bundle, Findings, Missing
+from device_tests.target import Bundle, Missing, Results
 from device_tests.targets import NAMES, target
 from pipeline import paths
 from pipeline.errors import EdgeVitError, InputError, exit_on_error
@@ -41,7 +41,7 @@ def device_test(
         chosen = target(name)
         formats = tuple(key for key in chosen.FORMATS if key in files.files)
         if not formats:
-            record(name, (), Findings([]), files, into)
+            record(name, (), Results([]), files, into)
             print(f"{name}: none of its formats is in formats of params.yaml", flush=True)
             continue
         lacking = chosen.missing()

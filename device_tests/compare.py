@@ -29,10 +29,10 @@ def compare(golden: Golden, file_format: str, answer: Path, gate: Gate) -> tuple
     Raises:
         InputError: there are no such answers, or they cannot be compared.
     """
-    found = read_json(answer)
-    logits = found.get("logits") if isinstance(found, dict) else None
+    content = read_json(answer)
+    logits = content.get("logits") if isinstance(content, dict) else None
     if not logits:
-        error = found.get("error") if isinstance(found, dict) else None
+        error = content.get("error") if isinstance(content, dict) else None
         raise InputError(f"{answer} holds no logits" + (f": {error}" if error else ""))
     cell = Cell(
         format=file_format, sha256="", runtime="", machine="", loads=True, runs=True, logits=logits

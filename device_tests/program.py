@@ -1,4 +1,4 @@
-"""Run other programs: tools that install, and runners that print their findings as JSON."""
+"""Run other programs: tools that install, and runners that print their results as JSON."""
 
 from __future__ import annotations
 

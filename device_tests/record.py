@@ -1,11 +1,11 @@
-"""Turn what a target found into evidence that the gate reads."""
+"""Turn a target's results into evidence that the gate reads."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from statistics import median
 
-from device_tests.target import Bundle, Findings
+from device_tests.target import Bundle, Results
 from pipeline.contract.files import read_contract
 from pipeline.errors import IntegrityError
 from pipeline.evidence.devices import (
@@ -21,7 +21,7 @@ from pipeline.release.read import Release
 
 
 def record(
-    name: str, formats: tuple[str, ...], findings: Findings, bundle: Bundle, into: Path
+    name: str, formats: tuple[str, ...], results: Results, bundle: Bundle, into: Path
 ) -> Path:
     """Write the evidence of target ``name`` into folder ``into``; return its path."""
     path = into / f"{name}.json"
@@ -29,8 +29,8 @@ def record(
         target=name,
         golden=bundle.golden.seal,
         formats=formats,
-        cells=tuple(findings.cells),
-        checks=tuple(findings.checks),
+        cells=tuple(results.cells),
+        checks=tuple(results.checks),
         claims=_claims(bundle, formats),
         previous=_previous(name, bundle.previous) if bundle.previous else None,
         machine=Machine(**fingerprint()),

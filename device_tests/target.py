@@ -16,7 +16,7 @@ from pipeline.evidence.devices import Cell, Check, Cost
 from pipeline.evidence.golden import Golden
 from pipeline.release.read import Release
 
-__all__ = ["Bundle", "Cell", "Check", "Cost", "Findings", "Missing", "Target"]
+__all__ = ["Bundle", "Cell", "Check", "Cost", "Missing", "Results", "Target"]
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,8 @@ class Missing:
 
 
 @dataclass(frozen=True)
-class Findings:
-    """What a target found."""
+class Results:
+    """What a target measured."""
 
     cells: Sequence[Cell]
     checks: Sequence[Check] = ()
@@ -69,7 +69,7 @@ class Target(Protocol):
         """
         ...
 
-    def run(self, bundle: Bundle, cache: Path) -> Findings:
+    def run(self, bundle: Bundle, cache: Path) -> Results:
         """Run every file of ``bundle`` that the runtime takes, on all golden images.
 
         A file that does not load or run is a finding; only a broken target is an error.

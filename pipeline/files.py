@@ -229,13 +229,13 @@ def sole_file(folder: Path, suffix: str) -> Path:
     Raises:
         InputError: there is no such file, or there are several.
     """
-    found = sorted(p for p in Path(folder).glob(f"*{suffix}") if p.is_file())
+    matching = sorted(p for p in Path(folder).glob(f"*{suffix}") if p.is_file())
     if not Path(folder).exists():
         raise InputError(f"{folder} is missing; run `dvc repro`")
-    if len(found) != 1:
-        names = ", ".join(p.name for p in found) or "none"
+    if len(matching) != 1:
+        names = ", ".join(p.name for p in matching) or "none"
         raise InputError(
             f"{folder} should hold exactly one *{suffix} file, found {names}; "
             "delete the folder and run `dvc repro`"
         )
-    return found[0]
+    return matching[0]

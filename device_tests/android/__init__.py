@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from device_tests import program
 from device_tests.android import maven
 from device_tests.android.operators import Library
-from device_tests.target import Bundle, Cell, Check, Findings, Missing
+from device_tests.target import Bundle, Cell, Check, Missing, Results
 from pipeline.errors import EdgeVitError
 from pipeline.evidence.golden import Golden
 from pipeline.files import sha256_file
@@ -49,10 +49,10 @@ def missing() -> Missing | None:
     for tool in ("javac", "mvn", "aapt2"):
         if shutil.which(tool) is None:
             return Missing(f"{tool} is not installed", command)
-    found = re.search(r"javac (\d+)", program.call(["javac", "-version"]))
-    if found is None or int(found[1]) < JAVA:
+    version = re.search(r"javac (\d+)", program.call(["javac", "-version"]))
+    if version is None or int(version[1]) < JAVA:
         return Missing(
-            f"Java {JAVA} or later is needed; PATH leads to {found and found[0]}", command
+            f"Java {JAVA} or later is needed; PATH leads to {version and version[0]}", command
         )
     if (platform.system(), platform.machine()) not in SKIA:
         here = f"{platform.system()} on {platform.machine()}"
@@ -68,7 +68,7 @@ def install(cache: Path) -> None:
     maven.install(cache)
 
 
-def run(bundle: Bundle, cache: Path) -> Findings:
+def run(bundle: Bundle, cache: Path) -> Results:
     """Run the files of ``bundle``; see :class:`device_tests.target.Target`."""
     path = bundle.files["ptl"]
     archives = maven.archives(cache)
@@ -86,7 +86,7 @@ def run(bundle: Bundle, cache: Path) -> Findings:
         runtime = load(path, threads=1)
         operators = needed(runtime)
     except EdgeVitError as error:
-        return Findings([replace(cell, error=str(error))])
+        return Results([replace(cell, error=str(error))])
 
     libraries = {abi: library(archives[version], abi) for abi in ABIS}
     lacking = {abi: libraries[abi].missing(operators) for abi in ABIS}
@@ -119,7 +119,7 @@ def run(bundle: Bundle, cache: Path) -> Findings:
         cell = replace(cell, loads=True, error=prepared)
     else:
         cell = replace(cell, loads=True, runs=True, logits=logits)
-    return Findings([cell], checks)
+    return Results([cell], checks)
 
 
 def library(archive: Path, abi: str, name: str = LIBRARY) -> Library:

@@ -59,18 +59,18 @@ class Answers:
 
 def robolectric() -> str:
     """Return the version of Robolectric that the project names."""
-    found = re.search(r"<robolectric.version>(.*)</", POM.read_text())
-    assert found is not None
-    return found[1]
+    version = re.search(r"<robolectric.version>(.*)</", POM.read_text())
+    assert version is not None
+    return version[1]
 
 
 def archives(cache: Path) -> dict[str, Path]:
     """The .aar of each release that the registry has, newest first."""
     paths = {version: _path(_repository(cache), LITE, version) for version in RELEASES}
-    found = {version: path for version, path in paths.items() if path.is_file()}
-    if not found:
+    present = {version: path for version, path in paths.items() if path.is_file()}
+    if not present:
         raise InputError(f"the registry that Maven reaches has no {LITE}")
-    return found
+    return present
 
 
 def control(cache: Path) -> Path:
@@ -110,14 +110,14 @@ def _path(repository: Path, library: str, version: str) -> Path:
 
 
 def _download(repository: Path) -> None:
-    found = [version for version in RELEASES if _has(repository, LITE, version)]
-    if not found:
+    versions = [version for version in RELEASES if _has(repository, LITE, version)]
+    if not versions:
         raise InputError(f"the registry that Maven reaches has no {LITE} {', '.join(RELEASES)}")
     if not _has(repository, CONTROL, CONTROL_VERSION):
         raise InputError(f"the registry that Maven reaches has no {CONTROL} {CONTROL_VERSION}")
     # Maven knows all that a build downloads only by building.
     with tempfile.TemporaryDirectory() as build:
-        _build(repository, found[0], Path(build), [])
+        _build(repository, versions[0], Path(build), [])
 
 
 def _has(repository: Path, library: str, version: str) -> bool:

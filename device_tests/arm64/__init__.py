@@ -18,7 +18,7 @@ from pathlib import Path
 from device_tests import program
 from device_tests.arm64 import debian
 from device_tests.arm64.emulator import CPU, Emulator
-from device_tests.target import Bundle, Cell, Findings, Missing
+from device_tests.target import Bundle, Cell, Missing, Results
 from pipeline import formats
 from pipeline.process import cores
 
@@ -67,7 +67,7 @@ def install(cache: Path) -> None:
         emulator.site(runtime.lock)
 
 
-def run(bundle: Bundle, cache: Path) -> Findings:
+def run(bundle: Bundle, cache: Path) -> Results:
     """Run the files of ``bundle``; see :class:`device_tests.target.Target`."""
     emulator = Emulator(cache)
     machine = f"aarch64 (qemu {emulator.version()}, {CPU})"
@@ -76,7 +76,7 @@ def run(bundle: Bundle, cache: Path) -> Findings:
         return _run(emulator, bundle, key, machine)
 
     with ThreadPoolExecutor(cores()) as pool:
-        return Findings(list(pool.map(one, filter(bundle.files.__contains__, FORMATS))))
+        return Results(list(pool.map(one, filter(bundle.files.__contains__, FORMATS))))
 
 
 def _run(emulator: Emulator, bundle: Bundle, key: str, machine: str) -> Cell:
@@ -91,7 +91,7 @@ def _run(emulator: Emulator, bundle: Bundle, key: str, machine: str) -> Cell:
             str(COUNTED),
         ]
         counts.touch()  # stays empty where the emulator does not start
-        found = program.cell(
+        cell = program.cell(
             [*emulator.command(counts), RUNNER, *arguments],
             file_format=key,
             path=path,
@@ -101,4 +101,4 @@ def _run(emulator: Emulator, bundle: Bundle, key: str, machine: str) -> Cell:
         )
         marks = [int(line) for line in counts.read_text().splitlines()]
     instructions = tuple(after - before for before, after in pairwise(marks))[::2]
-    return replace(found, cost=replace(found.cost, instructions=instructions))
+    return replace(cell, cost=replace(cell.cost, instructions=instructions))

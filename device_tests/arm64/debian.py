@@ -20,8 +20,8 @@ CODENAME = "bookworm"  # its Python is the last that torch 2.1.2 was released fo
 def lacking() -> str | None:
     """Say why packages cannot be unpacked here; None if they can."""
     release = Path("/etc/os-release")
-    found = release.read_text() if release.is_file() else platform.system()
-    if f"VERSION_CODENAME={CODENAME}" not in found:
+    system = release.read_text() if release.is_file() else platform.system()
+    if f"VERSION_CODENAME={CODENAME}" not in system:
         return f"ARM64 packages are taken from Debian {CODENAME}, which this is not"
     lost = [tool for tool in ("apt-get", "dpkg-deb") if shutil.which(tool) is None]
     return f"{lost[0]} is not installed" if lost else None

@@ -68,8 +68,8 @@ class Emulator:
 
     def environment(self, site: Path | None = None) -> dict[str, str]:
         """What :meth:`command` needs in its environment."""
-        found = [str(self.cache / "qemu" / folder) for folder in LIBRARIES]
-        values = {"LD_LIBRARY_PATH": os.pathsep.join(found), "PYTHONHASHSEED": "0"}
+        folders = [str(self.cache / "qemu" / folder) for folder in LIBRARIES]
+        values = {"LD_LIBRARY_PATH": os.pathsep.join(folders), "PYTHONHASHSEED": "0"}
         return values if site is None else values | {"PYTHONPATH": str(site)}
 
     def version(self) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from device_tests import program
 from device_tests.cache import made
-from device_tests.target import Bundle, Findings, Missing
+from device_tests.target import Bundle, Missing, Results
 
 HERE = Path(__file__).parent
 RUNNER = HERE.parent / "runner.py"
@@ -48,11 +48,11 @@ class Generation:
         """Install into ``cache``; see :class:`device_tests.target.Target`."""
         self._environment(cache)
 
-    def run(self, bundle: Bundle, cache: Path) -> Findings:
+    def run(self, bundle: Bundle, cache: Path) -> Results:
         """Run the files of ``bundle``; see :class:`device_tests.target.Target`."""
         python = self._environment(cache) / "bin" / "python"
         path, count = bundle.files["ptl"], str(len(bundle.golden.ids))
-        return Findings(
+        return Results(
             [
                 program.cell(
                     [python, RUNNER, path, bundle.golden.inputs_file, count, str(RUNS), "0"],

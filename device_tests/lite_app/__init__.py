@@ -12,7 +12,7 @@ from pathlib import Path
 
 from device_tests import program
 from device_tests.cache import made
-from device_tests.target import Bundle, Findings, Missing
+from device_tests.target import Bundle, Missing, Results
 from pipeline.errors import InputError
 
 WHAT = "PyTorch Lite in C++"
@@ -37,7 +37,7 @@ def install(cache: Path) -> None:
     _built(cache)
 
 
-def run(bundle: Bundle, cache: Path) -> Findings:
+def run(bundle: Bundle, cache: Path) -> Results:
     """Run the files of ``bundle``; see :class:`device_tests.target.Target`."""
     command: list[str | Path] = [
         _built(cache),
@@ -45,7 +45,7 @@ def run(bundle: Bundle, cache: Path) -> Findings:
         bundle.golden.inputs_file,
         str(RUNS),
     ]
-    return Findings(
+    return Results(
         [
             program.cell(
                 command,

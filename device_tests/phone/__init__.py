@@ -11,7 +11,7 @@ from typing import Any
 
 from device_tests import android, program
 from device_tests.android.assets import assets
-from device_tests.target import Bundle, Cell, Check, Cost, Findings, Missing
+from device_tests.target import Bundle, Cell, Check, Cost, Missing, Results
 from pipeline.errors import InputError
 from pipeline.files import read_json, sha256_file
 from pipeline.metrics.distances import sqnr_db
@@ -52,7 +52,7 @@ def install(cache: Path) -> None:
     """Gradle keeps what it downloads itself."""
 
 
-def run(bundle: Bundle, cache: Path) -> Findings:
+def run(bundle: Bundle, cache: Path) -> Results:
     """Run the files of ``bundle``; see :class:`device_tests.target.Target`."""
     serial, gradle = _phone(), _gradle()
     if serial is None or gradle is None:
@@ -61,37 +61,37 @@ def run(bundle: Bundle, cache: Path) -> Findings:
         project = Path(name) / "android"
         shutil.copytree(PROJECT, project, ignore=shutil.ignore_patterns("build", "assets", "ci"))
         assets(bundle.files["ptl"], bundle.golden, project / "app" / "src")
-        results = _test(project, gradle, serial)
-    return findings(bundle, results, machine(serial))
+        answer = _test(project, gradle, serial)
+    return read_answer(bundle, answer, machine(serial))
 
 
-def findings(bundle: Bundle, results: dict[str, Any], on: str) -> Findings:
+def read_answer(bundle: Bundle, answer: dict[str, Any], on: str) -> Results:
     """Turn the instrumented test's results into a cell, and a check of its own preprocessing.
 
     Raises:
         InputError: the results are of another file.
     """
     sha256 = sha256_file(bundle.files["ptl"])
-    if results.get("sha256", sha256) != sha256:
-        raise InputError(f"{RESULTS} is of another file ({results['sha256']}); run this again")
+    if answer.get("sha256", sha256) != sha256:
+        raise InputError(f"{RESULTS} is of another file ({answer['sha256']}); run this again")
     cell = Cell(
         format="ptl",
         sha256=sha256,
         runtime=f"PyTorch Lite {version()}",
         machine=on,
-        loads=bool(results.get("loads")),
-        runs=bool(results.get("runs")),
-        error=results.get("error"),
-        logits=results.get("logits"),
+        loads=bool(answer.get("loads")),
+        runs=bool(answer.get("runs")),
+        error=answer.get("error"),
+        logits=answer.get("logits"),
         cost=Cost(
-            load_ms=results.get("load_ms"),
-            first_ms=results.get("first_ms"),
-            runs_ms=tuple(results.get("runs_ms") or ()),
+            load_ms=answer.get("load_ms"),
+            first_ms=answer.get("first_ms"),
+            runs_ms=tuple(answer.get("runs_ms") or ()),
         ),
     )
     checks = []
-    if results.get("own_logits") is not None:
-        own = logits_array(results["own_logits"])
+    if answer.get("own_logits") is not None:
+        own = logits_array(answer["own_logits"])
         value = sqnr_db(bundle.golden.logits("ptl"), own)
         checks.append(
             Check(
@@ -102,7 +102,7 @@ def findings(bundle: Bundle, results: dict[str, Any], on: str) -> Findings:
                 detail=f"answers from the image files are {value:.1f} dB from the golden ones",
             )
         )
-    return Findings([cell], checks)
+    return Results([cell], checks)
 
 
 def devices(listing: str) -> list[str]:

@@ -161,4 +161,4 @@ def test_no_results_is_an_error_with_gradles_words(
 
 def test_results_of_another_file_are_refused(bundle: Bundle, results: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="of another file"):
-        phone.findings(bundle, results | {"sha256": "0" * 64}, "a phone")
+        phone.read_answer(bundle, results | {"sha256": "0" * 64}, "a phone")

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from device_tests.target import Bundle, Cell, Check, Cost, Findings, Missing
+from device_tests.target import Bundle, Cell, Check, Cost, Missing, Results
 from device_tests.web import packages
 from device_tests.web.server import Site, serving
 from pipeline.errors import InputError
@@ -61,7 +61,7 @@ def install(cache: Path) -> None:
     packages.install(cache)
 
 
-def run(bundle: Bundle, cache: Path) -> Findings:
+def run(bundle: Bundle, cache: Path) -> Results:
     """Run the files of ``bundle``; see :class:`device_tests.target.Target`."""
     modules = packages.install(cache)
     cells: list[Cell] = []
@@ -73,7 +73,7 @@ def run(bundle: Bundle, cache: Path) -> Findings:
                 cell, seen = _run_file(chrome, site, file_format, bundle.golden)
                 cells.append(cell)
                 checks += seen
-    return Findings(cells, checks)
+    return Results(cells, checks)
 
 
 @contextmanager
@@ -179,20 +179,20 @@ def _run_file(
                 return replace(cell, error=seen.text("#problem")), []
             # Before the inputs are copied, which would count as the page's memory.
             peak_memory_mb = _peak_memory_mb(chrome)
-            found = driver.evaluate("(driver) => driver.outcome()")
+            outcome = driver.evaluate("(driver) => driver.outcome()")
             inputs = driver.evaluate("(driver) => driver.inputs()")
         except Error as error:
             # Such as a renderer that ran out of memory.
             return replace(cell, error=f"Chromium: {error.message.splitlines()[0]}"), []
         cost = Cost(
             load_ms=float(seen.page.get_attribute("#model", "data-load-ms") or "nan"),
-            first_ms=found["first_ms"],
-            runs_ms=tuple(found["runs_ms"]),
+            first_ms=outcome["first_ms"],
+            runs_ms=tuple(outcome["runs_ms"]),
             peak_memory_mb=peak_memory_mb,
         )
-        cell = replace(cell, runs=True, logits=found["logits"], cost=cost)
+        cell = replace(cell, runs=True, logits=outcome["logits"], cost=cost)
         fed = [np.frombuffer(base64.b64decode(text), "<f4") for text in inputs]
-        return cell, [_pixels(cell, golden, fed, found["std"]), _page(cell, seen)]
+        return cell, [_pixels(cell, golden, fed, outcome["std"]), _page(cell, seen)]
 
 
 def _peak_memory_mb(chrome: Browser) -> float | None:

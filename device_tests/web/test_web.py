@@ -137,9 +137,9 @@ def drop(page: Page, name: str, kind: str, content: bytes) -> None:
 
 
 def test_answers_are_those_of_the_reference(bundle: Bundle) -> None:
-    findings = web.run(bundle, cache.folder("web"))
-    assert [cell.format for cell in findings.cells] == ["onnx", "int8_onnx"]
-    for cell in findings.cells:
+    results = web.run(bundle, cache.folder("web"))
+    assert [cell.format for cell in results.cells] == ["onnx", "int8_onnx"]
+    for cell in results.cells:
         assert (cell.loads, cell.runs, cell.error) == (True, True, None)
         assert cell.own_preprocessing
         assert cell.runtime.startswith("ONNX Runtime Web 1.")
@@ -154,9 +154,9 @@ def test_answers_are_those_of_the_reference(bundle: Bundle) -> None:
         assert cell.cost.first_ms
         assert len(cell.cost.runs_ms) == 2 * len(bundle.golden.ids)
         assert cell.cost.peak_memory_mb
-    for check in findings.checks:
+    for check in results.checks:
         assert check.passed, check
-    assert [check.name for check in findings.checks] == ["pixels", "page"] * 2
+    assert [check.name for check in results.checks] == ["pixels", "page"] * 2
 
 
 @pytest.mark.parametrize(

@@ -132,12 +132,12 @@ def _measure(
         return torch.from_numpy(normalize(samples.images[chosen], contract.preprocessing))
 
     def classify(count: int, batch: int, double: bool = False) -> Logits:
-        found = []
+        logits = []
         for first in range(0, count, batch):
             pixels = inputs(first, min(batch, count - first)).to(device)
-            found.append(run(pixels.double() if double else pixels).float().cpu().numpy())
+            logits.append(run(pixels.double() if double else pixels).float().cpu().numpy())
             _show("logits", first + batch, count)
-        return np.concatenate(found)
+        return np.concatenate(logits)
 
     try:
         with torch.inference_mode():
@@ -263,12 +263,12 @@ def _about(device: torch.device) -> dict[str, Any]:
 def _driver() -> str | None:
     """The NVIDIA driver's version, as the kernel tells it; None where it does not."""
     try:
-        found = re.search(
+        version = re.search(
             r"Kernel Module.*?\s(\d+\.[\d.]+)", Path("/proc/driver/nvidia/version").read_text()
         )
     except OSError:
         return None
-    return found[1] if found else None
+    return version[1] if version else None
 
 
 def _accuracy(logits: Logits, samples: SampleSet) -> dict[str, int] | None:

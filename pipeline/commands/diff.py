@@ -105,19 +105,22 @@ def _files(difference: Difference) -> str:
     return columns(rows, heads)
 
 
-def _agreement(found: Agreement | str) -> tuple[str, str]:
-    if isinstance(found, str):
-        return found, ""
-    return f"{_share(found.same)} of {found.count} {found.on}", f"{found.sqnr_db:.1f}"
+def _agreement(agreement: Agreement | str) -> tuple[str, str]:
+    if isinstance(agreement, str):
+        return agreement, ""
+    return (
+        f"{_share(agreement.same)} of {agreement.count} {agreement.on}",
+        f"{agreement.sqnr_db:.1f}",
+    )
 
 
-def _cost(found: Cost) -> tuple[str, str, str]:
-    sizes = [None if size is None else size / 1e6 for size in found.size_bytes]
-    time = found.note
-    if found.time_ratio is not None:
-        bounds = f" {found.time_interval:.2f}" if found.time_interval else ""
-        time = f"x {found.time_ratio:.2f}{bounds} ({found.note})"
-    return _pair(sizes, ".2f"), time, _pair(list(found.instructions_m), ".1f")
+def _cost(cost: Cost) -> tuple[str, str, str]:
+    sizes = [None if size is None else size / 1e6 for size in cost.size_bytes]
+    time = cost.note
+    if cost.time_ratio is not None:
+        bounds = f" {cost.time_interval:.2f}" if cost.time_interval else ""
+        time = f"x {cost.time_ratio:.2f}{bounds} ({cost.note})"
+    return _pair(sizes, ".2f"), time, _pair(list(cost.instructions_m), ".1f")
 
 
 def _pair(values: list[float | None], digits: str) -> str:
@@ -126,24 +129,24 @@ def _pair(values: list[float | None], digits: str) -> str:
     return " -> ".join("none" if value is None else format(value, digits) for value in values)
 
 
-def _contract(found: list[Change]) -> str:
-    rows = [(change.what, change.before, change.after) for change in found]
+def _contract(changes: list[Change]) -> str:
+    rows = [(change.what, change.before, change.after) for change in changes]
     return columns(rows or [("nothing", "", "")], ("contract", *SIDES))
 
 
-def _operators(found: dict[str, Operators]) -> list[str]:
+def _operators(differences: dict[str, Operators]) -> list[str]:
     lines = []
-    for key, operators in found.items():
+    for key, operators in differences.items():
         for how, names in (("needs", operators.added), ("no longer needs", operators.removed)):
             if names:
                 lines.append(f"{FORMATS[key].suffix} {how} {', '.join(names)}")
     return lines or ["operators: the same"]
 
 
-def _share(found: Proportion | None) -> str:
-    if found is None:
+def _share(share: Proportion | None) -> str:
+    if share is None:
         return ""
-    return f"{100 * found.value:.2f} {found.interval.percent:.2f}"
+    return f"{100 * share.value:.2f} {share.interval.percent:.2f}"
 
 
 @command("diff", __doc__)

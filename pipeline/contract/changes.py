@@ -58,14 +58,14 @@ class Operators:
 def changes(before: Contract, after: Contract) -> list[Change]:
     """Every value that differs in what both releases say of all their files."""
     one, other = _flat(before), _flat(after)
-    found = [
+    changed = [
         Change(key, one.get(key), other.get(key))
         for key in sorted(one.keys() | other.keys())
         if one.get(key) != other.get(key)
     ]
     if before.labels != after.labels:
-        found.append(Change("labels", *map(_counted, (before, after))))
-    return found
+        changed.append(Change("labels", *map(_counted, (before, after))))
+    return changed
 
 
 def _flat(contract: Contract) -> dict[str, Any]:

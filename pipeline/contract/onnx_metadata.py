@@ -28,17 +28,17 @@ def metadata(path: Path, key: str, limit: int) -> bytes | None:
     Raises:
         InputError: the file is not a protobuf message, the value is too large, or there are two.
     """
-    found: list[bytes] = []
+    contents: list[bytes] = []
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
         for number, start, length in _fields(file, 0, size, path):
             if number != METADATA_PROPS:
                 continue
             value = _value(file, start, length, key, limit, path)
-            found += [] if value is None else [value]
-    if len(found) > 1:
+            contents += [] if value is None else [value]
+    if len(contents) > 1:
         raise InputError(f"{path} has metadata {key} twice")
-    return found[0] if found else None
+    return contents[0] if contents else None
 
 
 def _value(

@@ -46,8 +46,8 @@ def quantize(source: Path, target: Path, kept: Iterable[str], images: NDArray[np
         def error(ranges: dict[str, Range]) -> float:
             _convert(source, tried, kept, ranges, example)
             session = _session(str(tried))
-            found = [session.run([answer], {given: image[None]})[0] for image in judged]
-            return float(np.square(np.concatenate(found) - expected).sum())
+            logits = [session.run([answer], {given: image[None]})[0] for image in judged]
+            return float(np.square(np.concatenate(logits) - expected).sum())
 
         ranges = choose(seen, error)
     _convert(source, target, kept, ranges, example)

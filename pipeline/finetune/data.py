@@ -145,15 +145,15 @@ class FolderData(ImageData):
             InputError: fewer than two folders hold images.
         """
         self.source = str(root)
-        found = [path for path in listing(root).files if path.suffix.lower() in SUFFIXES]
-        self.classes = tuple(top_folders(found))
+        images = [path for path in listing(root).files if path.suffix.lower() in SUFFIXES]
+        self.classes = tuple(top_folders(images))
         refuse_parts(root, self.classes, "data.root or data.test")
         if len(self.classes) < 2:
             raise InputError(
                 f"{root} has {len(self.classes)} folders with images, one for each "
                 "class; at least 2 are needed"
             )
-        inside = [path for path in found if len(path.parts) > 1]  # sorted, so class by class
+        inside = [path for path in images if len(path.parts) > 1]  # sorted, so class by class
         self.files = [root / path for path in inside]
         by_class = Counter(path.parts[0] for path in inside)
         counts = [by_class[name] for name in self.classes]

@@ -210,8 +210,8 @@ def image_files(folder: Path, preprocessing: Preprocessing) -> list[ImageSource]
     """
     if not folder.is_dir():
         raise InputError(f"params.yaml: golden.photographs: {folder} is not a folder of images")
-    found = listing(folder, deep=False).files
-    files = [folder / path for path in found if path.suffix.lower() in SUFFIXES]
+    names = listing(folder, deep=False).files
+    files = [folder / path for path in names if path.suffix.lower() in SUFFIXES]
     if not files:
         suffixes = " ".join(SUFFIXES)
         raise InputError(f"params.yaml: golden.photographs: {folder} holds no images ({suffixes})")

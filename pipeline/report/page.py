@@ -141,12 +141,12 @@ def _pareto(
     medians = {key: float(np.median(values)) for key, values in runs.items()}
 
     def places(costs: Mapping[str, float], of_float: float) -> dict[str, charts.Place]:
-        found = {charts.FLOAT: charts.Place(of_float, 1.0, None)}
+        at = {charts.FLOAT: charts.Place(of_float, 1.0, None)}
         for key, file in measured.items():
             if key in costs:
                 agreement = proportion(file.top1_equal, file.count, confidence)
-                found[key] = charts.Place(costs[key], agreement.value, agreement.interval)
-        return found
+                at[key] = charts.Place(costs[key], agreement.value, agreement.interval)
+        return at
 
     return [
         charts.pareto(places(sizes, parity.float_size_bytes / 1e6), "MB", "size"),

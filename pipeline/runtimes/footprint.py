@@ -40,8 +40,8 @@ def measure(files: dict[str, Path], samples: Path, threads: int) -> dict[str, Fo
         InputError: a file cannot be loaded or run.
     """
     with ThreadPoolExecutor(cores()) as pool:
-        found = pool.map(lambda path: _in_process(path, samples, threads), files.values())
-        return dict(zip(files, found, strict=True))
+        footprints = pool.map(lambda path: _in_process(path, samples, threads), files.values())
+        return dict(zip(files, footprints, strict=True))
 
 
 def _in_process(path: Path, samples: Path, threads: int) -> Footprint:
@@ -93,9 +93,9 @@ def _peak_mb() -> float:
     except OSError:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
-    found = re.search(r"VmHWM:\s+(\d+) kB", text)
-    assert found, "Linux always tells"
-    return int(found[1]) * 1024 / 1e6
+    line = re.search(r"VmHWM:\s+(\d+) kB", text)
+    assert line, "Linux always tells"
+    return int(line[1]) * 1024 / 1e6
 
 
 def main() -> None:

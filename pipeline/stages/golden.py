@@ -90,11 +90,11 @@ def golden(params: Params, artifacts: Path, out: Path) -> GoldenEvidence:
 
 def _first_samples(params: Params, artifacts: Path, contract: Contract) -> list[ImageSource]:
     ids = read_json(artifacts / "samples" / "samples.json")["ids"][: params.golden.samples]
-    found = {c.id: c for c in find_images(params.samples.source, contract).images}
-    lost = [name for name in ids if name not in found]
+    by_id = {c.id: c for c in find_images(params.samples.source, contract).images}
+    lost = [name for name in ids if name not in by_id]
     if lost:
         raise InputError(f"{params.samples.source} lacks {lost[0]}; run `dvc repro samples`")
-    return [found[name] for name in ids]
+    return [by_id[name] for name in ids]
 
 
 def _keep(

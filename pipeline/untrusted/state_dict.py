@@ -156,28 +156,28 @@ def _open_pickle(path: Path, source: str) -> Any:
 
 def _state_dicts(content: dict[Any, Any], source: str, size: int) -> dict[str, State]:
     """Find every dictionary of nothing but tensors, by its keys joined with dots."""
-    found: dict[str, State] = {}
+    states: dict[str, State] = {}
     seen: set[int] = set()
     queue = deque([("", content, 0)])
     while queue:
         place, values, depth = queue.popleft()
         values = dict(dict.items(values))
         if values and not _odd(values):
-            found[place] = values
+            states[place] = values
         elif depth < MAX_DEPTH:
             for key, value in values.items():
                 if isinstance(key, str) and isinstance(value, dict) and id(value) not in seen:
                     seen.add(id(value))
                     queue.append((f"{place}.{key}" if place else key, value, depth + 1))
-    if not found:
+    if not states:
         raise _no_state_dict(content, source)
-    storages = [v.untyped_storage() for state in found.values() for v in state.values()]
+    storages = [v.untyped_storage() for state in states.values() for v in state.values()]
     claimed = sum({s.data_ptr(): s.nbytes() for s in storages}.values())
     if claimed > size:
         raise InputError(
             f"{source} has {size} bytes and claims tensors of {claimed}; fetch or save it again"
         )
-    return found
+    return states
 
 
 def _odd(values: dict[Any, Any]) -> list[Any]:

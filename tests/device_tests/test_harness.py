@@ -13,7 +13,7 @@ import pytest
 from device_tests import __main__ as harness
 from device_tests import bundle as bundles
 from device_tests import cache, program
-from device_tests.target import Bundle, Cell, Check, Cost, Findings, Missing
+from device_tests.target import Bundle, Cell, Check, Cost, Missing, Results
 from pipeline.errors import InputError
 from pipeline.files import sha256_file
 from pipeline.params import Params
@@ -41,7 +41,7 @@ class Fake:
     def install(self, cache: Path) -> None:
         assert self.lacking is None
 
-    def run(self, bundle: Bundle, cache: Path) -> Findings:
+    def run(self, bundle: Bundle, cache: Path) -> Results:
         cell = Cell(
             format="ptl",
             sha256=sha256_file(bundle.files["ptl"]),
@@ -52,7 +52,7 @@ class Fake:
             logits=[list(row) for row in bundle.golden.content.artefacts["ptl"].logits],
             cost=Cost(instructions=(100, 100)),
         )
-        return Findings([self.change(cell)], self.checks)
+        return Results([self.change(cell)], self.checks)
 
 
 @pytest.fixture

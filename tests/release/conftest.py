@@ -11,7 +11,7 @@ import pytest
 
 from device_tests.bundle import find
 from device_tests.record import record
-from device_tests.target import Cell, Cost, Findings
+from device_tests.target import Cell, Cost, Results
 from pipeline.contract.files import load_contract
 from pipeline.evidence.logits import load_logits
 from pipeline.evidence.machine import fingerprint
@@ -47,7 +47,7 @@ def recorded(healthy: Path, params: Params, tmp_path_factory: pytest.TempPathFac
         logits=[list(row) for row in answers.logits],
         cost=Cost(instructions=(100, 100)),
     )
-    record("lite_app", ("ptl",), Findings([cell], ()), bundle, to.devices)
+    record("lite_app", ("ptl",), Results([cell], ()), bundle, to.devices)
     return to
 
 
