@@ -223,21 +223,30 @@ def code_sha256(code: Path) -> str:
 
 
 def commit(code: Path) -> dict[str, Any]:
-    """Return the commit of the code, and whether it was changed since; null outside of git."""
+    """Return the commit of the code, and whether it was changed since; null outside of git.
+
+    Raises:
+        InputError: git refuses to read the checkout, since another user owns it.
+    """
     # A package that was installed into some repository's folder is not part of that repository.
-    if _git(code, "ls-files", "--error-unmatch", "__init__.py") is None:
+    tracked = _git(code, "ls-files", "--error-unmatch", "__init__.py")
+    if "safe.directory" in tracked.stderr:  # as in a container whose workspace a runner made
+        raise InputError(
+            f"git refuses to read {code.parent}, since another user owns it, and a release names "
+            f"its commit; run `git config --global --add safe.directory {code.parent}`"
+        )
+    if tracked.returncode:
         return {"commit": None, "dirty": None}
-    changed = _git(code, "status", "--porcelain", "--", ".")
-    return {"commit": _git(code, "rev-parse", "HEAD"), "dirty": bool(changed)}
+    changed = _git(code, "status", "--porcelain", "--", ".").stdout.strip()
+    return {"commit": _git(code, "rev-parse", "HEAD").stdout.strip(), "dirty": bool(changed)}
 
 
-def _git(folder: Path, *arguments: str) -> str | None:
+def _git(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = ["git", "-C", str(folder), *arguments]
     try:
-        ran = subprocess.run(command, capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        return None
-    return ran.stdout.strip() if ran.returncode == 0 else None
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError:  # no git
+        return subprocess.CompletedProcess(command, 127, "", "")
 
 
 def _lock_sha256(checkout: Path) -> str | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.contract.files import load_contract
+from pipeline.errors import InputError
 from pipeline.files import sha256_file
 from pipeline.params import Params
 from pipeline.release import build
@@ -121,3 +122,11 @@ def test_a_package_that_is_only_installed_into_a_repository_has_no_commit(code: 
     (installed / "__init__.py").write_text("")
     assert build.commit(installed) == {"commit": None, "dirty": None}
     assert build.commit(code.parent.parent) == {"commit": None, "dirty": None}
+
+
+def test_a_checkout_that_git_refuses_to_read_is_said_with_what_helps(
+    code: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    with pytest.raises(InputError, match=r"another user owns it.*--add safe.directory"):
+        build.commit(code)
