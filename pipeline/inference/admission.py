@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from starlette.exceptions import HTTPException
 
 HELD_BODIES = 16  # as many bodies of full size may arrive at once
+WAIT_SECONDS = 20.0  # for a worker; by then a client has better been told to come back
 DRAINED_BODIES = 4  # so many more are read and discarded, so that the client sees the reason
 
 

@@ -20,11 +20,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pipeline.contract.contract import Contract
 from pipeline.errors import EdgeVitError
-from pipeline.inference.admission import Admission, busy
+from pipeline.inference.admission import WAIT_SECONDS, Admission, busy
 from pipeline.inference.metrics import Metrics
-from pipeline.inference.requests import Classification, Failure, Job, Label, Parameters
+from pipeline.inference.requests import Classification, Failure, Job, Label, Parameters, Reply
 from pipeline.inference.select import Chosen
-from pipeline.inference.workers import Workers
+from pipeline.inference.workers import NoneFree, Workers
 
 LOG = logging.getLogger("edge_vit")
 PAGE_FILE = "page.html"
@@ -74,14 +74,21 @@ class Service:
         self.admission, self.stopping = admission, stopping
         self.contract: Contract | None = None  # the file's own, once it is loaded
         self.failure: EdgeVitError | None = None  # why it cannot be
-        self.metrics = Metrics(admission, ready=lambda: self.contract is not None)
+        self.metrics = Metrics(admission, ready=lambda: self.ready)
+
+    @property
+    def ready(self) -> bool:
+        """Whether the model is loaded, a worker lives, and the server is not stopping."""
+        return self.contract is not None and self.workers.alive and not self.stopping()
 
     async def load(self, stop: Callable[[], None]) -> None:
         """Load the model in all workers; if that fails, keep the error and stop the server."""
         try:
             self.contract = Contract.from_json(await self.workers.start())
             LOG.info("ready: %s, %d workers", self.chosen.path.name, self.workers.count)
-        except EdgeVitError as error:
+        except Exception as error:  # a server that can never be ready must not look as if it could
+            if not isinstance(error, EdgeVitError):
+                error = EdgeVitError(f"a worker did not start: {error!r}")
             self.failure = error
             stop()
 
@@ -96,9 +103,27 @@ class Service:
         if self.contract is None:
             raise busy(f"{self.chosen.release} is being loaded", LOADING_SECONDS)
         with self.admission.slot():
-            answer = await self.workers.ask(Job(body, is_json))
+            answer = await self._ask(request, Job(body, is_json))
         content = answer.content if answer.status == 200 else {"error": answer.content}
         return JSONResponse(content, answer.status)
+
+    async def _ask(self, request: Request, job: Job) -> Reply:
+        """Ask a worker, unless the client goes away before one is free."""
+        asked = asyncio.create_task(self.workers.ask(job, WAIT_SECONDS))
+        gone = asyncio.create_task(_gone(request))
+        try:
+            await asyncio.wait([asked, gone], return_when=asyncio.FIRST_COMPLETED)
+            if not asked.done():
+                asked.cancel()
+                await asyncio.wait([asked])
+                raise ClientDisconnect
+            return asked.result()
+        except NoneFree:
+            seconds = self.admission.wait_seconds()
+            raise busy(f"no worker was free in {WAIT_SECONDS:g} s", seconds) from None
+        finally:
+            gone.cancel()
+            asked.cancel()
 
     def info(self) -> dict[str, Any]:
         """Return what is served: release, runtime, file and its hash, workers, contract."""
@@ -173,16 +198,23 @@ def _add_operation(app: FastAPI, service: Service) -> None:
     async def health() -> dict[str, str]:
         return {"status": "ok"}
 
-    @app.get("/ready", summary="The model is loaded and warm")
+    @app.get("/ready", summary="The model is loaded and warm, and a worker lives")
     async def ready() -> dict[str, str]:
-        if service.contract is None or service.stopping():
-            state = "stopping" if service.stopping() else "loading"
+        if not service.ready:
+            loading = "loading" if service.contract is None else "replacing its workers"
+            state = "stopping" if service.stopping() else loading
             raise busy(f"the server is {state}", LOADING_SECONDS)
         return {"status": "ready"}
 
     @app.get("/info", summary="What is served: release, file, contract")
     async def info() -> dict[str, Any]:
         return service.info()
+
+
+async def _gone(request: Request) -> None:
+    """Return when the client's connection is closed; the body was read before."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 def _is_json(content_type: str) -> bool:

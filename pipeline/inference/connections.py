@@ -15,7 +15,9 @@ import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+CLOSED_SECONDS = 0.25  # between two looks at a client that sends no more
 HEAD_SECONDS = 10.0  # from the first byte, or the connection, to a whole head
+BEGINNING = b"HTTP/1.1 "  # of every answer
 LINGER_SECONDS = 0.5  # what is already on its way when the server stops is still read
 MAX_CONNECTIONS = 512
 SETTLE_SECONDS = 0.05  # what is connecting when the server stops has connected by then
@@ -26,6 +28,7 @@ class Protocol(H11Protocol):
     """One connection of a client."""
 
     _deadline: asyncio.TimerHandle | None = None
+    _look: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Wait for the first request; refuse a connection beyond ``MAX_CONNECTIONS``."""
@@ -38,7 +41,35 @@ class Protocol(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop the deadline."""
         self._expect_nothing()
+        if self._look is not None:
+            self._look.cancel()
         super().connection_lost(exc)
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Answer a client that ends its side after a whole request, unless it has gone.
+
+        Both look alike until something is sent: so the bytes that every answer begins with are.
+        The system of a client that has gone refuses them.
+        """
+        cycle = self.cycle
+        if cycle is None or cycle.more_body or cycle.response_complete:
+            return False
+        cycle.keep_alive = False
+        if not cycle.response_started:
+            self.transport.write(BEGINNING)
+            cycle.transport = _Begun(self.transport)  # type: ignore[assignment]
+        self._look_for_client()
+        return True
+
+    def _look_for_client(self) -> None:
+        """Asyncio no longer does, once the client's side has ended."""
+        connected = self.transport.get_extra_info("socket")
+        if self.transport.is_closing():
+            return
+        if connected.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            self.transport.abort()
+        else:
+            self._look = self.loop.call_later(CLOSED_SECONDS, self._look_for_client)
 
     def data_received(self, data: bytes) -> None:
         """Read; a request's head has to be whole within ``HEAD_SECONDS``."""
@@ -91,6 +122,22 @@ class Protocol(H11Protocol):
             ):
                 self.transport.write(self.conn.send(event) or b"")
         self.transport.close()
+
+
+class _Begun:
+    """A transport on which ``BEGINNING`` of the answer was sent already."""
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport, self._missing = transport, BEGINNING
+
+    def write(self, data: bytes) -> None:
+        """Send what follows the beginning."""
+        if self._missing:
+            data, self._missing = data.removeprefix(self._missing), b""
+        self._transport.write(data)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
 
 
 class Server(uvicorn.Server):

@@ -8,6 +8,7 @@ replaced, and one request.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import logging
 import multiprocessing
@@ -27,6 +28,7 @@ from pipeline.inference.requests import Job, Reply, reply
 LOG = logging.getLogger("edge_vit")
 LOAD_SECONDS = 120.0
 RETRY_SECONDS = 1.0
+WATCH_SECONDS = 1.0  # after which a worker that died without a request is noticed
 WARMUP = 2
 ATTEMPTS = 2  # a worker may have died before a request came; one that dies twice dies of it
 SLACK_BYTES = 256 << 20  # what a worker may grow by, beside what pixels and bodies take
@@ -38,6 +40,10 @@ T = TypeVar("T")
 
 class WorkerDied(Exception):
     """A worker ended before it answered."""
+
+
+class NoneFree(Exception):
+    """No worker was free in time."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +79,7 @@ class Worker:
             loaded = self._receive(LOAD_SECONDS)
         except (TimeoutError, EOFError, OSError) as error:
             self.kill()
-            raise EdgeVitError(f"a worker did not start: {error or 'it died'}") from None
+            raise EdgeVitError(f"a worker did not start: {error or 'it died'}") from error
         if isinstance(loaded, EdgeVitError):
             raise loaded
         return str(loaded)
@@ -109,6 +115,8 @@ class Worker:
         """End the process and wait until it is gone."""
         self._process.kill()
         self._process.join()
+        # One whose fork server was killed counts as gone and is not; it ends with its connection.
+        self._connection.close()
 
 
 class Workers:
@@ -120,6 +128,7 @@ class Workers:
         self._threads = ThreadPoolExecutor(2 * count)  # one asks, one replaces
         self._idle: asyncio.Queue[Worker] = asyncio.Queue()
         self._all: set[Worker] = set()
+        self._loaded: set[Worker] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._closed = False
 
@@ -135,13 +144,33 @@ class Workers:
         for future in asyncio.as_completed(started):
             worker, contract = await future
             self._idle.put_nowait(worker)
+        self._keep(self._watch())
         return contract
 
-    async def ask(self, job: Job) -> Reply:
-        """Answer a request by the next free worker; a worker that died is replaced."""
-        worker = await self._idle.get()
-        # The client may go away; the worker is free again only when it has answered.
-        return await asyncio.shield(self._keep(self._ask(worker, job)))
+    @property
+    def alive(self) -> bool:
+        """Whether there is a worker that is loaded and lives."""
+        return any(worker.alive for worker in list(self._loaded))
+
+    async def ask(self, job: Job, wait_seconds: float) -> Reply:
+        """Answer a request by the next free worker; a worker that died is replaced.
+
+        Cancelled while it waits, it gives its turn to the next; later, it ends with the worker.
+
+        Raises:
+            NoneFree: it would have waited longer than ``wait_seconds``.
+        """
+        try:
+            async with asyncio.timeout(wait_seconds):
+                worker = await self._idle.get()
+        except TimeoutError:
+            raise NoneFree from None
+        running = self._keep(self._ask(worker, job))
+        try:
+            return await asyncio.shield(running)
+        except asyncio.CancelledError:
+            await asyncio.wait([running])  # the worker is free again only when it has answered
+            raise
 
     def close(self) -> None:
         """End all at once, whatever they do."""
@@ -151,46 +180,73 @@ class Workers:
             worker.kill()
 
     async def _ask(self, worker: Worker, job: Job) -> Reply:
+        """Ask ``worker``; whatever happens, a live one is free afterwards in its place."""
         loop = asyncio.get_running_loop()
-        for _ in range(ATTEMPTS):
-            if not worker.alive:
-                worker = await self._replaced(worker)
-            try:
-                answer = await loop.run_in_executor(self._threads, worker.ask, job)
-                break
-            except WorkerDied:
-                continue
-        else:
-            answer = Reply(500, "the workers that took this image died; others are still answered")
+        try:
+            for _ in range(ATTEMPTS):
+                try:
+                    if not worker.alive:
+                        worker = await self._replaced(worker)
+                    return await loop.run_in_executor(self._threads, worker.ask, job)
+                except WorkerDied:
+                    continue
+            return Reply(500, "the workers that took this image died; others are still answered")
+        finally:
+            self._release(worker)
+
+    def _release(self, worker: Worker) -> None:
         if worker.alive:
             self._idle.put_nowait(worker)
-        else:
+        elif not self._closed:
             self._keep(self._refill(worker))
-        return answer
+
+    async def _watch(self) -> None:
+        """Replace workers that die while they wait; else nothing would until a request comes."""
+        while True:
+            await asyncio.sleep(WATCH_SECONDS)
+            for _ in range(self._idle.qsize()):
+                self._release(self._idle.get_nowait())
 
     async def _refill(self, dead: Worker) -> None:
-        self._idle.put_nowait(await self._replaced(dead))
+        with contextlib.suppress(WorkerDied):  # the server ends
+            self._idle.put_nowait(await self._replaced(dead))
 
     async def _replaced(self, dead: Worker) -> Worker:
-        self._all.discard(dead)
+        """Start another worker, however often that fails: a place that is given up is lost.
+
+        Raises:
+            WorkerDied: the server ends meanwhile.
+        """
+        self._forget(dead)
+        loop = asyncio.get_running_loop()
         while True:
             try:
-                loop = asyncio.get_running_loop()
                 worker, _ = await loop.run_in_executor(self._threads, self._start)
                 return worker
-            except EdgeVitError as error:
-                LOG.error("%s; trying again", error)
+            except Exception as error:  # a fork server that was killed shows in many ways
+                if self._closed:
+                    raise WorkerDied from error
+                LOG.error("%s; trying again", str(error) or repr(error))
                 await asyncio.sleep(RETRY_SECONDS)
 
     def _start(self) -> tuple[Worker, str]:
-        try:
-            worker = Worker(self._path, self._limits)
-        except Exception as error:  # a fork server that was killed shows in many ways
-            raise EdgeVitError(f"a worker did not start: {error!r}") from error
+        """Start a worker and wait until it is loaded; return its contract, too."""
+        worker = Worker(self._path, self._limits)
         self._all.add(worker)
-        if self._closed:
-            worker.kill()
-        return worker, worker.wait_ready()
+        try:
+            if self._closed:
+                raise WorkerDied
+            contract = worker.wait_ready()
+        except BaseException:
+            self._forget(worker)
+            raise
+        self._loaded.add(worker)
+        return worker, contract
+
+    def _forget(self, worker: Worker) -> None:
+        self._all.discard(worker)
+        self._loaded.discard(worker)
+        worker.kill()
 
     def _keep(self, coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         task = asyncio.create_task(coroutine)

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.types import Message
 
+from pipeline.inference import app
 from pipeline.inference.admission import DRAINED_BODIES, HELD_BODIES, Admission
+from pipeline.inference.requests import Job
+from pipeline.inference.select import Chosen
+from pipeline.inference.workers import Limits, Workers
 
 
 def admission(**changed: float) -> Admission:
@@ -89,3 +96,23 @@ def test_one_more_than_run_and_wait_is_refused_until_a_place_is_free():
         with taken.slot():
             pass
     assert taken.in_flight == 0
+
+
+def test_a_request_that_waits_too_long_for_a_worker_is_told_to_come_back(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """No worker was ever started; the client stays."""
+    monkeypatch.setattr(app, "WAIT_SECONDS", 0.05)
+
+    async def receive() -> Message:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def ask() -> None:
+        workers = Workers(tmp_path / "model.onnx", 1, Limits(1, 1, 1.0))
+        service = app.Service(Chosen, workers, admission(), lambda: False)  # type: ignore[arg-type]
+        await service._ask(Request({"type": "http"}, receive), Job(b"", False))
+
+    with pytest.raises(HTTPException, match=r"no worker was free in 0\.05 s") as caught:
+        asyncio.run(ask())
+    assert (caught.value.status_code, caught.value.headers) == (503, {"Retry-After": "1"})

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -201,6 +202,78 @@ def test_a_worker_that_dies_is_replaced_and_the_others_go_on(released, tmp_path)
         assert len(after) == 2
         assert not set(after) & set(before)
         assert server.stop() == 0
+
+
+def test_a_fork_server_that_is_killed_again_while_it_loads_costs_no_place(released, tmp_path):
+    options = ("--runtime", "int8", "--workers", "2")
+    with Served(released, tmp_path / "log", *options) as server:
+        image = encoded("JPEG")
+        for _ in range(2):  # the second one as soon as it is there, when it still loads
+            forking, *workers = server.processes()[2:]
+            for pid in (forking, *workers):
+                os.kill(pid, signal.SIGKILL)
+            asked = threading.Thread(target=server.post, args=(image,))
+            asked.start()
+            while len(server.processes()) < 3 or server.processes()[2] == forking:
+                time.sleep(0.01)
+            assert httpx2.get(f"{server.address}/ready").status_code == 503
+        deadline = time.monotonic() + 60
+        while len(server.workers()) < 2 or httpx2.get(f"{server.address}/ready").is_error:
+            assert time.monotonic() < deadline, server.words()
+            time.sleep(0.1)
+        asked.join(60)
+        assert [server.post(image).status_code for _ in range(4)] == [200] * 4
+        assert server.stop() == 0
+
+
+def test_workers_that_die_without_a_request_are_replaced(released, tmp_path):
+    with Served(released, tmp_path / "log", "--runtime", "int8", "--workers", "1") as server:
+        (before,) = server.workers()
+        os.kill(before, signal.SIGKILL)
+        deadline = time.monotonic() + 60
+        while server.workers() in ([], [before]):
+            assert time.monotonic() < deadline, server.words()
+            time.sleep(0.1)
+
+
+def test_a_client_that_ends_its_side_gets_its_answer(released, tmp_path):
+    with Served(released, tmp_path / "log", "--runtime", "int8", "--workers", "1") as server:
+        for _ in range(5):
+            with server.connect() as connection:
+                answer = exchange(connection, request(encoded("JPEG"), keep=True), go_away=True)
+            assert answer.startswith(b"HTTP/1.1 200 OK\r\n"), answer
+            assert answer.endswith(b"]")
+
+
+@pytest.mark.parametrize("reset", [False, True])
+def test_a_client_that_goes_away_while_it_waits_gives_its_place_back(released, tmp_path, reset):
+    def depth() -> float:
+        text = httpx2.get(f"{server.address}/metrics").text
+        return float(text.partition("\nedge_vit_queue_depth ")[2].split()[0])
+
+    def until(wanted: int) -> None:
+        deadline = time.monotonic() + 10
+        while depth() != wanted:
+            assert time.monotonic() < deadline, depth()
+            time.sleep(0.05)
+
+    options = ("--runtime", "int8", "--workers", "1", "--queue", "2")
+    with Served(released, tmp_path / "log", *options) as server:
+        (worker,) = server.workers()
+        os.kill(worker, signal.SIGSTOP)
+        clients = [server.connect() for _ in range(3)]
+        for client in clients:
+            client.sendall(request(encoded("JPEG")))
+        until(2)
+        for client in clients[1:]:
+            if reset:
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            client.close()
+        until(0)
+        os.kill(worker, signal.SIGCONT)
+        with clients[0]:
+            assert exchange(clients[0], b"").startswith(b"HTTP/1.1 200")
+        assert server.post(encoded("JPEG")).status_code == 200
 
 
 def test_the_end_of_the_server_ends_its_workers_too(released, tmp_path):
