@@ -54,7 +54,7 @@ def beside(path: Path) -> Iterator[Path]:
     Whatever is still there afterwards is removed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    _clean_up_after_killed(path)
+    clean_up_after_killed(path)
     with _scratch(path) as scratch:
         try:
             yield scratch / path.name
@@ -86,7 +86,7 @@ def _scratch(path: Path) -> Iterator[Path]:
         os.close(lock)
 
 
-def _clean_up_after_killed(path: Path) -> None:
+def clean_up_after_killed(path: Path) -> None:
     """Remove scratch folders of ``path`` that nobody holds; put back what one had moved aside."""
     name = re.compile(rf"\.{re.escape(path.name)}\.[a-z0-9_]{{8}}")
     for scratch in path.parent.iterdir():

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import EdgeVitError, InputError, exit_on_error
-from pipeline.files import read_json, write_json
+from pipeline.files import clean_up_after_killed, parse_json, read_json, write_json
 from pipeline.params import load_params
 from pipeline.paths import ARTIFACTS, Recorded
 
@@ -177,8 +177,13 @@ def run(root: Path, target: str | None = None, beside: tuple[str, ...] = BESIDE)
     # DVC asks for git, which a source archive has not.
     config = {} if (root / ".git").exists() else {"core": {"no_scm": True}}
     try:
+        _mend(root)
         with Repo(str(root), config=config) as repo:
             stages = {stage.name: stage for stage in repo.stage.load_all("dvc.yaml")}
+            for out in (out for stage in stages.values() for out in stage.outs):
+                path = Path(out.fs_path)  # DVC may restore it, and then no stage writes it
+                if path.parent.is_dir():
+                    clean_up_after_killed(path)
             if target is not None and target not in stages:
                 raise InputError(f"dvc.yaml has no stage {target}; it has {', '.join(stages)}")
             graph = repo.index.graph
@@ -197,6 +202,23 @@ def run(root: Path, target: str | None = None, beside: tuple[str, ...] = BESIDE)
                 write_json(record, whole.seconds)
     except DvcException as error:
         raise InputError(f"DVC: {error}") from error
+
+
+def _mend(root: Path) -> None:
+    """Remove the files of DVC's that a killed process left empty or cut: DVC would only refuse.
+
+    It makes both anew: ``rwlock`` lists processes that live, ``dvc.lock`` what was run.
+    """
+    lock, rwlock = root / "dvc.lock", root / ".dvc" / "tmp" / "rwlock"
+    damaged = [lock] if lock.is_file() and not lock.read_bytes().strip() else []
+    if rwlock.is_file():
+        try:
+            parse_json(rwlock.read_text(errors="replace"))
+        except ValueError:
+            damaged.append(rwlock)
+    for path in damaged:
+        path.unlink(missing_ok=True)
+        print(f"{path.relative_to(root)} was left damaged by a killed run and is made anew")
 
 
 def main(arguments: list[str] | None = None) -> None:

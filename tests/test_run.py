@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import time
@@ -117,6 +118,21 @@ def test_a_failure_ends_the_stage_beside(project):
     with pytest.raises(StageError, match="stage quick failed"):
         run(root, beside=("slow",))
     assert time.monotonic() - started < 30
+
+
+def test_what_a_killed_run_left_does_not_stop_the_next(project, capfd):
+    root = project(**graph())
+    run(root)
+    shutil.rmtree(root / ".dvc" / "cache" / "runs", ignore_errors=True)
+    scratch = root / ".gate.txt.abcdefgh"
+    scratch.mkdir()
+    for name in ("dvc.lock", ".dvc/tmp/rwlock"):
+        (root / name).write_bytes(b"")
+        run(root)
+        assert f"{name} was left damaged by a killed run" in capfd.readouterr().out
+        assert (root / "gate.txt").exists()
+        assert (root / name).read_bytes()
+    assert not scratch.exists()
 
 
 @pytest.fixture
