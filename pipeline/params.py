@@ -210,13 +210,48 @@ class Gate(Section):
     """The channel, its limits and how sure a verdict must be."""
 
     channel: Literal["candidate", "release"] = "candidate"
-    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+    confidence: Annotated[float, Field(ge=0.9, lt=1)] = 0.95
     noise_multiple: Annotated[float, Field(ge=1)] = 10.0
     weight_error_max_steps: Annotated[float, Field(ge=0.5)] = 0.51
     published_tolerance_pp: Annotated[float, Field(gt=0, le=100)] | None = 4.0
     latency_noise: Annotated[float, Field(ge=0, lt=1)] = 0.03
+    classes_covered_min: Fraction | None = 0.8
     devices: Devices = Devices()
     budgets: dict[FormatKey, Budget]
+
+
+_INT8 = Budget(
+    top1_agreement_min=0.98,
+    accuracy_drop_max_pp=1.0,
+    sqnr_min_db=30,
+    size_ratio_max=0.35,
+    memory_ratio_max=1.0,
+    regression_ratio_max=1.1,
+    baseline_ratio_max=50,
+    device_sqnr_min_db=35,
+    instructions_growth_max=1.02,
+)
+_TIMED = _INT8.model_copy(update={"latency_ratio_max": 1.0})
+# What params.yaml has as shipped: a verdict says which limits ask for less.
+SHIPPED = Gate(
+    devices=Devices(release=("lite_app", "torch_1_13_1", "torch_2_1_2", "arm64", "web", "android")),
+    budgets={
+        "ptl": _INT8,
+        "int8_onnx": _TIMED,
+        "pte": _TIMED,
+        "onnx": Budget(
+            top1_agreement_min=0.99,
+            accuracy_drop_max_pp=1.0,
+            size_ratio_max=1.05,
+            latency_ratio_max=1.5,
+            memory_ratio_max=1.5,
+            regression_ratio_max=1.1,
+            baseline_ratio_max=50,
+            device_sqnr_min_db=80,
+            instructions_growth_max=1.02,
+        ),
+    },
+)
 
 
 class Baseline(Section):

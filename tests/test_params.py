@@ -46,7 +46,7 @@ def test_the_shipped_parameters_are_valid() -> None:
         ("gate.budgets.ptl.top1_agreement_min", 1.2, "at most 1, got 1.2"),
         ("gate.budgets.onnx.top1_agreement_min", -1, "at least 0, got -1"),
         ("gate.confidence", 1.5, "less than 1, got 1.5"),
-        ("gate.confidence", 0.5, "greater than 0.5, got 0.5"),
+        ("gate.confidence", 0.89, "at least 0.9, got 0.89"),
         ("gate.budgets.ptl.accuracy_drop_max_pp", 0, "greater than 0, got 0"),
         ("gate.budgets.pte.size_ratio_max", 0, "greater than 0, got 0"),
         ("gate.noise_multiple", 0.2, "at least 1, got 0.2"),

@@ -1,9 +1,9 @@
 """Compare release B with the earlier release A, both folders: what an app must change first.
 
-Compares contract, answers, accuracy, size, time and operators, all from what the releases recorded;
-nothing is run. Intervals are 95%: Wilson for proportions, Tango for the paired drop, a block
-bootstrap for times that took turns in one process. What was measured on other images or another
-machine is not compared.
+Compares contract, answers, accuracy, size, time, operators and the gate's limits, all from what the
+releases recorded; nothing is run. Intervals are 95%: Wilson for proportions, Tango for the paired
+drop, a block bootstrap for times that took turns in one process. What was measured on other images
+or another machine is not compared.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ class Difference:
     agreement: dict[str, Agreement | str]
     cost: dict[str, Cost]
     operators: dict[str, Operators]
+    limits: list[Change]
 
 
 def diff(before: Path, after: Path) -> Difference:
@@ -58,6 +59,7 @@ def diff(before: Path, after: Path) -> Difference:
         agreement={key: differences.agreement(a, b, key) for key in KEYS},
         cost={key: differences.cost(a, b, key) for key in FORMATS},
         operators={k: changes.operators(a.artefacts[k], b.artefacts[k]) for k in both},
+        limits=differences.limits(a, b),
     )
 
 
@@ -72,7 +74,9 @@ def text(difference: Difference) -> str:
             "",
             _files(difference),
             "",
-            _contract(difference.contract),
+            _changes("contract", difference.contract),
+            "",
+            _changes("limits of the gate", difference.limits),
             "",
             *_operators(difference.operators),
         ]
@@ -129,9 +133,9 @@ def _pair(values: list[float | None], digits: str) -> str:
     return " -> ".join("none" if value is None else format(value, digits) for value in values)
 
 
-def _contract(changes: list[Change]) -> str:
+def _changes(what: str, changes: list[Change]) -> str:
     rows = [(change.what, change.before, change.after) for change in changes]
-    return columns(rows or [("nothing", "", "")], ("contract", *SIDES))
+    return columns(rows or [("nothing", "", "")], (what, *SIDES))
 
 
 def _operators(differences: dict[str, Operators]) -> list[str]:

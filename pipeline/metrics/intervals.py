@@ -187,6 +187,22 @@ def samples_to_decide_proportion(
     return _needed(_z(0.5 + confidence / 2), limit * (1 - limit), p * (1 - p), p - limit)
 
 
+def samples_to_decide_band(
+    successes: int, n: int, low: float, high: float, confidence: float = 0.95
+) -> int | None:
+    """How many samples would put Wilson's interval within a band, if the proportion stays.
+
+    As :func:`samples_to_decide_proportion`, for the end that lies less far within.
+
+    Raises:
+        ValueError: impossible counts.
+    """
+    _check(successes, n, confidence)
+    p = successes / n
+    variance = p * (1 - p)
+    return _needed(_z(0.5 + confidence / 2), variance, variance, min(p - low, high - p))
+
+
 def expected_max_of_noise(variants: int, deviation: float) -> float:
     """By how much the best of equally good variants looks better than it is, on average.
 

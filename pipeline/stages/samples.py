@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 BESIDE = {
     "skipped": "{} file(s) are not images",
     "left_out": "{} hidden or unrelated file(s) and folder(s) were left out",
-    "duplicates": "{} image(s) have the pixels of an earlier one",
+    "evaluation_duplicates": "{} image(s) have the pixels of an earlier one and were left out",
     "classes_without_images": "{} class(es) have no image",
 }
 READ_AHEAD = 64  # images decoded at a time, to bound memory
@@ -63,8 +63,7 @@ class _Taken:
 
     chosen: list[ImageSource] = field(default_factory=list)
     hashes: list[bytes] = field(default_factory=list)
-    duplicates: list[str] = field(default_factory=list)  # not taken
-    repeated: list[str] = field(default_factory=list)  # taken, with pixels of an earlier one
+    duplicates: list[str] = field(default_factory=list)  # not taken: pixels of an earlier one
 
 
 def samples(params: Samples, contract: Contract, out: Path, apart_from: Path | None = None) -> None:
@@ -82,19 +81,20 @@ def samples(params: Samples, contract: Contract, out: Path, apart_from: Path | N
     """
     found = find_images(params.source, contract)
     candidates = in_turn(found.images, params.seed)
-    classes = _without_images(found.images, contract)
     hashes: frozenset[bytes] = frozenset()
     if apart_from:
         candidates, hashes = _others(candidates, apart_from, params)
     if not candidates:
         raise InputError(f"params.yaml: samples.source: {params.source} holds no images")
     skipped: list[dict[str, str]] = []
+    repeated: list[str] = []
     apply = geometry(contract.preprocessing)
     with atomic(out) as new, quiet():  # decoding is quiet, but not where threads share a process
         new.mkdir()
-        if _is_short(candidates, params) and params.bad_images == "skip":
-            # They are divided by what can be read, so all are read once before.
-            candidates = [c for c, _ in _usable(_read_all(candidates, apply), params, skipped)]
+        if _is_short(candidates, params):
+            # They are divided by what can be read and differs, so all are read once before.
+            readable = _usable(_read_all(candidates, apply), params, skipped)
+            candidates, repeated = _differing(readable)
             _refuse_none(candidates, skipped, params)
         limit, apart = divided(candidates, params)
         total = min(len(candidates), limit + apart)
@@ -123,8 +123,8 @@ def samples(params: Samples, contract: Contract, out: Path, apart_from: Path | N
             "left_out": [
                 {"file": left.path.as_posix(), "reason": left.reason} for left in found.left_out
             ],
-            "duplicates": evaluation.repeated,
-            "classes_without_images": classes,
+            "evaluation_duplicates": repeated + evaluation.duplicates,
+            "classes_without_images": _without_images(evaluation.chosen, contract),
         }
         write_json(new / SAMPLES_FILE, _about(params, contract, evaluation, calibration) | beside)
     _report(params, evaluation, calibration, beside)
@@ -132,6 +132,18 @@ def samples(params: Samples, contract: Contract, out: Path, apart_from: Path | N
 
 def _is_short(candidates: Sequence[ImageSource], params: Samples) -> bool:
     return bool(params.calibration) and len(candidates) < params.limit + params.calibration
+
+
+def _differing(
+    usable: Iterable[tuple[ImageSource, Pixels]],
+) -> tuple[list[ImageSource], list[str]]:
+    """The candidates without those that have the pixels of an earlier one, and the ids of these."""
+    first: dict[bytes, ImageSource] = {}
+    repeated = []
+    for candidate, pixels in usable:
+        if first.setdefault(content_hash(pixels), candidate) is not candidate:
+            repeated.append(candidate.id)
+    return list(first.values()), repeated
 
 
 def divided(candidates: Sequence[ImageSource], params: Samples) -> tuple[int, int]:
@@ -164,7 +176,7 @@ def _refuse_none(
 
 
 def _without_images(images: Sequence[ImageSource], contract: Contract) -> list[str]:
-    """The model's classes of which a labelled source has no image."""
+    """The model's classes of which labelled images have none."""
     there = {image.label for image in images}
     if None in there:
         return []
@@ -325,20 +337,18 @@ def _take(
     progress: Callable[[int], object],
     apart_from: frozenset[bytes] = frozenset(),
 ) -> _Taken:
-    """Write the next ``count`` images, but none whose pixels are in ``apart_from``."""
+    """Write the next ``count`` images, but none with pixels of another or in ``apart_from``."""
     taken = _Taken()
-    seen: set[bytes] = set()
+    seen = set(apart_from)
     with path.open("wb") as file:
         _write_header(file, 0, contract)
         while len(taken.chosen) < count and (following := next(usable, None)):
             candidate, pixels = following
             digest = content_hash(pixels)
-            if digest in apart_from:
+            if digest in seen:
                 taken.duplicates.append(candidate.id)
                 continue
             file.write(np.ascontiguousarray(pixels).data)
-            if digest in seen:
-                taken.repeated.append(candidate.id)
             seen.add(digest)
             taken.chosen.append(candidate)
             taken.hashes.append(digest)

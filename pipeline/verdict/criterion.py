@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pipeline.metrics.intervals import Interval
 
 PASS, FAIL, UNDECIDED = "pass", "fail", "undecided"
+QUIET = "a quiet machine"  # to wait for where something else ran meanwhile
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +22,8 @@ class Criterion:
     limit: float | None
     unit: str
     note: str  # what was seen, and for a fail or an undecided one what to do
-    required: bool = False  # the channel refuses it undecided, too, whatever the channel is
+    waits_for: str = ""  # of an undecided one: what another machine must bring; "": decidable here
+    images_needed: int | None = None  # of an undecided one: about so many would decide it
 
 
 def compare(passes: bool, fails: bool) -> str:
@@ -29,7 +31,7 @@ def compare(passes: bool, fails: bool) -> str:
     return PASS if passes else FAIL if fails else UNDECIDED
 
 
-def plain(name: str, subject: str, outcome: str, note: str, *, required: bool = False) -> Criterion:
+def plain(name: str, subject: str, outcome: str, note: str, *, waits_for: str = "") -> Criterion:
     """A criterion without a number."""
     return Criterion(
         name=name,
@@ -40,5 +42,5 @@ def plain(name: str, subject: str, outcome: str, note: str, *, required: bool = 
         limit=None,
         unit="",
         note=note,
-        required=required,
+        waits_for=waits_for,
     )

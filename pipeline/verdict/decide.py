@@ -16,6 +16,7 @@ from pipeline.params import Gate
 from pipeline.verdict.criteria import baseline, devices, files, quality, speed, steps
 from pipeline.verdict.criteria.files import Files
 from pipeline.verdict.criterion import FAIL, PASS, UNDECIDED, Criterion
+from pipeline.verdict.limits import relaxed
 
 
 @dataclass(frozen=True)
@@ -24,20 +25,24 @@ class Verdict:
 
     channel: str
     criteria: tuple[Criterion, ...]
+    relaxed: tuple[str, ...] = ()  # limits that ask for less than the shipped ones, a sentence each
 
     @property
     def passed(self) -> bool:
-        """`candidate` takes what has no failure; `release` refuses undecided ones, too."""
+        """Whether nothing is in the way of the channel's rule."""
         return bool(self.criteria) and not self.in_the_way
 
     @property
     def in_the_way(self) -> tuple[Criterion, ...]:
-        """The criteria for which the channel refuses."""
+        """The criteria for which the channel refuses: failures, and undecided ones.
+
+        A candidate may leave undecided what another machine or an earlier release must bring.
+        """
         strict = self.channel != "candidate"
         return tuple(
             c
             for c in self.criteria
-            if c.outcome == FAIL or (c.outcome == UNDECIDED and (strict or c.required))
+            if c.outcome == FAIL or (c.outcome == UNDECIDED and (strict or not c.waits_for))
         )
 
     def count(self, outcome: str) -> int:
@@ -52,6 +57,7 @@ class Verdict:
             "passed": self.passed,
             "counts": {outcome: self.count(outcome) for outcome in (PASS, FAIL, UNDECIDED)},
             "criteria": [asdict(c) for c in self.criteria],
+            "relaxed": list(self.relaxed),
         }
 
 
@@ -66,4 +72,4 @@ def decide(gate: Gate, device: str | None, delivered: Files, evidence: Evidence)
         *baseline.criteria(gate, device, parity, latency, evidence.baselines),
         *devices.criteria(gate, delivered, evidence.devices),
     )
-    return Verdict(gate.channel, criteria)
+    return Verdict(gate.channel, criteria, relaxed(gate, device))

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.commands.diff import diff, main
+from pipeline.commands.diff import diff, main, text
 from pipeline.errors import EdgeVitError, InputError, IntegrityError
 from pipeline.evidence.devices import Cell, Cost, DeviceEvidence
 from pipeline.evidence.logits import load_logits
@@ -72,6 +72,26 @@ def test_a_release_beside_itself(published: Path) -> None:
         assert (agreement.count, agreement.same.value) == (samples, 1.0)
         assert agreement.same.interval == wilson(samples, samples)
     assert all(cost.note == "the same bytes" for cost in found.cost.values())
+
+
+def test_changed_limits_are_shown(published: Path, second: Path) -> None:
+    def loosen(content: dict[str, Any]) -> None:
+        content["gate"]["budgets"]["ptl"]["sqnr_min_db"] = None
+        content["gate"]["noise_multiple"] = 20.0
+
+    path = second / "params.json"
+    content = read_json(path)
+    loosen(content)
+    path.unlink()
+    write_json(path, content)
+    listed(second)
+    found = diff(published, second)
+    assert [(c.what, c.before, c.after) for c in found.limits] == [
+        ("gate.budgets.ptl.sqnr_min_db", "30", "not asked for"),
+        ("gate.noise_multiple", "10", "20"),
+    ]
+    assert diff(published, published).limits == []
+    assert "gate.noise_multiple" in text(found)
 
 
 def test_agreement_and_the_drop_are_of_the_same_samples(published: Path, second: Path) -> None:

@@ -83,13 +83,34 @@ def test_the_headline_says_whether_it_goes_out() -> None:
 def test_refusals_are_what_the_channel_refuses() -> None:
     case = broken()
     verdict = case.decide()
-    assert len(report.refusals(verdict)) == verdict.count(FAIL)
+    assert len(report.refusals(verdict)) == len(verdict.in_the_way) > verdict.count(FAIL)
     case.gate = builders.gate("release")
     verdict = case.decide()
     assert len(report.refusals(verdict)) == verdict.count(FAIL) + verdict.count(UNDECIDED)
     drop = next(r for r in report.refusals(verdict) if r.startswith(".ptl: accuracy_drop_max_pp"))
     assert "3 pp" in drop
     assert "a limit of 1 pp" in drop
+
+
+def test_a_refusal_says_how_many_images_would_do_and_what_may_stay_open() -> None:
+    case = builders.case()
+    case.gate = builders.gate(sqnr_min_db=None)
+    case.measure("pte", case.flipped(40, 30))
+    verdict = case.decide()
+    (open_one,) = verdict.in_the_way
+    said = report.refusal(verdict)
+    assert f"1: about {open_one.images_needed} images (samples.limit)" in said
+    assert "(`edge-vit baseline`), which a candidate may leave open" in said
+
+
+def test_what_asks_for_less_is_in_markdown_and_junit() -> None:
+    case = builders.case()
+    verdict = case.decide()
+    said = "gate.budgets.ptl.top1_agreement_min is 0.95, looser than as shipped: 0.98"
+    assert said in verdict.relaxed
+    assert f"- {said}" in report.markdown(verdict, case.evidence, case.gate).splitlines()
+    suite = ElementTree.fromstring(report.junit(verdict).encode())
+    assert said in [found.attrib["value"] for found in suite.findall("properties/property")]
 
 
 def test_the_worst_comes_first() -> None:

@@ -259,13 +259,14 @@ def test_what_lies_beside_the_samples_is_counted_and_named(
     (root / "guinea pig_cavy").mkdir()
     taken = take(root, out, limit=10)
     assert taken.beside == Beside(
-        left_out=2, duplicates=1, classes_without_images=("guinea pig/cavy",)
+        left_out=2, duplicates=0, classes_without_images=("guinea pig/cavy",)
     )
     assert about(out)["left_out"] == [
         {"file": "README", "reason": "left by a system or tool"},
         {"file": "cat/.000.png", "reason": "hidden"},
     ]
-    assert about(out)["duplicates"] in (["dog/again.png"], ["cat/000.png"])
+    assert about(out)["evaluation_duplicates"] in (["dog/again.png"], ["cat/000.png"])
+    assert len(taken) == 3
     said = capsys.readouterr().err
     for words in ("2 hidden or unrelated", "1 image(s) have the pixels", "1 class(es) have no"):
         assert words in said

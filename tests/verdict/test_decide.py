@@ -16,7 +16,7 @@ from pipeline.formats import FORMATS
 from pipeline.metrics import intervals
 from pipeline.metrics.measures import NonFinite, StepComparison, between_steps
 from pipeline.params import Budget
-from pipeline.verdict.criterion import FAIL, PASS, UNDECIDED
+from pipeline.verdict.criterion import FAIL, PASS, QUIET, UNDECIDED
 from pipeline.verdict.decide import Verdict, decide
 from tests.verdict import builders
 from tests.verdict.builders import COUNT, STEPS, Case
@@ -61,6 +61,51 @@ def test_a_candidate_goes_out_with_undecided_criteria_and_a_release_does_not() -
     assert fresh().decide().passed
     release = replace(fresh(), gate=builders.gate("release")).decide()
     assert (release.count(FAIL), release.passed) == (0, False)
+
+
+def test_a_candidate_leaves_undecided_only_what_this_machine_cannot_decide() -> None:
+    case = replace(fresh(), gate=builders.gate(sqnr_min_db=None))
+    case.measure("pte", case.flipped(60, 50))
+    assert [(c.name, c.outcome) for c in case.decide().in_the_way] == [
+        ("top1_agreement_min", UNDECIDED),
+        ("accuracy_drop_max_pp", UNDECIDED),
+    ]
+    unlabelled = builders.case(labelled=False).decide()
+    assert {c.name for c in unlabelled.in_the_way} == {"accuracy_drop_max_pp"}
+
+
+SAMPLES = {"published_tolerance_pp", "top1_agreement_min", "accuracy_drop_max_pp", "sqnr_min_db"}
+
+
+@pytest.mark.parametrize("channel", ["candidate", "release"])
+@pytest.mark.parametrize(
+    ("samples", "words"),
+    [
+        ({"duplicates": 1}, "1 of the 2000 images have the pixels of an earlier one"),
+        ({"classes_without_images": tuple("abc")}, "7 of the model's 10 classes, at least 8"),
+        ({"count": 49}, "49 images are too few, at least 50"),
+    ],
+)
+def test_what_rests_on_unfit_samples_is_undecided_in_each_channel(
+    samples: dict[str, Any], words: str, channel: str
+) -> None:
+    gate, evidence = builders.gate(channel), fresh().evidence
+    about = evidence.parity.samples.model_copy(update=samples)
+    parity = evidence.parity.model_copy(update={"samples": about})
+    verdict = decide(gate, None, GOOD.files, replace(evidence, parity=parity))
+    assert {c.name for c in verdict.in_the_way} == SAMPLES
+    assert {c.name for c in verdict.criteria if c.outcome == UNDECIDED} == SAMPLES
+    assert all(words in c.note for c in verdict.in_the_way)
+    asking_less = gate.model_copy(update={"classes_covered_min": None})
+    verdict = decide(asking_less, None, GOOD.files, replace(evidence, parity=parity))
+    assert verdict.passed == ("classes_without_images" in samples)
+
+
+def test_good_looking_answers_of_unfit_samples_hide_no_failure() -> None:
+    case = fresh()
+    case.measure("ptl", case.flipped(200, 0))
+    case.parity["samples"]["duplicates"] = 5
+    assert case.outcome("top1_agreement_min", ".ptl") == FAIL
 
 
 def test_a_release_without_undecided_criteria_passes() -> None:
@@ -578,6 +623,9 @@ def test_times_from_a_machine_that_changed_are_undecided() -> None:
     seen = case.criterion("latency_ratio_max", ".ptl")
     assert seen.outcome == UNDECIDED
     assert "float ran on" in seen.note
+    assert case.decide().passed
+    case.gate = builders.gate("release")
+    assert not case.decide().passed
 
 
 @pytest.mark.parametrize(("period", "count"), [(1, 49), (50, 100)])
@@ -595,6 +643,8 @@ def test_few_runs_or_runs_that_are_all_alike_decide_nothing(period: int, count: 
         seen = case.criterion(name, ".ptl")
         assert seen.outcome == UNDECIDED, name
         assert ("raise latency.runs" in seen.note) == (count < 50)
+        assert (seen.waits_for == QUIET) == (count == 100)
+    assert case.decide().passed == (count == 100)
 
 
 def test_a_limit_that_is_not_asked_for_is_no_criterion_but_a_file_needs_one() -> None:

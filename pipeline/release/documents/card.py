@@ -140,6 +140,7 @@ def _context(material: Material) -> dict[str, Any]:
         "baselines": report.baselines(evidence),
         "undecided": tables.undecided(verdict),
         "failed": tables.failed(verdict),
+        "relaxed": verdict.relaxed,
         "not_run": _not_run(material),
         "tried": list(material.tried),
         "labels": contract.labels[:LABELS_SHOWN],

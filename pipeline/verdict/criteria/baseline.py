@@ -17,7 +17,7 @@ from pipeline.metrics import timing
 from pipeline.metrics.intervals import Interval
 from pipeline.metrics.measures import StepComparison
 from pipeline.params import Gate
-from pipeline.verdict.criterion import FAIL, PASS, UNDECIDED, Criterion, compare, plain
+from pipeline.verdict.criterion import FAIL, PASS, QUIET, UNDECIDED, Criterion, compare, plain
 
 
 def criteria(
@@ -46,16 +46,18 @@ def criteria(
             "a candidate is published without it, a release is not: run `edge-vit baseline` there",
         ]
     )
+    record = f"a record of {device}"
     if fitting:
         yield from (_logits(gate, baseline, parity) for baseline in fitting)
     else:
-        yield plain("baseline_logits", "float", UNDECIDED, missing)
+        yield plain("baseline_logits", "float", UNDECIDED, missing, waits_for=record)
     for key in FORMATS:
         budget = gate.budgets.get(key)
         if budget is None or budget.baseline_ratio_max is None:
             continue
         if not fitting:
-            yield plain("baseline_ratio_max", FORMATS[key].suffix, UNDECIDED, missing)
+            suffix = FORMATS[key].suffix
+            yield plain("baseline_ratio_max", suffix, UNDECIDED, missing, waits_for=record)
         elif key in latency.artefacts:
             for baseline in fitting:
                 yield _latency(gate, key, budget.baseline_ratio_max, baseline, latency)
@@ -96,7 +98,7 @@ def _latency(
     gpu = timing.quantile_bounds(timing.thinned(baseline.runs_ms), 0.5, each)
     gpu_ms = timing.median(baseline.runs_ms)
     note = f"on {latency.machine.processor}; float on {baseline.device} takes {gpu_ms:.2f} ms"
-    outcome, interval = UNDECIDED, None
+    outcome, interval, waits_for = UNDECIDED, None, ""
     if edge.low and edge.high and gpu.low and gpu.high:
         interval = Interval(edge.low / gpu.high, edge.high / gpu.low)
         outcome = compare(interval.high <= limit, interval.low > limit)
@@ -105,10 +107,15 @@ def _latency(
         note += f"; {len(runs)} runs are too few, at least {timing.RUNS_MIN} are needed: "
         note += "raise latency.runs"
     elif timing.drift(runs).drifting:
-        outcome = UNDECIDED
+        outcome, waits_for = UNDECIDED, QUIET
         note += "; the machine changed meanwhile: measure again"
     elif interval is None:
-        note += "; the runs are too few, or too much like those before them, to bound the median"
+        here = not (edge.low and edge.high)
+        waits_for = QUIET if here else f"a longer record of {baseline.device}"
+        note += f"; the runs {'here' if here else 'there'} are too few, or too much like those "
+        note += "before them, to bound the median: measure again"
+    elif outcome == UNDECIDED:
+        note += "; the interval holds the limit: raise latency.runs"
     return Criterion(
         name="baseline_ratio_max",
         subject=FORMATS[key].suffix,
@@ -118,4 +125,5 @@ def _latency(
         limit=limit,
         unit=f"of {baseline.device}",
         note=note,
+        waits_for=waits_for,
     )

@@ -160,6 +160,7 @@ def _instructions(
                 name=name,
                 subject=subject,
                 outcome=(PASS if value <= limit else FAIL) if steady else UNDECIDED,
+                waits_for="" if steady else f"a run of {subject}",
                 value=value,
                 interval=None,
                 limit=limit,
@@ -195,7 +196,8 @@ def _oldest_runtimes(
             FAIL: f"its contract says that it runs on {runtime}, and it does not",
             UNDECIDED: f"its contract names {runtime}, where it was not run; `make device-test`",
         }
-        yield plain("oldest_runtime", _name(key), outcome, words[outcome])
+        waits_for = "" if ran else f"a run on {runtime}"
+        yield plain("oldest_runtime", _name(key), outcome, words[outcome], waits_for=waits_for)
 
 
 def _name(key: str) -> str:
@@ -204,8 +206,8 @@ def _name(key: str) -> str:
 
 
 def _undecided(gate: Gate, target: str, subject: str, note: str) -> Criterion:
-    required = target in getattr(gate.devices, gate.channel)
-    return plain("devices", subject, UNDECIDED, note, required=required)
+    waits_for = "" if target in getattr(gate.devices, gate.channel) else f"a run on {target}"
+    return plain("devices", subject, UNDECIDED, note, waits_for=waits_for)
 
 
 def _sqnr_db(expected: NDArray[np.float32], actual: NDArray[np.float32]) -> float:

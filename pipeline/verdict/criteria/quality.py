@@ -1,10 +1,16 @@
-"""How close each file's answers are to float's, and float's accuracy to the published one."""
+"""How close each file's answers are to float's, and float's accuracy to the published one.
+
+These rest on the samples. What rests on too few different images, or on few of the model's classes,
+is undecided, however good it looks.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
+from dataclasses import replace
 
-from pipeline.evidence.parity import ParityEvidence
+from pipeline.evidence.parity import ParityEvidence, Samples
 from pipeline.formats import FORMATS, ordered
 from pipeline.metrics import intervals
 from pipeline.metrics.intervals import Interval
@@ -12,9 +18,29 @@ from pipeline.metrics.measures import FloatComparison, NonFinite
 from pipeline.params import Budget, Gate
 from pipeline.verdict.criterion import FAIL, PASS, UNDECIDED, Criterion, compare, plain
 
+IMAGES_MIN = 50  # different ones; fewer show nothing of a model
+OF_SAMPLES = (
+    "published_tolerance_pp",
+    "top1_agreement_min",
+    "accuracy_drop_max_pp",
+    "sqnr_min_db",
+)
+
 
 def criteria(gate: Gate, parity: ParityEvidence) -> Iterator[Criterion]:
     """Yield the criteria of the float model and of each file."""
+    unfit = _unfit(gate, parity.samples)
+    for c in _criteria(gate, parity):
+        if unfit and c.name in OF_SAMPLES and c.outcome != FAIL:
+            why, needed = unfit
+            needed = max(filter(None, (needed, c.images_needed)), default=None)
+            note = f"{c.note}; {why}" if c.note else why
+            yield replace(c, outcome=UNDECIDED, note=note, images_needed=needed)
+        else:
+            yield c
+
+
+def _criteria(gate: Gate, parity: ParityEvidence) -> Iterator[Criterion]:
     yield from _published(gate, parity)
     for key in ordered([*gate.budgets, *parity.artefacts]):
         file = parity.artefacts.get(key)
@@ -34,6 +60,28 @@ def _unlimited(gate: Gate, key: str) -> Iterator[Criterion]:
             f"gate.budgets.{key} has no limit for how close answers must be to float's; give "
             "top1_agreement_min, accuracy_drop_max_pp or sqnr_min_db",
         )
+
+
+def _unfit(gate: Gate, samples: Samples) -> tuple[str, int | None] | None:
+    """Why nothing can rest on these samples, and how many would do; None where they are fit."""
+    if samples.duplicates:
+        return (
+            f"{samples.duplicates} of the {samples.count} images have the pixels of an earlier "
+            "one; run `dvc repro --force samples`, which counts none twice"
+        ), None
+    if samples.count < IMAGES_MIN:
+        return (
+            f"{samples.count} images are too few, at least {IMAGES_MIN} are needed (samples.limit)"
+        ), IMAGES_MIN
+    covered = samples.classes - len(samples.classes_without_images)
+    least = math.ceil((gate.classes_covered_min or 0) * samples.classes)
+    if covered < least:
+        return (
+            f"the images are of {covered} of the model's {samples.classes} classes, at least "
+            f"{least} are asked for; give images of the others or raise samples.limit, or say by "
+            "gate.classes_covered_min that these are meant"
+        ), None
+    return None
 
 
 def _published(gate: Gate, parity: ParityEvidence) -> Iterator[Criterion]:
@@ -57,8 +105,13 @@ def _published(gate: Gate, parity: ParityEvidence) -> Iterator[Criterion]:
             "; look at weights, preprocessing and the order of labels first. Are these other "
             "images? Then set gate.published_tolerance_pp to null"
         )
-    elif outcome == UNDECIDED:
-        note += "; more samples would tell (samples.limit)"
+    needed = None
+    if outcome == UNDECIDED:
+        low, high = (published.top1 - band) / 100, (published.top1 + band) / 100
+        needed = intervals.samples_to_decide_band(
+            measured.right, measured.count, low, high, gate.confidence
+        )
+        note += _more_samples(needed, measured.count)
     yield Criterion(
         name="published_tolerance_pp",
         subject="float",
@@ -68,6 +121,7 @@ def _published(gate: Gate, parity: ParityEvidence) -> Iterator[Criterion]:
         limit=band,
         unit="pp",
         note=note,
+        images_needed=needed,
     )
 
 
@@ -136,7 +190,7 @@ def _agreement(
     equal, count = measured.top1_equal, measured.count
     interval = intervals.wilson(equal, count, gate.confidence)
     outcome = compare(interval.low >= limit, interval.high < limit)
-    note = f"{equal} of {count} answers are float's"
+    note, needed = f"{equal} of {count} answers are float's", None
     if outcome == UNDECIDED:
         needed = intervals.samples_to_decide_proportion(equal, count, limit, gate.confidence)
         note += _more_samples(needed, count)
@@ -151,6 +205,7 @@ def _agreement(
         limit=limit,
         unit="",
         note=note,
+        images_needed=needed,
     )
 
 
@@ -170,12 +225,13 @@ def _accuracy(
             "accuracy_drop_max_pp",
             FORMATS[key].suffix,
             UNDECIDED,
-            "the samples have no labels; give a folder with one folder a class",
+            "the samples have no labels; give a folder with one folder a class, or set "
+            f"gate.budgets.{key}.accuracy_drop_max_pp to null",
         )
         return
     drop = intervals.paired_drop(**pairs.model_dump(), confidence=gate.confidence)
     outcome = compare(drop.upper_pp <= margin, drop.interval_pp.low > margin)
-    note = f"{pairs.only_float} answers lost, {pairs.only_edge} won"
+    note, needed = f"{pairs.only_float} answers lost, {pairs.only_edge} won", None
     if outcome == UNDECIDED:
         needed = intervals.samples_to_decide(
             pairs.only_float, pairs.only_edge, measured.count, margin, gate.confidence
@@ -192,6 +248,7 @@ def _accuracy(
         limit=margin,
         unit="pp",
         note=note,
+        images_needed=needed,
     )
 
 

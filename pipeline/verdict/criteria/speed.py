@@ -9,7 +9,7 @@ from pipeline.evidence.latency import FLOAT, LatencyEvidence
 from pipeline.formats import FORMATS
 from pipeline.metrics import timing
 from pipeline.params import Budget, Gate
-from pipeline.verdict.criterion import FAIL, PASS, UNDECIDED, Criterion, compare, plain
+from pipeline.verdict.criterion import FAIL, PASS, QUIET, UNDECIDED, Criterion, compare, plain
 
 
 def criteria(gate: Gate, latency: LatencyEvidence) -> Iterator[Criterion]:
@@ -79,14 +79,14 @@ def _ratio(
         for k, values in timed.items()
         if timing.drift(values).drifting
     ]
-    outcome = compare(ratio.interval.high <= limit, ratio.interval.low > limit)
+    outcome, waits_for = compare(ratio.interval.high <= limit, ratio.interval.low > limit), ""
     note = f"{timing.claim(ratio, gate.latency_noise)} {other} {where}"
     if drifting:
-        outcome = UNDECIDED
+        outcome, waits_for = UNDECIDED, QUIET
         names = " and ".join(drifting)
         note = f"the machine changed while {names} ran {where}: measure again"
     elif ratio.effective_runs < timing.EFFECTIVE_MIN:
-        outcome = UNDECIDED
+        outcome, waits_for = UNDECIDED, QUIET
         note = (
             f"the machine was busy with something else {where}: {len(runs)} runs, each much like "
             f"the one before, tell no more than {ratio.effective_runs:.0f} independent ones: "
@@ -103,6 +103,7 @@ def _ratio(
         limit=limit,
         unit=f"of {other}",
         note=note,
+        waits_for=waits_for,
     )
 
 
@@ -115,7 +116,7 @@ def _memory(budget: Budget, key: str, latency: LatencyEvidence) -> Iterator[Crit
     own, of_float = timed[key].own_memory_mb, timed[FLOAT].own_memory_mb
     if own is None or of_float is None:
         why = "this system does not tell memory by file; measure on Linux"
-        yield plain("memory_ratio_max", FORMATS[key].suffix, UNDECIDED, why)
+        yield plain("memory_ratio_max", FORMATS[key].suffix, UNDECIDED, why, waits_for="Linux")
         return
     if not (own > 0 and of_float > 0):
         raise IntegrityError(
