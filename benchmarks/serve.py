@@ -80,13 +80,13 @@ async def _ask(address: str, connections: int, answers: int) -> Load:
     """Ask until so many are answered, over connections that each wait for their answer."""
     import httpx2
 
-    picture, load = IMAGE.read_bytes(), Load()
+    image, load = IMAGE.read_bytes(), Load()
 
     async def one(client: httpx2.AsyncClient) -> None:
         while len(load.answered_ms) < answers and load.lost < answers:
             started = time.perf_counter()
             try:
-                answer = await client.post(address, content=picture)
+                answer = await client.post(address, content=image)
             except httpx2.HTTPError:
                 load.lost += 1
                 continue

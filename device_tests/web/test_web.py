@@ -33,7 +33,7 @@ from pipeline.evidence.golden import Golden
 from pipeline.images.decode import decode
 from pipeline.images.preprocessing import geometry, normalize
 from pipeline.metrics.distances import sqnr_db
-from tests.images.pictures import PICTURES, RIGHT_SIDE_UP
+from tests.images.cases import CASES, RIGHT_SIDE_UP
 
 DESKTOP = {"width": 1280, "height": 900}
 PHONE = {"width": 390, "height": 844}
@@ -357,24 +357,24 @@ def levels_apart(found: np.ndarray, image: Image.Image) -> int:
     return int(np.abs(found.astype(int) - np.asarray(image, int)).max())
 
 
-@pytest.mark.parametrize("name", PICTURES)
+@pytest.mark.parametrize("name", CASES)
 def test_the_page_reads_the_pixels_that_the_gate_does(laboratory: Page, name: str) -> None:
-    picture = PICTURES[name]
-    found = in_chromium(laboratory, picture.data)
-    if picture.page != "same":
+    case = CASES[name]
+    found = in_chromium(laboratory, case.data)
+    if case.page != "same":
         assert isinstance(found, str)
-        assert picture.page in found
+        assert case.page in found
         return
     assert not isinstance(found, str), found
-    assert levels_apart(found, decode(picture.data)) <= (1 if "CMYK" in name else 0)
+    assert levels_apart(found, decode(case.data)) <= (1 if "CMYK" in name else 0)
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WebP"])
 @pytest.mark.parametrize("orientation", RIGHT_SIDE_UP)
-def test_the_page_leaves_pictures_as_stored_where_the_contract_says_so(
+def test_the_page_leaves_images_as_stored_where_the_contract_says_so(
     laboratory: Page, kind: str, orientation: int
 ) -> None:
-    data = PICTURES[f"{kind}, EXIF orientation {orientation}"].data
+    data = CASES[f"{kind}, EXIF orientation {orientation}"].data
     found = in_chromium(laboratory, data, orientation="stored")
     assert np.array_equal(found, np.asarray(decode(data, "stored")))
 
@@ -383,7 +383,7 @@ def test_the_page_leaves_pictures_as_stored_where_the_contract_says_so(
 def test_the_page_puts_transparency_on_the_background_of_the_contract(
     laboratory: Page, kind: str
 ) -> None:
-    data = PICTURES[kind].data
+    data = CASES[kind].data
     found = in_chromium(laboratory, data, background=[10, 200, 90])
     assert not isinstance(found, str), found
     assert levels_apart(found, decode(data, background=(10, 200, 90))) <= 1
@@ -520,10 +520,10 @@ def test_something_dropped_that_is_no_file(visit: Open) -> None:
         assert "Save the image first" in seen.page.get_by_role("alert").inner_text()
 
 
-def test_an_unread_picture_is_refused_by_name(visit: Open) -> None:
+def test_an_unread_image_is_refused_by_name(visit: Open) -> None:
     with visit() as seen:
         seen.open()
-        drop(seen.page, "dark.png", "image/png", PICTURES["PNG, 12 bits in 16"].data)
+        drop(seen.page, "dark.png", "image/png", CASES["PNG, 12 bits in 16"].data)
         done(seen.page)
         said = seen.page.get_by_role("alert").inner_text()
         assert "dark.png has 16 bits, but its values end below 4096" in said

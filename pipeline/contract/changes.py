@@ -11,9 +11,9 @@ from pipeline.errors import first_of
 from pipeline.formats import FORMATS
 
 SHOWN = 3  # names in a sentence
-FEEDING = {  # what code that prepares pictures has in it, by its place in the contract
+FEEDING = {  # what code that prepares images has in it, by its place in the contract
     "preprocessing.size": "height and width of the input",
-    "preprocessing.resize": "pixels that the picture is resized to before the crop",
+    "preprocessing.resize": "pixels that the image is resized to before the crop",
     "preprocessing.crop_mode": "way to crop",
     "preprocessing.interpolation": "filter to resize with",
     "preprocessing.mean": "mean to subtract",

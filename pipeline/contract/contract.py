@@ -35,12 +35,12 @@ DATA_KEY = "edge_vit.data_sha256"  # of the weights beside an ONNX file that can
 class Preprocessing:
     """From an image file to the model's input.
 
-    Decode to RGB (docs/pictures.md): turned as its EXIF data say unless ``orientation`` is
+    Decode to RGB (docs/image-files.md): turned as its EXIF data say unless ``orientation`` is
     "stored", transparency on ``background``, 16 bits to 8 by the range of the format; with
     ``colour_order`` "L" then to grey by Pillow's weights. Resize the shorter side to ``resize``
     pixels (or, with ``crop_mode`` "squash", both sides), cut ``size`` from the centre, divide by
     255, subtract ``mean``, divide by ``std``. Where ``size`` is no square, ``resize`` is a height
-    and a width, which the picture is resized to cover.
+    and a width, which the image is resized to cover.
     """
 
     size: tuple[int, int]  # height, width in pixels
@@ -67,7 +67,7 @@ class Preprocessing:
 
     @property
     def covered(self) -> tuple[int, int]:
-        """Height and width in pixels that a picture is resized to cover before the crop."""
+        """Height and width in pixels that an image is resized to cover before the crop."""
         return (self.resize, self.resize) if isinstance(self.resize, int) else self.resize
 
     def to_dict(self) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""Decode pictures into RGB: the one decoder of everything that reads any (docs/pictures.md).
+"""Decode images into RGB: the one decoder of everything that reads any (docs/image-files.md).
 
-Pictures come from strangers, so memory and time are bounded. What has no one meaning is refused by
-name: no picture is turned into another in silence.
+Images come from strangers, so memory and time are bounded. What has no one meaning is refused by
+name: no image is turned into another in silence.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ FORMATS = {  # Pillow's name, and how files in the format end
 HEIF, HEIF_SUFFIXES = "HEIF", (".heic", ".heif")  # of the extra `heic`
 SUFFIXES = (*(suffix for endings in FORMATS.values() for suffix in endings), *HEIF_SUFFIXES)
 HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx"}
-MAX_BYTES = 200_000_000  # of one encoded picture
+MAX_BYTES = 200_000_000  # of one encoded image
 MAX_PIXELS = 89_478_485  # where Pillow starts to warn of decompression bombs
 MAX_SCANS = 100  # usual progressive JPEGs have about ten; each passes over the whole image
 MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # of a JPEG; the others belong to a scan
@@ -48,7 +48,7 @@ START_OF_SCAN, END_OF_IMAGE = 0xDA, 0xD9
 XMP = ("xmp", "XML:com.adobe.xmp")  # Pillow's names of metadata in which no viewer looks for a turn
 
 WIDE = ("I;16", "I;16B", "I;16L", "I;16N")  # Pillow's modes of 16-bit grey
-DARKEST = 1 << 12  # a 16-bit picture that never comes so far holds fewer bits than it says
+DARKEST = 1 << 12  # a 16-bit image that never comes so far holds fewer bits than it says
 AS_8_BITS = "save it with 8 bits a channel"
 TIFF_BITS, TIFF_GREY, TIFF_ORIENTATION, TIFF_SAMPLE = 258, 262, 274, 339  # tags
 WHITE_IS_ZERO, UNSIGNED = 0, 1
@@ -67,7 +67,7 @@ class ImageError(InputError):
 
 
 def read_file(path: Path) -> bytes:
-    """Read an encoded picture, unless it is too large or not a regular file.
+    """Read an encoded image, unless it is too large or not a regular file.
 
     Raises:
         ImageError: it is.
@@ -97,12 +97,12 @@ def decode(
     background: Colour = WHITE,
     max_pixels: int = MAX_PIXELS,
 ) -> Image.Image:
-    """Decode a picture, the first frame of an animation, as RGB of 8 bits a channel.
+    """Decode an image, the first frame of an animation, as RGB of 8 bits a channel.
 
     ``orientation`` and ``background`` are those of the contract. Colour profiles are not applied.
 
     Raises:
-        ImageError: no picture of ``FORMATS``, one of more than ``max_pixels``, a damaged one, or
+        ImageError: no image of ``FORMATS``, one of more than ``max_pixels``, a damaged one, or
             one that does not say what its values mean.
     """
     from PIL import Image, UnidentifiedImageError
@@ -155,7 +155,7 @@ def _formats(data: bytes) -> tuple[str, ...]:
     if not _register_heif():
         raise ImageError(
             "format",
-            "a HEIC picture, as iPhones store them, needs pillow-heif; in edge-vit's folder, run: "
+            "a HEIC image, as iPhones store them, needs pillow-heif; in edge-vit's folder, run: "
             f"{sys.executable} -m pip install -e '.[heic]', or save it as JPEG",
         )
     return (HEIF,)
@@ -263,7 +263,7 @@ def _as_tuple(value: int | tuple[int, ...]) -> tuple[int, ...]:
 def _turned(
     image: Image.Image, orientation: Orientation, tiff_turn: int | tuple[int, ...]
 ) -> Image.Image:
-    """Turn a picture as its EXIF data say, or leave or make it as it was stored."""
+    """Turn an image as its EXIF data say, or leave or make it as it was stored."""
     from PIL import Image, ImageOps
 
     if orientation == UPRIGHT:
@@ -345,6 +345,6 @@ def _check_range(highest: int, bits: int) -> None:
     if highest < DARKEST:
         raise ImageError(
             "format",
-            f"a {bits}-bit picture whose values end at {highest}, as of 12 bits stored in 16, would"
+            f"a {bits}-bit image whose values end at {highest}, as of 12 bits stored in 16, would"
             f" be nearly black; {AS_8_BITS}, or scaled to the whole range",
         )

@@ -1,6 +1,6 @@
-"""Which files of a folder are pictures to look at: one rule for everything that takes a folder.
+"""Which files of a folder are images to look at: one rule for everything that takes a folder.
 
-Hidden files and folders, and what systems and tools leave beside pictures, are left out and named.
+Hidden files and folders, and what systems and tools leave beside images, are left out and named.
 A link to a folder is followed, but no folder is read twice.
 """
 
@@ -55,7 +55,7 @@ def listing(folder: Path, *, deep: bool = True) -> Listing:
             seen.add(real)
         for path in sorted(current.iterdir()):
             is_folder = path.is_dir()
-            if reason := _no_picture(path.name, is_folder=is_folder):
+            if reason := _no_image(path.name, is_folder=is_folder):
                 left_out.append(LeftOut(path.relative_to(folder), reason))
             elif not is_folder:
                 files.append(path.relative_to(folder))
@@ -64,7 +64,7 @@ def listing(folder: Path, *, deep: bool = True) -> Listing:
     return Listing(tuple(sorted(files)), tuple(sorted(left_out, key=lambda left: left.path)))
 
 
-def _no_picture(name: str, *, is_folder: bool) -> str | None:
+def _no_image(name: str, *, is_folder: bool) -> str | None:
     """Why a file or folder is not looked at; None if it is."""
     if name.startswith("."):
         return "hidden"

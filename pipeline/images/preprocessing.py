@@ -1,4 +1,4 @@
-"""From a picture to the model's input: decoding, timm's geometry, and normalization."""
+"""From an image to the model's input: decoding, timm's geometry, and normalization."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ Pixels = NDArray[np.uint8]
 DECODED = ("RGB", "L")  # grey of data sets is RGB without a choice to make
 
 
-def picture(data: bytes, preprocessing: Preprocessing, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Decode an encoded picture as the contract says, RGB; errors as :func:`decode`."""
+def decoded(data: bytes, preprocessing: Preprocessing, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Decode an encoded image as the contract says, RGB; errors as :func:`decode`."""
     return decode(data, preprocessing.orientation, preprocessing.background, max_pixels)
 
 
 def geometry(preprocessing: Preprocessing) -> Callable[[Image.Image], Pixels]:
     """Return the part of timm's evaluation transform that moves pixels: RGB image -> [H, W, C].
 
-    What it returns takes decoded images (:func:`picture`) and raises InputError for others: what
+    What it returns takes decoded images (:func:`decoded`) and raises InputError for others: what
     they mean in RGB would be a guess.
     """
     from timm.data import create_transform
@@ -46,7 +46,7 @@ def geometry(preprocessing: Preprocessing) -> Callable[[Image.Image], Pixels]:
 
     def apply(image: Image.Image) -> Pixels:
         if image.mode not in DECODED:
-            raise InputError(f"an image in mode {image.mode} is not decoded; use picture()")
+            raise InputError(f"an image in mode {image.mode} is not decoded; use decoded()")
         image = image.convert(preprocessing.colour_order)
         for step in steps:
             image = step(image)

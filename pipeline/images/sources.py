@@ -17,7 +17,7 @@ from pipeline.images.decode import SUFFIXES, read_file
 from pipeline.images.folders import LeftOut, listing, refuse_parts, top_folders
 from pipeline.images.idx import FASHION_MNIST_CLASSES, read_images, read_labels
 from pipeline.images.imagenet import imagenet_labels, imagenet_wordnet_ids, is_imagenet
-from pipeline.images.preprocessing import Pixels, picture
+from pipeline.images.preprocessing import Pixels, decoded
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -193,7 +193,7 @@ def _image_file(
 
 
 def _open(path: Path, preprocessing: Preprocessing) -> Image.Image:
-    return picture(read_file(path), preprocessing)
+    return decoded(read_file(path), preprocessing)
 
 
 def _from_pixels(pixels: Pixels) -> Image.Image:

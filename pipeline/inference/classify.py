@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import EdgeVitError
 from pipeline.images.decode import MAX_PIXELS, ImageError
-from pipeline.images.preprocessing import geometry, normalize, picture
+from pipeline.images.preprocessing import decoded, geometry, normalize
 from pipeline.runtimes import FloatArray, load
 
 TOP = 5
@@ -49,7 +49,7 @@ class Classifier:
             ImageError: the bytes are not an image that can be used.
         """
         preprocessing = self.contract.preprocessing
-        image = picture(encoded, preprocessing, self._max_pixels)
+        image = decoded(encoded, preprocessing, self._max_pixels)
         width, height = image.size
         rows, columns = preprocessing.covered
         # Resizing the shorter side of a line of pixels would make a gigantic image of it.

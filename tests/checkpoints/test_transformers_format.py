@@ -112,7 +112,7 @@ def test_images_are_prepared_as_transformers_prepares_them(kind: str, tmp_path: 
     with quiet():
         theirs = prepare(image, return_tensors="np")["pixel_values"]
     theirs = theirs[:, ::-1] if "Mobile" in kind else theirs
-    step = 1 / 255 / min(prepared.std)  # transformers resizes tensors, Pillow pictures
+    step = 1 / 255 / min(prepared.std)  # transformers resizes tensors, Pillow images
     assert own.shape == theirs.shape
     assert np.abs(own - theirs).max() <= 1.01 * step
 

@@ -77,14 +77,14 @@ def test_an_app_reads_the_shape_of_its_input() -> None:
     assert json.loads(CONTRACT.to_json())["input_shape"] == [1, 3, 224, 192]
 
 
-def test_a_contract_that_says_nothing_of_pictures_means_upright_on_white() -> None:
+def test_a_contract_that_says_nothing_of_images_means_upright_on_white() -> None:
     written = json.loads(CONTRACT.to_json())["preprocessing"]
     assert not {"orientation", "background"} & written.keys()
     prepared = Contract.from_json(CONTRACT.to_json()).preprocessing
     assert (prepared.orientation, prepared.background) == ("upright", (255, 255, 255))
 
 
-def test_another_treatment_of_pictures_is_written() -> None:
+def test_another_treatment_of_images_is_written() -> None:
     other = dataclasses.replace(CONTRACT.preprocessing, orientation="stored", background=(0, 0, 0))
     written = json.loads(dataclasses.replace(CONTRACT, preprocessing=other).to_json())
     assert written["preprocessing"]["orientation"] == "stored"
@@ -94,7 +94,7 @@ def test_another_treatment_of_pictures_is_written() -> None:
 @pytest.mark.parametrize(
     "changes", [{"orientation": "left"}, {"background": [0, 0]}, {"background": [0, 0, 256]}]
 )
-def test_an_unknown_treatment_of_pictures_is_refused(changes: dict[str, Any]) -> None:
+def test_an_unknown_treatment_of_images_is_refused(changes: dict[str, Any]) -> None:
     values = CONTRACT.to_dict()
     values["preprocessing"] |= changes
     with pytest.raises(IntegrityError, match="not an edge-vit contract"):

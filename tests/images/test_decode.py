@@ -10,11 +10,11 @@ from PIL import Image
 
 from pipeline.images import decode as decoding
 from pipeline.images.decode import FORMATS, MAX_SCANS, ImageError, decode
-from tests.images.pictures import (
+from tests.images.cases import (
+    CASES,
     COLOUR,
     HEIGHT,
     OPACITY,
-    PICTURES,
     RIGHT_SIDE_UP,
     SMOOTH,
     WIDTH,
@@ -46,32 +46,32 @@ def test_every_format_that_is_promised_is_decoded(image_format):
     assert near(decode(encoded(image_format)), pixels())
 
 
-@pytest.mark.parametrize("name", PICTURES)
-def test_a_picture_of_each_kind_is_read_as_it_was_written_or_refused_by_name(name):
-    picture = PICTURES[name]
-    if picture.right is None:
-        with pytest.raises(ImageError, match=picture.refusal) as caught:
-            decode(picture.data)
+@pytest.mark.parametrize("name", CASES)
+def test_an_image_of_each_kind_is_read_as_it_was_written_or_refused_by_name(name):
+    case = CASES[name]
+    if case.right is None:
+        with pytest.raises(ImageError, match=case.refusal) as caught:
+            decode(case.data)
         assert caught.value.fault == "format"
         return
-    found = decode(picture.data)
+    found = decode(case.data)
     assert (found.mode, found.info) == ("RGB", {})
-    assert levels_apart(found, picture.right) <= picture.within
+    assert levels_apart(found, case.right) <= case.within
 
 
 def test_the_table_for_readers_has_every_kind_and_what_becomes_of_it():
-    lines = Path("docs/pictures.md").read_text().splitlines()
+    lines = Path("docs/image-files.md").read_text().splitlines()
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     table = {row[0]: row[1:] for row in rows if len(row) == 3}
-    for name, picture in PICTURES.items():
+    for name, case in CASES.items():
         here, page = table[re.sub(r"orientation [1-8]$", "orientation 1 to 8", name)]
-        assert here.startswith("refused" if picture.right is None else "read"), name
-        assert page.startswith("the same" if picture.page == "same" else "refused"), name
+        assert here.startswith("refused" if case.right is None else "read"), name
+        assert page.startswith("the same" if case.page == "same" else "refused"), name
 
 
 @pytest.mark.parametrize("image_format", ["JPEG", "PNG", "WEBP", "TIFF"])
 @pytest.mark.parametrize("orientation", RIGHT_SIDE_UP)
-def test_stored_pictures_are_not_turned(image_format, orientation):
+def test_stored_images_are_not_turned(image_format, orientation):
     options = {"quality": 95} if image_format == "JPEG" else {"lossless": True}
     data = saved(SMOOTH, image_format, exif=exif(orientation), **options)
     assert levels_apart(decode(data, "stored"), SMOOTH) <= (3 if image_format == "JPEG" else 0)

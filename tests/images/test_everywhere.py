@@ -1,4 +1,4 @@
-"""The same picture gives the same pixels to everything that reads pictures."""
+"""The same image gives the same pixels to everything that reads images."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ import pytest
 from pipeline.contract.files import load_contract
 from pipeline.finetune.data import load_train
 from pipeline.finetune.params import Data
-from pipeline.images.preprocessing import normalize, picture
+from pipeline.images.preprocessing import decoded, normalize
 from pipeline.images.samples import SampleSet
 from pipeline.inference.classify import Classifier
 from pipeline.inference.requests import Job, reply
 from pipeline.params import Samples
 from pipeline.stages.samples import samples
-from tests.images.pictures import PICTURES
+from tests.images.cases import CASES
 
-READ = {name: picture.data for name, picture in PICTURES.items() if picture.right is not None}
+READ = {name: case.data for name, case in CASES.items() if case.right is not None}
 
 
 @pytest.fixture
 def folder(healthy: Path, tmp_path: Path) -> Path:
-    """A class folder with every picture that is read; each under the name of its row."""
+    """A class folder with every image that is read; each under the name of its row."""
     labels = load_contract(healthy / "checkpoint").labels
     for label in (labels[8], labels[9]):
-        (tmp_path / "pictures" / label).mkdir(parents=True)
+        (tmp_path / "images" / label).mkdir(parents=True)
     for name, data in READ.items():
-        (tmp_path / "pictures" / labels[9] / f"{name}.png").write_bytes(data)
-    (tmp_path / "pictures" / labels[8] / "one.png").write_bytes(READ["PNG"])
-    return tmp_path / "pictures"
+        (tmp_path / "images" / labels[9] / f"{name}.png").write_bytes(data)
+    (tmp_path / "images" / labels[8] / "one.png").write_bytes(READ["PNG"])
+    return tmp_path / "images"
 
 
 def test_samples_predict_and_serve_feed_the_same_input(
@@ -58,13 +58,13 @@ def test_training_sees_what_the_files_will_be_fed(healthy: Path, folder: Path) -
     preprocessing = load_contract(healthy / "checkpoint").preprocessing
     data = load_train(Data(root=folder, workers=0))
     for index, path in enumerate(data.files):
-        seen = picture(path.read_bytes(), preprocessing)
+        seen = decoded(path.read_bytes(), preprocessing)
         assert np.array_equal(data.open(index), seen), path.name
 
 
-@pytest.mark.parametrize("name", [n for n, made in PICTURES.items() if made.right is None])
-def test_what_is_refused_is_refused_by_the_server_as_no_picture(healthy: Path, name: str) -> None:
+@pytest.mark.parametrize("name", [n for n, made in CASES.items() if made.right is None])
+def test_what_is_refused_is_refused_by_the_server_as_no_image(healthy: Path, name: str) -> None:
     classifier = Classifier(next((healthy / "onnx").glob("*.onnx")))
-    served = reply(classifier, Job(PICTURES[name].data, is_json=False))
+    served = reply(classifier, Job(CASES[name].data, is_json=False))
     assert served.status == 415
-    assert PICTURES[name].refusal in str(served.content)
+    assert CASES[name].refusal in str(served.content)

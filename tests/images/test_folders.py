@@ -13,10 +13,10 @@ from pipeline.finetune.params import Data
 from pipeline.images.folders import listing
 from pipeline.images.preprocessing import Preprocessing
 from pipeline.images.sources import find_images, image_files
-from tests.images.pictures import PICTURES
+from tests.images.cases import CASES
 from tests.stages.test_samples import contract
 
-PIXELS = PICTURES["PNG"].data
+PIXELS = CASES["PNG"].data
 IMAGES = ["cat/1.png", "cat/2.png", "dog/1.png", "dog/deep/2.PNG"]
 JUNK = [
     "cat/.1.png",
@@ -62,7 +62,7 @@ def trained_on(folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("found", [ids_of_samples, found_by_predict, trained_on])
-def test_hidden_files_and_junk_are_no_pictures_for_any_command(
+def test_hidden_files_and_junk_are_no_images_for_any_command(
     folder: Path, found: Callable[[Path], list[str]]
 ) -> None:
     assert found(folder) == IMAGES

@@ -23,7 +23,7 @@ def preprocessing(**changes: Any) -> Preprocessing:
     return builders.preprocessing(**{"size": (64, 64), "resize": 71} | changes)
 
 
-def picture(mode: str, width: int, height: int) -> Image.Image:
+def drawn(mode: str, width: int, height: int) -> Image.Image:
     noise = RNG.integers(0, 256, (height, width, 3), dtype=np.uint8)
     return Image.fromarray(noise).convert(mode)
 
@@ -60,7 +60,7 @@ def timm_answer(image: Image.Image, how: Preprocessing) -> torch.Tensor:
 def test_geometry_then_normalize_is_exactly_timms_transform(
     mode: str, width: int, height: int, changes: dict[str, Any]
 ) -> None:
-    how, image = preprocessing(**changes), picture(mode, width, height)
+    how, image = preprocessing(**changes), drawn(mode, width, height)
     pixels = geometry(how)(image)
     assert pixels.dtype == np.uint8
     assert pixels.shape == (*how.size, 3)

@@ -160,7 +160,7 @@ def test_the_table_is_the_activation_of_every_code(bias):
 
 
 def test_patches_are_pixels_without_loss():
-    """Every 8-bit picture is given to the patch embedding as it is."""
+    """Every 8-bit image is given to the patch embedding as it is."""
     shaped = efficient.for_static_int8(made("deit"))
     arrays, ranges = calibrate(shaped, [efficient.PATCHES], [IMAGES], PREPROCESSING)
     layer = symmetric_layers.StaticLinear(arrays[efficient.PATCHES], ranges[efficient.PATCHES])

@@ -111,7 +111,7 @@ def test_agreement_and_the_drop_are_of_the_same_samples(published: Path, second:
     assert found.accuracy["onnx"].drop == paired_drop(int(right.sum()), 0, 0, int((~right).sum()))
 
 
-def test_on_other_samples_golden_pictures_are_compared(published: Path, second: Path) -> None:
+def test_on_other_samples_golden_images_are_compared(published: Path, second: Path) -> None:
     places = EvidencePaths.of_release(second)
     change(places.parity, lambda c: c["samples"].update(sha256="f" * 64))
 
@@ -119,7 +119,7 @@ def test_on_other_samples_golden_pictures_are_compared(published: Path, second: 
         rows = np.array(golden["artefacts"]["ptl"]["logits"], np.float32)
         rows[0] *= -1
         golden["artefacts"]["ptl"]["logits"] = json_logits(rows)
-        golden["images"].pop()  # a picture that only the first release has
+        golden["images"].pop()  # an image that only the first release has
         for answers in golden["artefacts"].values():
             answers["logits"].pop()
 
@@ -135,7 +135,7 @@ def test_on_other_samples_golden_pictures_are_compared(published: Path, second: 
     assert found.accuracy["ptl"].before is not None
 
 
-def test_without_a_picture_in_common_nothing_is_said(published: Path, second: Path) -> None:
+def test_without_an_image_in_common_nothing_is_said(published: Path, second: Path) -> None:
     places = EvidencePaths.of_release(second)
     change(places.parity, lambda c: c["samples"].update(sha256="f" * 64))
     change(

@@ -215,7 +215,7 @@ def test_a_missing_architecture_and_missing_labels_are_said_at_once(
 
 
 @pytest.mark.parametrize(("orientation", "background"), [("stored", "black")])
-def test_how_pictures_are_decoded_stands_in_the_contract(
+def test_how_images_are_decoded_stands_in_the_contract(
     state: dict[str, torch.Tensor], labels: Path, orientation: str, background: str
 ) -> None:
     own = {"checkpoint": "own.pth", "architecture": TINY, "sha256": save("own.pth", state)}

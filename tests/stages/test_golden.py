@@ -19,7 +19,7 @@ from pipeline.params import Params
 from pipeline.paths import Recorded, delivered_files
 from pipeline.stages.golden import golden
 from pipeline.stages.publish import publish
-from tests.images.pictures import PICTURES
+from tests.images.cases import CASES
 
 
 def with_photographs(params: Params, folder: Path) -> Params:
@@ -90,12 +90,12 @@ def test_what_decoders_read_differently_is_written_anew(
         "j-grey.jpg": "JPEG, grey",
     }
     for name, kind in kinds.items():
-        (photos / name).write_bytes(PICTURES[kind].data)
-    (photos / "README.md").write_text("no picture")
+        (photos / name).write_bytes(CASES[kind].data)
+    (photos / "README.md").write_text("no image")
     golden(with_photographs(params, photos), healthy, tmp_path / "golden")
     found = Golden.load(tmp_path / "golden")
     for number, (path, (name, kind)) in enumerate(zip(found.images, kinds.items(), strict=True)):
-        made = PICTURES[kind]
+        made = CASES[kind]
         if name in ("d-plain.png", "j-grey.jpg"):
             assert path.name == f"{number:02}-{name}"
             assert path.read_bytes() == made.data

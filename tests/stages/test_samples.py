@@ -125,7 +125,7 @@ def test_calibration_shares_neither_files_nor_pixels_with_evaluation(
 ) -> None:
     root = tmp_path / "flat"
     for index in range(20):
-        draw(root / f"{index:02}.png", seed=index % 10)  # each picture twice
+        draw(root / f"{index:02}.png", seed=index % 10)  # each image twice
     chosen = take(root, out, limit=8, calibration=12)
     calibration = load_pixels(out / "calibration.npy")
     listed = about(out)
@@ -305,7 +305,7 @@ def test_a_skipped_file_is_replaced_by_the_next(animals: Path, out: Path) -> Non
     assert len(take(animals, out, limit=20, bad_images="skip")) == 20
 
 
-def test_a_picture_that_is_a_bomb_is_refused(animals: Path, out: Path) -> None:
+def test_an_image_that_is_a_bomb_is_refused(animals: Path, out: Path) -> None:
     (animals / "cat" / "bomb.png").write_bytes(png_bomb(12_000, 12_000))
     with pytest.raises(InputError, match=r"bomb\.png .*12000 x 12000 pixels, more than"):
         take(animals, out)

@@ -47,7 +47,7 @@ function sinc(x) {
 }
 
 /**
- * Pixels of an image file (Blob), before any resizing, as docs/pictures.md says.
+ * Pixels of an image file (Blob), before any resizing, as docs/image-files.md says.
  *
  * `orientation` and `background` are the contract's; what it does not say is upright and white.
  */

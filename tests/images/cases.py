@@ -1,4 +1,4 @@
-"""The table of docs/pictures.md: a picture of each kind, and the pixels or the refusal it leads to.
+"""The table of docs/image-files.md: an image of each kind, with its pixels or its refusal.
 
 Each is written by the library that owns its format, or chunk by chunk where none writes that kind.
 What is right is computed from the values that were written, by no decoder.
@@ -29,8 +29,8 @@ Values = NDArray[Any]
 
 
 @dataclass(frozen=True)
-class Picture:
-    """An encoded picture and what is right of it."""
+class Case:
+    """An encoded image and what is right of it."""
 
     data: bytes
     right: NDArray[np.uint8] | None = None  # [H, W, 3]; None: refused
@@ -127,7 +127,7 @@ def without_adobe(jpeg: bytes) -> bytes:
     return jpeg[:at] + jpeg[at + 2 + int.from_bytes(jpeg[at + 2 : at + 4], "big") :]
 
 
-def _pictures() -> dict[str, Picture]:
+def _cases() -> dict[str, Case]:
     unread = "is not an image that this browser can read"
     smooth = Image.fromarray(SMOOTH)
     inks = np.dstack([SMOOTH, SMOOTH[..., 0] // 2])
@@ -144,112 +144,104 @@ def _pictures() -> dict[str, Picture]:
 
     dark = GREY.astype(np.uint16) << 4
     wide_colour = COLOUR.astype(np.uint16) * 257
-    premade: dict[str, Picture] = {
-        "JPEG": Picture(saved(SMOOTH, "JPEG", quality=95), SMOOTH, 3),
-        "JPEG, progressive": Picture(
-            saved(SMOOTH, "JPEG", quality=95, progressive=True), SMOOTH, 3
-        ),
-        "JPEG, grey": Picture(saved(SMOOTH[..., 2], "JPEG", quality=95), rgb(SMOOTH[..., 2]), 1),
-        "JPEG, CMYK with Adobe's marker": Picture(cmyk, cmyk_shown(inks), 2),
-        "JPEG, CMYK without Adobe's marker": Picture(
+    premade: dict[str, Case] = {
+        "JPEG": Case(saved(SMOOTH, "JPEG", quality=95), SMOOTH, 3),
+        "JPEG, progressive": Case(saved(SMOOTH, "JPEG", quality=95, progressive=True), SMOOTH, 3),
+        "JPEG, grey": Case(saved(SMOOTH[..., 2], "JPEG", quality=95), rgb(SMOOTH[..., 2]), 1),
+        "JPEG, CMYK with Adobe's marker": Case(cmyk, cmyk_shown(inks), 2),
+        "JPEG, CMYK without Adobe's marker": Case(
             without_adobe(cmyk),
             refusal="CMYK JPEG without Adobe's marker",
             page="CMYK JPEG without Adobe's marker",
         ),
-        "JPEG, several images (MPO)": Picture(
+        "JPEG, several images (MPO)": Case(
             saved(smooth, "MPO", quality=95, **first_and_second()), SMOOTH, 3
         ),
-        "PNG": Picture(saved(COLOUR, "PNG"), COLOUR),
-        "PNG, grey": Picture(saved(GREY, "PNG"), rgb(GREY)),
-        "PNG, 1 bit": Picture(png(GREY & 1, 1), rgb((GREY & 1) * 255)),
-        "PNG, palette": Picture(saved(palette, "PNG"), shown),
-        "PNG, 16-bit grey": Picture(png(WIDE, 16), rgb(GREY)),
-        "PNG, 16-bit colour": Picture(png(wide_colour, 16), COLOUR),
-        "PNG, 12 bits in 16": Picture(
+        "PNG": Case(saved(COLOUR, "PNG"), COLOUR),
+        "PNG, grey": Case(saved(GREY, "PNG"), rgb(GREY)),
+        "PNG, 1 bit": Case(png(GREY & 1, 1), rgb((GREY & 1) * 255)),
+        "PNG, palette": Case(saved(palette, "PNG"), shown),
+        "PNG, 16-bit grey": Case(png(WIDE, 16), rgb(GREY)),
+        "PNG, 16-bit colour": Case(png(wide_colour, 16), COLOUR),
+        "PNG, 12 bits in 16": Case(
             png(dark, 16), refusal="as of 12 bits stored in 16", page="as of 12 bits stored in 16"
         ),
-        "PNG, alpha": Picture(saved(NOISE, "PNG"), on_white(COLOUR, OPACITY)),
-        "PNG, grey with alpha": Picture(
+        "PNG, alpha": Case(saved(NOISE, "PNG"), on_white(COLOUR, OPACITY)),
+        "PNG, grey with alpha": Case(
             saved(np.dstack([GREY, OPACITY]), "PNG"), on_white(rgb(GREY), OPACITY)
         ),
-        "PNG, palette with transparency": Picture(saved(palette, "PNG", transparency=3), on),
-        "PNG, transparent grey": Picture(
+        "PNG, palette with transparency": Case(saved(palette, "PNG", transparency=3), on),
+        "PNG, transparent grey": Case(
             png(GREY, 8, key(7)), on_white(rgb(GREY), np.where(GREY == 7, 0, 255))
         ),
-        "PNG, transparent grey of 2 bits": Picture(
+        "PNG, transparent grey of 2 bits": Case(
             png(twos, 2, key(2)), on_white(rgb(twos * 85), np.where(twos == 2, 0, 255))
         ),
-        "PNG, transparent grey of 16 bits": Picture(
+        "PNG, transparent grey of 16 bits": Case(
             png(WIDE, 16, key(int(WIDE[3, 5]))),
             on_white(rgb(GREY), np.where(WIDE[3, 5] == WIDE, 0, 255)),
         ),
-        "PNG, transparent colour": Picture(
+        "PNG, transparent colour": Case(
             png(SMOOTH, 8, key(*SMOOTH[3, 5].tolist())),
             on_white(SMOOTH, np.where((SMOOTH[3, 5] == SMOOTH).all(axis=2), 0, 255)),
         ),
-        "PNG, transparent colour of 16 bits": Picture(
+        "PNG, transparent colour of 16 bits": Case(
             png(wide_colour, 16, key(1, 2, 3)),
             refusal="16-bit PNG with one transparent colour",
             page="16-bit PNG with one transparent colour",
         ),
-        "PNG, gamma": Picture(png(COLOUR, 8, (b"gAMA", struct.pack(">I", 100_000))), COLOUR),
-        "PNG, colour profile": Picture(saved(COLOUR, "PNG", icc_profile=profile), COLOUR),
-        "WebP": Picture(saved(SMOOTH, "WEBP", quality=95), SMOOTH, 4),
-        "WebP, lossless": Picture(saved(COLOUR, "WEBP", lossless=True), COLOUR),
-        "WebP, alpha": Picture(
+        "PNG, gamma": Case(png(COLOUR, 8, (b"gAMA", struct.pack(">I", 100_000))), COLOUR),
+        "PNG, colour profile": Case(saved(COLOUR, "PNG", icc_profile=profile), COLOUR),
+        "WebP": Case(saved(SMOOTH, "WEBP", quality=95), SMOOTH, 4),
+        "WebP, lossless": Case(saved(COLOUR, "WEBP", lossless=True), COLOUR),
+        "WebP, alpha": Case(
             saved(NOISE, "WEBP", lossless=True, exact=True), on_white(COLOUR, OPACITY)
         ),
-        "WebP, animated": Picture(
-            saved(smooth, "WEBP", lossless=True, **first_and_second()), SMOOTH
-        ),
-        "GIF": Picture(saved(palette, "GIF"), shown),
-        "GIF, transparency": Picture(saved(palette, "GIF", transparency=3, optimize=False), on),
-        "GIF, animated": Picture(
+        "WebP, animated": Case(saved(smooth, "WEBP", lossless=True, **first_and_second()), SMOOTH),
+        "GIF": Case(saved(palette, "GIF"), shown),
+        "GIF, transparency": Case(saved(palette, "GIF", transparency=3, optimize=False), on),
+        "GIF, animated": Case(
             saved(palette, "GIF", save_all=True, append_images=[Image.new("RGB", smooth.size)]),
             shown,
         ),
-        "BMP": Picture(saved(COLOUR, "BMP"), COLOUR),
-        "AVIF": Picture(saved(SMOOTH, "AVIF", quality=95), SMOOTH, 4),
-        "AVIF, alpha": Picture(
+        "BMP": Case(saved(COLOUR, "BMP"), COLOUR),
+        "AVIF": Case(saved(SMOOTH, "AVIF", quality=95), SMOOTH, 4),
+        "AVIF, alpha": Case(
             saved(np.dstack([SMOOTH, OPACITY]), "AVIF", quality=95, subsampling="4:4:4"),
             on_white(SMOOTH, OPACITY),
             3,
             page="AVIF with transparency, which browsers read differently",
         ),
-        "TIFF": Picture(saved(COLOUR, "TIFF"), COLOUR, page=unread),
-        "TIFF, alpha": Picture(saved(NOISE, "TIFF"), on_white(COLOUR, OPACITY), page=unread),
-        "TIFF, 16-bit grey": Picture(tiff(WIDE), rgb(GREY), page=unread),
-        "TIFF, 16-bit grey, big-endian": Picture(
-            tiff(WIDE, big_endian=True), rgb(GREY), page=unread
-        ),
-        "TIFF, 16-bit grey, white is zero": Picture(tiff(~WIDE, t262=0), rgb(GREY), page=unread),
-        "TIFF, 12-bit grey": Picture(
+        "TIFF": Case(saved(COLOUR, "TIFF"), COLOUR, page=unread),
+        "TIFF, alpha": Case(saved(NOISE, "TIFF"), on_white(COLOUR, OPACITY), page=unread),
+        "TIFF, 16-bit grey": Case(tiff(WIDE), rgb(GREY), page=unread),
+        "TIFF, 16-bit grey, big-endian": Case(tiff(WIDE, big_endian=True), rgb(GREY), page=unread),
+        "TIFF, 16-bit grey, white is zero": Case(tiff(~WIDE, t262=0), rgb(GREY), page=unread),
+        "TIFF, 12-bit grey": Case(
             tiff(GREY, t258=12, body=_packed(GREY.astype(np.uint16) << 4 | 9)),
             rgb(GREY),
             page=unread,
         ),
-        "TIFF, 12 bits in 16": Picture(
-            tiff(dark), refusal="as of 12 bits stored in 16", page=unread
-        ),
-        "TIFF, CMYK": Picture(
+        "TIFF, 12 bits in 16": Case(tiff(dark), refusal="as of 12 bits stored in 16", page=unread),
+        "TIFF, CMYK": Case(
             saved(Image.fromarray(inks, "CMYK"), "TIFF"), cmyk_shown(inks), 1, page=unread
         ),
-        "TIFF, floating point": Picture(
+        "TIFF, floating point": Case(
             tiff(GREY.astype(np.float32) / 255, t339=3), refusal="floating-point", page=unread
         ),
-        "TIFF, signed": Picture(
+        "TIFF, signed": Case(
             tiff(GREY.astype(np.int16), t339=2), refusal="negative values", page=unread
         ),
-        "TIFF, 32 bits": Picture(
+        "TIFF, 32 bits": Case(
             tiff(GREY.astype(np.uint32) << 24), refusal="32-bit pixels", page=unread
         ),
-        "TIFF, several pages": Picture(
+        "TIFF, several pages": Case(
             saved(smooth, "TIFF", **first_and_second()), refusal="several pages", page=unread
         ),
-        "JPEG 2000": Picture(saved(COLOUR, "JPEG2000"), COLOUR, page=unread),
-        "JPEG 2000, 16-bit grey": Picture(saved(WIDE, "JPEG2000"), rgb(GREY), page=unread),
-        "PPM": Picture(saved(COLOUR, "PPM"), COLOUR, page=unread),
-        "PGM, 12 bits": Picture(
+        "JPEG 2000": Case(saved(COLOUR, "JPEG2000"), COLOUR, page=unread),
+        "JPEG 2000, 16-bit grey": Case(saved(WIDE, "JPEG2000"), rgb(GREY), page=unread),
+        "PPM": Case(saved(COLOUR, "PPM"), COLOUR, page=unread),
+        "PGM, 12 bits": Case(
             b"P5 %d %d 4095\n" % (WIDTH, HEIGHT) + (dark | GREY >> 4).astype(">u2").tobytes(),
             rgb(GREY),
             page=unread,
@@ -257,15 +249,15 @@ def _pictures() -> dict[str, Picture]:
     }
     for number in RIGHT_SIDE_UP:
         for name, options in (("JPEG", {"quality": 95}), ("PNG", {}), ("WebP", {"lossless": True})):
-            premade[f"{name}, EXIF orientation {number}"] = Picture(
+            premade[f"{name}, EXIF orientation {number}"] = Case(
                 saved(SMOOTH, name.upper(), exif=exif(number), **options),
                 turned(number),
                 3 if name == "JPEG" else 0,
             )
-    premade["AVIF, orientation 6"] = Picture(
+    premade["AVIF, orientation 6"] = Case(
         saved(SMOOTH, "AVIF", quality=95, exif=exif(6)), turned(6), 4
     )
-    premade["TIFF, orientation 6"] = Picture(
+    premade["TIFF, orientation 6"] = Case(
         saved(SMOOTH, "TIFF", exif=exif(6)), turned(6), page=unread
     )
     return premade
@@ -278,4 +270,4 @@ def _packed(values: Values) -> bytes:
     return np.stack(triples, axis=1).astype(np.uint8).tobytes()
 
 
-PICTURES = _pictures()
+CASES = _cases()
