@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from pipeline import paths
-from pipeline.contract.contract import EXTRA_FILE, METADATA_KEY, Contract
+from pipeline.contract.contract import DATA_KEY, EXTRA_FILE, METADATA_KEY, Contract
 from pipeline.contract.onnx_metadata import BYTES, KEY, METADATA_PROPS, VALUE
 from pipeline.evidence.golden import GOLDEN_FILE
 from pipeline.evidence.model import NoiseFloor
@@ -141,9 +141,17 @@ def _files(artifacts: Path, labels: tuple[str, ...], source: str, side: int) -> 
             path.write_bytes(b"a program")
             path.with_name(path.name + paths.CONTRACT_SUFFIX).write_bytes(about)
         else:
-            entry = _field(KEY, METADATA_KEY.encode()) + _field(VALUE, about)
-            path.write_bytes(_field(METADATA_PROPS, entry))
+            entries = {METADATA_KEY: about}
+            if key == "onnx":
+                data = paths.data_file(path)
+                data.write_bytes(b"weights")
+                entries[DATA_KEY] = sha256_file(data).encode()
+            path.write_bytes(b"".join(_metadata(*entry) for entry in entries.items()))
     return contract
+
+
+def _metadata(key: str, value: bytes) -> bytes:
+    return _field(METADATA_PROPS, _field(KEY, key.encode()) + _field(VALUE, value))
 
 
 def _archive(about: bytes) -> bytes:

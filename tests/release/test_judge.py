@@ -16,7 +16,7 @@ from pipeline.evidence.seal import seal
 from pipeline.files import sha256_file
 from pipeline.images.samples import SampleSet, samples_sha256
 from pipeline.params import Params, load_params
-from pipeline.paths import delivered_file
+from pipeline.paths import data_file, delivered_file
 from pipeline.release import folder
 from pipeline.release.manifest import SUMS_FILE, format_sums
 from pipeline.release.read import hashes
@@ -171,10 +171,15 @@ def test_the_contract_beside_a_pte_is_the_measured_one(
     refused(params, run, f"says beside.{contract.name} = ")
 
 
-def test_weights_beside_an_onnx_file_that_has_none_are_named(params: Params, run: Path) -> None:
-    path = delivered_file(run, "onnx")
-    path.with_name(f"{path.name}.data").write_bytes(b"weights")
-    refused(params, run, f"{path.name}.data is not part of {path.name}")
+@pytest.mark.parametrize(
+    ("key", "words"), [("onnx", "does not have the SHA-256 that"), ("int8_onnx", "is not part of")]
+)
+def test_other_weights_beside_an_onnx_file_are_named(
+    params: Params, run: Path, key: str, words: str
+) -> None:
+    path = delivered_file(run, key)
+    data_file(path).write_bytes(b"slightly other weights")
+    refused(params, run, f"{data_file(path).name} {words}")
 
 
 def test_a_file_swapped_while_it_is_copied_is_not_published(
