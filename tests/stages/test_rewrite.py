@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import timm
+import torch
 from safetensors.numpy import load_file, save_file
 
 from pipeline.errors import ParamsError
 from pipeline.files import read_json
 from pipeline.params import Params, Rewrite
+from pipeline.quantization.float_model import load_float
 from pipeline.runtimes import load
 from pipeline.stages.chain import run as run_stages
 from pipeline.stages.rewrite import rewrite
+from tests.checkpoints.fetching import OUT, fetched
 from tests.conftest import ROOT
 
 pytestmark = pytest.mark.full
@@ -98,3 +102,29 @@ def test_a_rewrite_that_changes_answers_is_named(params, artifacts):
     failed = failures(gate(params, artifacts, RECORDED, artifacts / "verdict"))
     assert ("rewrite", "noise_multiple") in failed
     assert ("quantize", "weights") in failed  # int8 was made from other float weights
+
+
+def test_an_offset_that_takes_the_last_digits_is_left_out(tmp_path, monkeypatch, capsys, params):
+    """DeiT III with LayerScale as timm begins: the class token hardly differs from zero."""
+    name = "deit3_small_patch16_224"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("EDGE_VIT_CACHE", str(tmp_path / "cache"))
+    torch.manual_seed(0)
+    network = timm.create_model(name, num_classes=3, img_size=32, depth=2).eval()
+    assert network.blocks[0].ls1.gamma.max() == 1e-6
+    torch.save(network.state_dict(), "own.pth")
+    (tmp_path / "labels.txt").write_text("cat\ndog\ncow\n")
+    fetched("own.pth", architecture=name, kwargs={"depth": 2}, labels="labels.txt")
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3), np.uint8)
+    (tmp_path / "samples").mkdir()
+    np.save(tmp_path / "samples" / "calibration.npy", pixels)
+    rewrite(Rewrite(centre=True, smooth=0.75), OUT, tmp_path / "samples", tmp_path / "rewritten")
+    assert "centre is left out" in capsys.readouterr().err
+    images = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    after, _ = load_float(tmp_path / "rewritten" / MODEL)
+    with torch.inference_mode():
+        float32, answers = network(images), after(images)
+        truth = network.double()(images.double())
+    noise = (float32 - truth).abs().max()
+    assert 0 < (answers - truth).abs().max() <= params.gate.noise_multiple * noise
+    assert after.norm.weight.std() > 0  # smoothed
