@@ -27,6 +27,7 @@ from pipeline.schemes import AUTO, SCHEMES, Scheme, SchemeChoice
 
 PARAMS_FILE = Path("params.yaml")
 
+THRESHOLD = 0.5  # of a probability: the likelier of two labels is the answer
 Target = Literal["lite_app", "torch_1_13_1", "torch_2_1_2", "arm64", "web", "android", "phone"]
 Side = Annotated[int, Field(ge=16, le=1024)]  # pixels
 
@@ -40,6 +41,8 @@ class Model(Section):
     labels: Path | None = None
     weights: str | None = None
     kwargs: NetworkArgs = NetworkArgs()
+    activation: Literal["softmax", "sigmoid"] | None = None
+    threshold: Annotated[float, Field(gt=0, lt=1)] = THRESHOLD
     image_size: Side | tuple[Side, Side] | None = None
     crop_pct: Annotated[float, Field(gt=0, le=1)] | None = None
     orientation: Literal["upright", "stored"] = "upright"

@@ -88,7 +88,7 @@ def make(
         "samples": described(samples, samples.verify()).model_dump(),
         "noise_floor": floor.model_dump(),
         "published": None,
-        "reference_accuracy": (right := right_answers(reference, samples.labels))
+        "reference_accuracy": (right := right_answers(reference, samples.labels, None))
         and right.model_dump(),
         "artefacts": {
             key: file_numbers(
@@ -97,12 +97,13 @@ def make(
                 logits[key],
                 samples.labels,
                 floor.max_abs,
+                threshold=None,
             ).model_dump()
             for key, path in files.items()
         },
         "float_size_bytes": (artifacts / "checkpoint" / "model.safetensors").stat().st_size,
         "steps": {
-            name: step_numbers(logits.__getitem__, hashes | between, step).model_dump()
+            name: step_numbers(logits.__getitem__, hashes | between, step, None).model_dump()
             for name, step in steps_of(FORMATS).items()
         },
         "logits_sha256": {key: logits_sha256(rows) for key, rows in logits.items()},

@@ -34,7 +34,7 @@ def prepare(artifacts: Path, folder: Path) -> Path:
     description = {
         "create": {
             "architecture": contract.checkpoint.architecture,
-            "num_classes": len(contract.labels),
+            "num_classes": contract.outputs,
             "image_size": contract.preprocessing.size,
             "kwargs": contract.checkpoint.kwargs,
             "norm_eps": contract.checkpoint.norm_eps,

@@ -28,6 +28,7 @@ from device_tests.target import Bundle
 from device_tests.web import Visit, packages, serve
 from device_tests.web.server import HOST, Site, server, serving
 from pipeline.contract.contract import METADATA_KEY, Contract, Preprocessing
+from pipeline.contract.files import read_contract
 from pipeline.errors import InputError
 from pipeline.evidence.golden import Golden
 from pipeline.images.decode import decode
@@ -544,6 +545,8 @@ def test_an_unread_image_is_refused_by_name(visit: Open) -> None:
         ({}, {"layout": "NHWC"}, 'layout is "NHWC", this page knows NCHW'),
         ({}, {"output": "probabilities"}, 'output is "probabilities"'),
         ({}, {"labels": []}, "it names no labels"),
+        ({}, {"activation": "tanh"}, 'activation is "tanh", this page knows softmax, sigmoid'),
+        ({}, {"activation": "sigmoid", "threshold": 0.5}, "its threshold 0.5 does not go with"),
     ],
 )
 def test_an_unknown_contract_is_refused(
@@ -560,6 +563,48 @@ def test_an_unknown_contract_is_refused(
         assert "This page does not know the contract" in alert
         assert words in alert
         assert "Serve the page of the edge-vit version that exported the model." in alert
+
+
+def test_one_logit_is_yes_above_its_threshold(
+    chrome: Browser, site: Site, golden: Golden, bundle: Bundle, tmp_path: Path
+) -> None:
+    """A model of one number: 3 times the mean of its input, and 2."""
+    content = read_contract(bundle.files["onnx"])
+    labels, threshold = ("intact", "broken"), 0.72
+    contract = replace(content, labels=labels, activation="sigmoid", threshold=threshold)
+    shape = contract.input_shape
+    nodes = [
+        onnx.helper.make_node("ReduceMean", ["input"], ["mean"], axes=[1, 2, 3], keepdims=0),
+        onnx.helper.make_node("Reshape", ["mean", "shape"], ["column"]),
+        onnx.helper.make_node("Mul", ["column", "three"], ["scaled"]),
+        onnx.helper.make_node("Add", ["scaled", "two"], ["logits"]),
+    ]
+    constants = [
+        onnx.numpy_helper.from_array(np.array([1, 1], np.int64), "shape"),
+        onnx.numpy_helper.from_array(np.array(3, np.float32), "three"),
+        onnx.numpy_helper.from_array(np.array(2, np.float32), "two"),
+    ]
+    ends = [("input", list(shape)), ("logits", [1, 1])]
+    given, made = ([onnx.helper.make_tensor_value_info(n, 1, s)] for n, s in ends)
+    graph = onnx.helper.make_graph(nodes, "binary", given, made, constants)
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 13)])
+    model.ir_version = 8
+    onnx.helper.set_model_props(model, {METADATA_KEY: contract.to_json()})
+    onnx.save(model, tmp_path / "binary.onnx")
+    answered = set()
+    with web.visit(chrome, replace(site, model=tmp_path / "binary.onnx", golden=None)) as seen:
+        assert seen.open() == "ready"
+        for path, values in zip(golden.images, golden.inputs, strict=True):
+            share = 1 / (1 + np.exp(-(3 * values.mean() + 2)))
+            seen.page.set_input_files("#file", path)
+            done(seen.page)
+            best, percent = seen.text("#best").split()
+            assert best == labels[int(share > threshold)]
+            shown = share if best == "broken" else 1 - share
+            assert float(percent.rstrip("%")) == pytest.approx(100 * shown, abs=0.5)
+            assert seen.page.locator("#labels tr").count() == 2
+            answered.add(best)
+    assert answered == {*labels}
 
 
 @pytest.mark.parametrize(

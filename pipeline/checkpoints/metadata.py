@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from pipeline.checkpoints.labels import ordered
 from pipeline.checkpoints.zoo import DataConfig
+from pipeline.contract.contract import Activation
 from pipeline.errors import InputError, shown
 from pipeline.files import parse_json
 from pipeline.images.imagenet import imagenet_labels
@@ -30,6 +31,7 @@ class CheckpointInfo:
 
     architecture: str | None = None
     labels: tuple[str, ...] | None = None
+    activation: Activation | None = None
     license: str | None = None
     norm_eps: float | None = None  # of layer normalization, where it is not timm's
     data: Mapping[str, Any] = field(default_factory=dict)  # as `DataConfig.to_timm` returns it

@@ -38,6 +38,7 @@ TIMM_EPS = {"vit": 1e-6, "deit": 1e-6, "mobilevit": 1e-5, "mobilevitv2": 1e-5}
 # whole number of patches are fitted by transformers and timm in different ways.
 FEATURE_STEP = 64
 PLACEHOLDER = re.compile(r"LABEL_\d+")
+ONE_LABEL, SEVERAL_LABELS = "single_label_classification", "multi_label_classification"
 # Width, blocks, heads, hidden width of the MLP: what timm calls these transformers.
 VIT_SIZES = {
     (192, 12, 3, 768): "tiny",
@@ -104,6 +105,7 @@ class Config(BaseModel):
 
     model_type: Literal["vit", "deit", "mobilevit", "mobilevitv2"]
     architectures: tuple[str, ...] | None = None
+    problem_type: str | None = None
     id2label: dict[Annotated[int, Field(ge=0, lt=MAX_CLASSES)], str] = Field(default_factory=dict)
     layer_norm_eps: float | None = Field(default=None, gt=0, lt=1)
     image_size: Pixels = 224
@@ -180,10 +182,12 @@ def checkpoint_info(config: Any, preprocessor: Any, source: str) -> CheckpointIn
     labels = _labels(settings, source)
     if any(PLACEHOLDER.fullmatch(label) for label in labels):
         labels = ()
+    sigmoid = settings.problem_type == SEVERAL_LABELS  # of each label, here of the only one
     prepared = _read(Preprocessor, preprocessor, f"{source}: preprocessor_config.json")
     return CheckpointInfo(
         architecture=_architecture(settings, source),
         labels=labels or None,
+        activation="sigmoid" if sigmoid else None,
         data=_data(settings, prepared, source),
         norm_eps=None if settings.norm_eps == TIMM_EPS[settings.model_type] else settings.norm_eps,
     )
@@ -225,6 +229,7 @@ def read_config(config: Any, source: str) -> Config:
         )
     check_options(config, source)
     settings = _read(Config, config, f"{source}: config.json")
+    _check_problem(settings, source)
     classes = settings.architectures or ()
     if classes and not any("ForImageClassification" in name for name in classes):
         raise InputError(
@@ -232,6 +237,22 @@ def read_config(config: Any, source: str) -> Config:
             "images first (docs/fine-tuning.md)"
         )
     return settings
+
+
+def _check_problem(settings: Config, source: str) -> None:
+    """Refuse what its outputs cannot be read as: several labels an image, or a quantity."""
+    problem = settings.problem_type
+    if problem == SEVERAL_LABELS and len(settings.id2label) > 1:
+        raise InputError(
+            f"{source}: config.json: problem_type is {SEVERAL_LABELS} with "
+            f"{len(settings.id2label)} labels; several labels an image are not supported, and a "
+            "softmax would answer with one of them"
+        )
+    if problem not in (None, ONE_LABEL, SEVERAL_LABELS):
+        raise InputError(
+            f"{source}: config.json: problem_type is {shown(repr(problem))}; {ONE_LABEL} and, with "
+            f"one label, {SEVERAL_LABELS} are read"
+        )
 
 
 def to_timm(state: Mapping[str, torch.Tensor], config: Any, preprocessor: Any) -> State:

@@ -11,7 +11,12 @@ from typing import Any
 from pipeline.errors import InputError, shown
 
 # Read by `transformers_format`, which refuses values that timm has no network for.
-READ = frozenset(["architectures", "id2label", "image_size", "layer_norm_eps", "model_type"])
+READ = frozenset(
+    [
+        *("architectures", "id2label", "image_size", "layer_norm_eps", "model_type"),
+        "problem_type",
+    ]
+)
 READ_OF: Mapping[str, frozenset[str]] = {
     "vit": frozenset(
         [
@@ -50,7 +55,6 @@ IRRELEVANT = frozenset(
 # What timm's network has, and no other value; the first is also transformers' default.
 FIXED: Mapping[str, tuple[Any, ...]] = {
     "num_channels": (3,),
-    "problem_type": (None, "single_label_classification"),
     "pruned_heads": (None, {}),
 }
 FIXED_OF: Mapping[str, Mapping[str, tuple[Any, ...]]] = {
@@ -90,11 +94,6 @@ def check_options(config: Mapping[str, Any], source: str) -> None:
     kind = str(config["model_type"])
     family = "vit" if kind == "deit" else kind
     fixed = {**FIXED, **FIXED_OF[family]}
-    if config.get("problem_type") == "multi_label_classification":
-        raise InputError(
-            f"{source}: config.json: problem_type is multi_label_classification; several labels an "
-            "image are not supported yet, and a softmax would answer with one of them"
-        )
     for key, value in config.items():
         if key in fixed:
             if value not in fixed[key]:

@@ -31,7 +31,7 @@ from pipeline.evidence.seal import SCHEMA, seal
 from pipeline.files import atomic, sha256_file, write_json
 from pipeline.images.preprocessing import normalize
 from pipeline.images.samples import SampleSet
-from pipeline.metrics.logits import logits_sha256
+from pipeline.metrics.logits import answers, logits_sha256
 
 if TYPE_CHECKING:
     import torch
@@ -81,7 +81,7 @@ def baseline(options: Options) -> Path:
     samples.verify()
     with _exact(torch):
         measured = _measure(device, options, contract, samples)
-    rows = max(PROBE, LOGITS_BYTES_MAX // (4 * len(contract.labels)))
+    rows = max(PROBE, LOGITS_BYTES_MAX // (4 * contract.outputs))
     logits = measured.pop("logits")
     stored = logits[:rows]
     record = seal(
@@ -94,7 +94,7 @@ def baseline(options: Options) -> Path:
             "samples_count": len(samples),
             "preprocessing": contract.preprocessing.to_dict(),
             "tf32": False,
-            "accuracy": _accuracy(logits, samples),
+            "accuracy": _accuracy(answers(logits, contract.threshold), samples),
             "logits_sha256": logits_sha256(stored),
             "logits_count": len(stored),
             "machine": fingerprint()
@@ -271,10 +271,10 @@ def _driver() -> str | None:
     return version[1] if version else None
 
 
-def _accuracy(logits: Logits, samples: SampleSet) -> dict[str, int] | None:
+def _accuracy(answered: NDArray[np.int64], samples: SampleSet) -> dict[str, int] | None:
     if samples.labels is None:
         return None
-    return {"right": int((logits.argmax(1) == samples.labels).sum()), "count": len(samples)}
+    return {"right": int((answered == samples.labels).sum()), "count": len(samples)}
 
 
 def _slug(name: str) -> str:

@@ -31,7 +31,10 @@ from pipeline.stages.fetch import fetch
 from pipeline.stages.samples import divided, shown_at_most
 from pipeline.untrusted.shards import weights_sha256
 
-KEPT = ("architecture", "labels", "weights", "kwargs", "image_size", "crop_pct")  # if set before
+KEPT = (  # if set before
+    *("architecture", "labels", "weights", "kwargs", "activation", "threshold", "image_size"),
+    "crop_pct",
+)
 LABEL_STEMS = ("labels", "classes", "class_names")
 LABEL_SUFFIXES = (".txt", ".csv", ".tsv", ".json")
 

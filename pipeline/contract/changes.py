@@ -26,6 +26,8 @@ FEEDING = {  # what code that prepares images has in it, by its place in the con
     "input_name": "name of the input",
     "output_name": "name of the output",
     "output": "meaning of the output",
+    "activation": "function that makes probabilities of the output",
+    "threshold": "probability above which the answer is the second label",
 }
 
 

@@ -25,6 +25,7 @@ EXTRA_FILE = "contract.json"
 METADATA_KEY = "edge_vit.contract"
 
 Orientation = Literal["upright", "stored"]
+Activation = Literal["softmax", "sigmoid"]
 Colour = tuple[int, int, int]  # RGB, 0 to 255
 UPRIGHT: Orientation = "upright"
 WHITE: Colour = (255, 255, 255)
@@ -109,7 +110,12 @@ class Artefact:
 
 @dataclass(frozen=True, kw_only=True)
 class Contract:
-    """How to feed an artefact and read it. The input is float32 NCHW, the output raw logits."""
+    """How to feed an artefact and read it. The input is float32 NCHW, the output raw logits.
+
+    With ``activation`` "softmax" there is one of each label, and the answer is the largest. With
+    "sigmoid" there is one of two labels: its sigmoid is the probability of the second, and the
+    answer is the second where that is above ``threshold``, else the first.
+    """
 
     name: str
     version: str
@@ -122,7 +128,26 @@ class Contract:
     layout: str = "NCHW"
     dtype: str = "float32"
     output: str = "logits"
+    # Both left out of the JSON with a softmax (docs/adr/0040).
+    activation: Activation = "softmax"
+    threshold: float | None = None  # between 0 and 1, of a sigmoid only
     schema: int = SCHEMA
+
+    def __post_init__(self) -> None:
+        if self.activation not in get_args(Activation):
+            raise ValueError(f"activation is {self.activation!r}")
+        if self.activation == "softmax":
+            if self.threshold is not None:
+                raise ValueError("a threshold goes with activation sigmoid")
+        elif self.threshold is None or not 0 < self.threshold < 1:
+            raise ValueError(f"threshold is {self.threshold!r}")
+        elif len(self.labels) != 2:
+            raise ValueError(f"a sigmoid answers with one of 2 labels, not {len(self.labels)}")
+
+    @property
+    def outputs(self) -> int:
+        """How many logits the model gives for an image."""
+        return len(self.labels) if self.threshold is None else 1
 
     @property
     def input_shape(self) -> tuple[int, int, int, int]:
@@ -146,6 +171,8 @@ class Contract:
         for key in ("kwargs", "weights"):
             if values["checkpoint"][key] is None:
                 del values["checkpoint"][key]
+        if self.activation == "softmax":
+            del values["activation"], values["threshold"]
         return values
 
     def to_json(self) -> str:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from pipeline.errors import IntegrityError
 from pipeline.evidence.model import Machine, SealedEvidence, Sha256, read_sealed
@@ -62,17 +62,24 @@ class GoldenEvidence(SealedEvidence):
     images: tuple[GoldenImage, ...]
     artefacts: dict[str, GoldenAnswers]  # by format, and the float model
     machine: Machine
+    threshold: Annotated[float, Field(gt=0, lt=1)] | None = None  # of one sigmoid logit
+
+    @model_serializer(mode="wrap")
+    def _without_no_threshold(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {k: v for k, v in serialize(self).items() if v is not None or k != "threshold"}
 
     @model_validator(mode="after")
     def _one_answer_an_image(self) -> GoldenEvidence:
         if FLOAT not in self.artefacts:
             raise ValueError("artefacts.float is missing")
-        classes = len(self.artefacts[FLOAT].logits[0])
+        outputs = len(self.artefacts[FLOAT].logits[0])
+        if self.threshold is not None and outputs != 1:
+            raise ValueError(f"a threshold goes with one number an image, not {outputs}")
         for key, answers in self.artefacts.items():
             shape = (len(answers.logits), {len(row) for row in answers.logits})
-            if shape != (len(self.images), {classes}):
+            if shape != (len(self.images), {outputs}):
                 raise ValueError(
-                    f"artefacts.{key}.logits are not {classes} numbers for each of "
+                    f"artefacts.{key}.logits are not {outputs} numbers for each of "
                     f"{len(self.images)} images"
                 )
         return self

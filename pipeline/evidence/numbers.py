@@ -1,6 +1,7 @@
 """Parity's numbers, from logits, labels and files alone.
 
 Stage ``parity`` writes them, and whoever judges computes them again by the same functions.
+``threshold`` is the contract's, as :func:`pipeline.metrics.logits.class_logits` has it.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from pipeline.evidence.parity import (
 )
 from pipeline.files import sha256_file
 from pipeline.formats import FORMATS, REFERENCE, Step
+from pipeline.metrics.logits import answers
 from pipeline.metrics.measures import (
     FloatComparison,
     NonFinite,
@@ -51,9 +53,10 @@ def file_numbers(
     logits: Logits,
     labels: NDArray[np.int64] | None,
     noise_floor: float,
+    threshold: float | None,
 ) -> MeasuredFile | NonFiniteFile:
-    """A file's logits [n, classes] against the float reference's; errors as `against_float`."""
-    measured = against_float(reference, logits, labels, noise_floor)
+    """A file's logits [n, outputs] against the float reference's; errors as `against_float`."""
+    measured = against_float(reference, logits, labels, noise_floor, threshold)
     model = MeasuredFile if isinstance(measured, FloatComparison) else NonFiniteFile
     return model(**dict(file), **dict(measured))
 
@@ -72,16 +75,20 @@ def first_compared(step: Step) -> str:
     return next((way[0].before for way in ways if step in way), REFERENCE)
 
 
-def step_numbers(load: Load, hashes: Mapping[str, str], step: Step) -> MeasuredStep | NonFiniteStep:
+def step_numbers(
+    load: Load, hashes: Mapping[str, str], step: Step, threshold: float | None
+) -> MeasuredStep | NonFiniteStep:
     """Compare a step with the one before it; ``hashes`` are of the files.
 
     What it may change is float's noise floor, or what nudged inputs of the first model on its way
     change.
     """
-    measured = _between(load(step.before), load(step.after))
+    measured = _between(load(step.before), load(step.after), threshold)
     model = MeasuredStep if isinstance(measured, StepComparison) else NonFiniteStep
     first = first_compared(step)
-    nudged = None if first == REFERENCE else _between(load(first), load(f"{first}{NUDGED}"))
+    nudged = None
+    if first != REFERENCE:
+        nudged = _between(load(first), load(f"{first}{NUDGED}"), threshold)
     return model(
         before=step.before,
         after=step.after,
@@ -92,14 +99,17 @@ def step_numbers(load: Load, hashes: Mapping[str, str], step: Step) -> MeasuredS
     )
 
 
-def _between(before: Logits, after: Logits) -> StepComparison | NonFinite:
+def _between(before: Logits, after: Logits, threshold: float | None) -> StepComparison | NonFinite:
     """Compare on as many images as both ran on."""
     count = min(len(before), len(after))
-    return between_steps(before[:count], after[:count])
+    return between_steps(before[:count], after[:count], threshold)
 
 
-def right_answers(logits: Logits, labels: NDArray[np.int64] | None) -> RightAnswers | None:
-    """How many answers [n, classes] are as their labels [n] say; None without labels."""
+def right_answers(
+    logits: Logits, labels: NDArray[np.int64] | None, threshold: float | None
+) -> RightAnswers | None:
+    """How many of logits [n, outputs] mean what their labels [n] say; None without labels."""
     if labels is None:
         return None
-    return RightAnswers(right=int((logits.argmax(1) == labels).sum()), count=len(labels))
+    right = int((answers(logits, threshold) == labels).sum())
+    return RightAnswers(right=right, count=len(labels))

@@ -126,7 +126,7 @@ def _baseline(
         kind=content.device.kind,
         recorded=content.recorded[:10],
         refusal=refusal,
-        difference=None if refusal else between_steps(same, record.logits),
+        difference=None if refusal else between_steps(same, record.logits, contract.threshold),
         noise_floor=content.noise_floor.max_abs,
         runs_ms=content.latency.runs_ms,
     )

@@ -59,6 +59,13 @@ def edits(
         if key in files and file.sha256 == sha256[key]
     }
     yield from _names(paths, evidence, same)
+    if golden := evidence.devices.golden:
+        yield from _differing(
+            paths.golden / GOLDEN_FILE,
+            "the contract",
+            {"threshold": golden.threshold},
+            {"threshold": contract.threshold},
+        )
     yield from _published(paths, parity, contract)
     if paths.run is not None:
         yield from _run(paths, parity, paths.run)
@@ -67,7 +74,7 @@ def edits(
         return  # the verdict names it, too
     yield from _samples(paths, parity, samples, contract)
     if len(samples.labels) == parity.samples.count:
-        yield from _numbers(paths, parity, samples, same)
+        yield from _numbers(paths, parity, samples, same, contract)
 
 
 def load_samples(paths: EvidencePaths) -> Samples:
@@ -153,10 +160,15 @@ def _samples(
 
 
 def _numbers(
-    paths: EvidencePaths, parity: ParityEvidence, samples: Samples, same: Mapping[str, Path]
+    paths: EvidencePaths,
+    parity: ParityEvidence,
+    samples: Samples,
+    same: Mapping[str, Path],
+    contract: Contract,
 ) -> Iterator[str]:
     """What follows from logits, labels and files."""
     labels, floor = samples.label_array, parity.noise_floor.max_abs
+    threshold = contract.threshold
     reference = load_logits(paths.logits, parity, [REFERENCE])[REFERENCE]
 
     def load(key: str) -> Logits:
@@ -168,7 +180,12 @@ def _numbers(
             )
         return logits
 
-    right = right_answers(reference, labels)
+    if reference.shape[1] != contract.outputs:
+        raise IntegrityError(
+            f"the reference's logits are {reference.shape[1]} an image, the contract says "
+            f"{contract.outputs}; run `{parity.remedy}`"
+        )
+    right = right_answers(reference, labels, threshold)
     yield from _differing(
         paths.parity,
         "float",
@@ -180,12 +197,14 @@ def _numbers(
         if key in same:
             there = delivered_file(same[key], recorded.sha256)
             file = there if file.beside is not None else there.model_copy(update={"beside": None})
-        measured = file_numbers(file, reference, load(key), labels, floor)
+        measured = file_numbers(file, reference, load(key), labels, floor, threshold)
         yield from _differing(paths.parity, key, recorded.model_dump(), measured.model_dump())
-    yield from _steps(paths, parity, load)
+    yield from _steps(paths, parity, load, threshold)
 
 
-def _steps(paths: EvidencePaths, parity: ParityEvidence, load: Load) -> Iterator[str]:
+def _steps(
+    paths: EvidencePaths, parity: ParityEvidence, load: Load, threshold: float | None
+) -> Iterator[str]:
     """The steps; hashes are of the files where a run still has them."""
     hashes: dict[str, str] = {}
     for step in parity.steps.values():
@@ -202,7 +221,7 @@ def _steps(paths: EvidencePaths, parity: ParityEvidence, load: Load) -> Iterator
         if name not in known:
             yield f"{paths.parity} has a step {shown(name)}, which no file of it has"
         elif known[name].after in hashes:
-            again = step_numbers(load, hashes, known[name])
+            again = step_numbers(load, hashes, known[name], threshold)
             yield from _differing(paths.parity, name, recorded.model_dump(), again.model_dump())
 
 

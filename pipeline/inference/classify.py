@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pipeline.errors import EdgeVitError
 from pipeline.images.decode import MAX_PIXELS, ImageError
 from pipeline.images.preprocessing import decoded, geometry, normalize
+from pipeline.metrics.logits import class_logits
 from pipeline.runtimes import FloatArray, load
 
 TOP = 5
@@ -59,7 +60,7 @@ class Classifier:
         return normalize(self._geometry(image)[None], preprocessing)
 
     def classify(
-        self, encoded: bytes, top: int = TOP, transform: Transform = "softmax"
+        self, encoded: bytes, top: int = TOP, transform: Transform | None = None
     ) -> list[Prediction]:
         """Return the ``top`` best classes of an encoded image, best first.
 
@@ -67,21 +68,34 @@ class Classifier:
             ImageError: the bytes are not an image that can be used.
         """
         logits = self.runtime.logits(self.prepare(encoded))[0]
-        return rank(logits, self.contract.labels, top, transform)
+        contract = self.contract
+        return rank(logits, contract.labels, top, transform, contract.threshold)
 
 
 def rank(
-    logits: FloatArray, labels: Sequence[str], top: int, transform: Transform = "softmax"
+    logits: FloatArray,
+    labels: Sequence[str],
+    top: int,
+    transform: Transform | None = None,
+    threshold: float | None = None,
 ) -> list[Prediction]:
-    """Return the ``top`` best of logits [classes], best first; of equal ones the lower class.
+    """Return the ``top`` best of logits [outputs], best first; of equal ones the lower class.
+
+    ``threshold`` is the contract's: None where there is a logit of each class. With one sigmoid
+    logit the second label's score is its sigmoid, the first one's what is left to 1, and the answer
+    that the threshold decides comes first; ``transform`` "none" gives the logit and its negative.
 
     Raises:
         EdgeVitError: a logit is NaN or infinite.
     """
     if not np.isfinite(logits).all():
         raise EdgeVitError("the model answered NaN or infinity; run `edge-vit gate` on its files")
-    scores = _scores(logits.astype(np.float64), transform)
-    best = np.argsort(-logits, kind="stable")[:top]
+    ranked, values = class_logits(logits[None], threshold)[0], logits.astype(np.float64)
+    if threshold is not None:  # a softmax of two classes is a sigmoid
+        values = np.concatenate([-values, values])
+        transform = "none" if transform == "none" else "sigmoid"
+    scores = _scores(values, transform or "softmax")
+    best = np.argsort(-ranked, kind="stable")[:top]
     return [Prediction(labels[index], float(scores[index])) for index in best.tolist()]
 
 

@@ -19,6 +19,7 @@ from pipeline.inference.classify import Classifier, rank
 from pipeline.metrics import timing
 from pipeline.metrics.distances import sqnr_db
 from pipeline.metrics.intervals import Interval
+from pipeline.metrics.logits import answers
 from pipeline.runtimes import FloatArray
 from pipeline.runtimes.interleave import interleave
 
@@ -31,7 +32,7 @@ class Row:
     """One file's answer to the image, compared with float's."""
 
     label: str
-    score: float  # softmax
+    score: float  # its probability, by the softmax or sigmoid of the contract
     agrees: bool  # the label is float's
     sqnr_db: float | None  # of the logits against float's; None: equal, or float itself
     latency_ms: float  # median
@@ -88,15 +89,16 @@ def compare(files: Mapping[str, Path], image: bytes, runs: int) -> dict[str, Row
     times = interleave(
         runtimes, lambda _: batch, warmup=WARMUP, runs=runs, min_seconds=0, name="compare"
     )
-    best = int(logits[FLOAT][0].argmax())
+    labels, threshold = reference.contract.labels, reference.contract.threshold
+    (best,) = answers(logits[FLOAT], threshold)
     rows = {}
     for name, path in files.items():
-        (answer,) = rank(logits[name][0], reference.contract.labels, 1)
+        (answer,) = rank(logits[name][0], labels, 1, threshold=threshold)
         ratio = timing.bootstrap_ratio(times[name], times[FLOAT])
         rows[name] = Row(
             label=answer.label,
             score=answer.score,
-            agrees=int(logits[name][0].argmax()) == best,
+            agrees=bool(answers(logits[name], threshold)[0] == best),
             sqnr_db=None if name == FLOAT else _finite(logits[FLOAT], logits[name]),
             latency_ms=timing.median(times[name]),
             ratio=ratio.median,

@@ -28,7 +28,8 @@ class Parameters(BaseModel):
 
     top_k: int | None = Field(default=None, ge=1, description=f"number of classes, {TOP} if null")
     function_to_apply: Transform | None = Field(
-        default=None, description="what turns logits into scores, softmax if null"
+        default=None,
+        description="what turns logits into scores, null: as the contract says",
     )
 
 
@@ -73,7 +74,7 @@ def reply(classifier: Classifier, job: Job) -> Reply:
     try:
         image, parameters = _parse(job)
         predictions = classifier.classify(
-            image, parameters.top_k or TOP, parameters.function_to_apply or "softmax"
+            image, parameters.top_k or TOP, parameters.function_to_apply
         )
     except ValidationError as error:
         return _invalid(error)

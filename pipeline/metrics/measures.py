@@ -14,6 +14,7 @@ from pydantic import Field
 
 from pipeline.metrics import distances
 from pipeline.metrics.distances import Flips
+from pipeline.metrics.logits import answers, class_logits
 from pipeline.schema import Count, Section
 
 DIGITS = 9  # significant; equal logits must give equal evidence on every platform
@@ -100,22 +101,27 @@ def against_float(
     candidate: NDArray[np.float32],
     labels: NDArray[np.int64] | None,
     noise_floor: float,
+    threshold: float | None = None,
 ) -> FloatComparison | NonFinite:
-    """Compare a file's logits [n, classes] with the float reference's, and labels [n] if any.
+    """Compare a file's logits [n, outputs] with the float reference's, and labels [n] if any.
 
-    ``noise_floor`` is in logits. Raises ValueError where logits cannot be compared.
+    ``noise_floor`` is in logits; ``threshold`` that of one sigmoid output, as
+    :func:`pipeline.metrics.logits.class_logits` has it. Raises ValueError where logits cannot be
+    compared.
     """
     if not np.isfinite(candidate).all():
         return NonFinite(count=len(reference))
-    kl = distances.kl_divergence(reference, candidate)
+    even = None if threshold is None else 0.5  # at which both classes are equally probable
+    kl = distances.kl_divergence(class_logits(reference, even), class_logits(candidate, even))
     difference = np.abs(reference.astype(np.float64) - candidate)
-    counts = distances.agreement_counts(reference, candidate)
+    classes = class_logits(reference, threshold), class_logits(candidate, threshold)
+    counts = distances.agreement_counts(*classes)
     return FloatComparison(
         count=len(reference),
         top1_equal=counts.top1,
         top5_equal=counts.top5,
-        accuracy=None if labels is None else _accuracy(reference, candidate, labels),
-        flips=distances.flips(reference, candidate, labels, noise_floor),
+        accuracy=None if labels is None else _accuracy(*classes, labels),
+        flips=distances.flips(*classes, labels, noise_floor),
         sqnr_db=_number(
             np.clip(distances.sqnr_db(reference, candidate), -SQNR_LIMIT_DB, SQNR_LIMIT_DB)
         ),
@@ -128,16 +134,19 @@ def against_float(
 
 
 def between_steps(
-    before: NDArray[np.float32], after: NDArray[np.float32]
+    before: NDArray[np.float32], after: NDArray[np.float32], threshold: float | None = None
 ) -> StepComparison | NonFinite:
-    """Compare a step's logits [n, classes] with the step before, which it should not change."""
+    """Compare a step's logits [n, outputs] with the step before, which it should not change.
+
+    ``threshold`` is as in :func:`against_float`.
+    """
     if not (np.isfinite(before).all() and np.isfinite(after).all()):
         return NonFinite(count=len(before))
     return StepComparison(
         count=len(before),
         max_abs=_number(np.abs(before.astype(np.float64) - after).max()),
         rms=_number(np.sqrt(np.mean((before.astype(np.float64) - after) ** 2))),
-        top1_changed=int((before.argmax(1) != after.argmax(1)).sum()),
+        top1_changed=int((answers(before, threshold) != answers(after, threshold)).sum()),
     )
 
 

@@ -22,7 +22,7 @@ def empty_model(contract: Contract, *, fused_attention: bool) -> nn.Module:
         kwargs = read_network_args(contract.checkpoint.kwargs, "contract: kwargs").for_timm()
     return create(
         contract.checkpoint.architecture,
-        num_classes=len(contract.labels),
+        num_classes=contract.outputs,
         image_size=contract.preprocessing.size,
         kwargs=kwargs,
         norm_eps=contract.checkpoint.norm_eps,

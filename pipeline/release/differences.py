@@ -27,6 +27,7 @@ from pipeline.formats import FORMATS
 from pipeline.metrics import timing
 from pipeline.metrics.distances import sqnr_db
 from pipeline.metrics.intervals import Interval, PairedDrop, paired_drop
+from pipeline.metrics.logits import answers, logits_array
 from pipeline.metrics.measures import SQNR_LIMIT_DB
 from pipeline.metrics.summary import Proportion, proportion, summary_of
 from pipeline.release.folder import PARAMS_FILE
@@ -82,7 +83,7 @@ class Opened:
         return Side(self.contract, names, self.artefacts)
 
     def logits(self, key: str) -> Logits | None:
-        """Answers to the samples, [n, classes]."""
+        """Answers to the samples, [n, outputs]."""
         name = "reference" if key == FLOAT else key
         parity = self.evidence.parity
         if name not in parity.logits_sha256:
@@ -127,7 +128,8 @@ def accuracy(before: Opened, after: Opened, key: str) -> Accuracy:
     if _same_samples(before, after) and before.labels is not None:
         one, other = before.logits(key), after.logits(key)
         if one is not None and other is not None and _finite(one, other):
-            a, b = one.argmax(1) == before.labels, other.argmax(1) == before.labels
+            a = answers(one, before.contract.threshold) == before.labels
+            b = answers(other, after.contract.threshold) == before.labels
             counts = ((a & b), (a & ~b), (~a & b), (~a & ~b))
             drop = paired_drop(*(int(part.sum()) for part in counts))
     return Accuracy(_right(before, key), _right(after, key), drop)
@@ -145,7 +147,10 @@ def _right(of: Opened, key: str) -> Proportion | None:
 def agreement(before: Opened, after: Opened, key: str) -> Agreement | str:
     """Return how similar the answers are; a phrase where that is not known."""
     order = _order(before.contract.labels, after.contract.labels)
-    if order is None:
+    if before.contract.activation != after.contract.activation:
+        return "another head"
+    outputs = after.contract.outputs
+    if order is None or (outputs == 1 and order[0]):  # the one logit is of the other label
         return "other labels"
     if _same_samples(before, after):
         on, one, other = "samples", before.logits(key), after.logits(key)
@@ -155,8 +160,9 @@ def agreement(before: Opened, after: Opened, key: str) -> Agreement | str:
         return "not measured on the same images"
     if not _finite(one, other):
         return "NaN or infinity"
-    other = other[:, order]
-    equal = int((one.argmax(1) == other.argmax(1)).sum())
+    other = other[:, order[:outputs]]
+    first, second = before.contract.threshold, after.contract.threshold
+    equal = int((answers(one, first) == answers(other, second)).sum())
     distance = float(np.clip(sqnr_db(one, other), -SQNR_LIMIT_DB, SQNR_LIMIT_DB))
     return Agreement(on, len(one), proportion(equal, len(one)), distance)
 
@@ -172,8 +178,6 @@ def _order(before: tuple[str, ...], after: tuple[str, ...]) -> list[int] | None:
 
 def _golden(before: Opened, after: Opened, key: str) -> tuple[Logits | None, Logits | None]:
     """Return the logits of the golden images that both have."""
-    from pipeline.metrics.logits import logits_array
-
     sides = []
     for of in (before, after):
         golden = of.evidence.devices.golden

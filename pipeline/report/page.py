@@ -17,6 +17,7 @@ from pipeline.evidence.parity import ParityEvidence
 from pipeline.evidence.read import Evidence
 from pipeline.formats import FORMATS
 from pipeline.images.samples import SampleSet
+from pipeline.metrics.logits import class_logits
 from pipeline.metrics.summary import proportion
 from pipeline.params import Params
 from pipeline.report import charts, comparison, device_matrix, flips, tables
@@ -75,10 +76,13 @@ def _context(findings: Findings) -> dict[str, Any]:
     timed = latency.artefacts
     runs = {key: timed[key].runs_ms for key in charts.STYLE if key in timed}
     samples, reference = findings.samples, findings.logits["reference"]
+    threshold = findings.contract.threshold
+    answers = {key: class_logits(logits, threshold) for key, logits in finite.items()}
+    of_float = class_logits(reference, threshold)
     labels = None if samples is None else samples.labels
     rows = []
     if samples is not None and labels is not None and finite:
-        rows = flips.by_class(reference, finite, labels, samples.classes)
+        rows = flips.by_class(of_float, answers, labels, samples.classes)
     return {
         "contract": findings.contract,
         "verdict": verdict,
@@ -118,8 +122,8 @@ def _context(findings: Findings) -> dict[str, Any]:
         "latency_charts": [charts.distributions(runs), charts.rounds(runs)],
         "pareto_charts": _pareto(parity, runs, confidence),
         "galleries": [
-            flips.gallery(key, reference, logits, samples, parity.noise_floor.max_abs)
-            for key, logits in finite.items()
+            flips.gallery(key, of_float, logits, samples, parity.noise_floor.max_abs)
+            for key, logits in answers.items()
         ]
         if samples is not None
         else [],

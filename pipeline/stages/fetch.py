@@ -18,13 +18,13 @@ from pipeline.checkpoints import zoo
 from pipeline.checkpoints.locate import locate
 from pipeline.checkpoints.metadata import IMAGENET_CLASSES, CheckpointInfo
 from pipeline.checkpoints.read import read_weights
-from pipeline.contract.contract import Checkpoint, Contract, Preprocessing
+from pipeline.contract.contract import Activation, Checkpoint, Contract, Preprocessing
 from pipeline.contract.files import CONTRACT_FILE, MODEL_FILE
 from pipeline.errors import InputError, ParamsError, exit_on_error
 from pipeline.files import atomic, sha256_file, write_bytes, write_text
 from pipeline.images.sources import check_source, class_folders, labels_of_folders
 from pipeline.network_args import ImageSize, NetworkArgs
-from pipeline.params import Model, Params, load_params
+from pipeline.params import THRESHOLD, Model, Params, load_params
 
 if TYPE_CHECKING:
     from torch import nn
@@ -78,6 +78,8 @@ def fetch(params: Params, out: Path) -> None:
             ),
             labels=made.labels,
             checkpoint=checkpoint,
+            activation=made.activation,
+            threshold=params.model.threshold if made.activation == "sigmoid" else None,
         )
         write_text(new / CONTRACT_FILE, contract.to_json())
     for note in (*info.notes, *made.notes):
@@ -90,6 +92,7 @@ class Made:
 
     model: nn.Module
     labels: tuple[str, ...]
+    activation: Activation
     preprocessing: Preprocessing
     kwargs: Mapping[str, Any]  # of `timm.create_model`
     weights: str | None  # the place of the weights in the file, where it has several
@@ -123,6 +126,12 @@ def _make(
     preprocessing = _preprocessing(info, cfg, size, channels, params.crop_pct)
     labels = info.labels or ()
     classes = build.head_size(cfg, fitted.adapted) or len(labels) or IMAGENET_CLASSES
+    activation = params.activation or info.activation or "softmax"
+    _check_head(classes, activation, params.threshold, source)
+    named = classes
+    if activation == "sigmoid":
+        named = 2
+        labels = labels if len(labels) != 1 else ()  # transformers name the one output
     model = build.create_from(
         fitted.state,
         info.architecture,
@@ -133,12 +142,18 @@ def _make(
         kwargs=kwargs,
     )
     notes = list(fitted.notes)
-    if not labels and (labels := labels_of_folders(images, classes)):
+    if not labels and (labels := labels_of_folders(images, named)):
         notes.append(
-            f"the labels are the {classes} class folders of {images}, sorted "
+            f"the labels are the {named} class folders of {images}, sorted "
             f"({labels[0]} to {labels[-1]}); model.labels names others"
         )
-    _check_classes(classes, labels, source, images)
+    if activation == "sigmoid":
+        _check_yes_and_no(labels, source)
+        notes.append(
+            f"a probability above {params.threshold:g} means {labels[1]!r}, any other {labels[0]!r}"
+        )
+    else:
+        _check_classes(classes, labels, source, images)
     was = embedded or trained or tuple(cfg["input_size"][1:])
     if cfg.get("fixed_input_size") and was != size:
         notes.append(
@@ -147,7 +162,7 @@ def _make(
         )
     elif embedded:
         notes.append(f"the image size is {_pixels(size)}, what the position embeddings are for")
-    return Made(model, labels, preprocessing, kwargs, fitted.place, tuple(notes))
+    return Made(model, labels, activation, preprocessing, kwargs, fitted.place, tuple(notes))
 
 
 def _pixels(size: ImageSize) -> str:
@@ -165,12 +180,36 @@ def _labels_too(info: CheckpointInfo, images: Path) -> str:
     )
 
 
-def _check_classes(classes: int, labels: tuple[str, ...], source: str, images: Path) -> None:
-    if classes == 1:
+def _check_head(classes: int, activation: Activation, threshold: float, source: str) -> None:
+    if activation == "sigmoid" and classes > 1:
         raise InputError(
-            f"{source} has one class, of which a softmax always says 100%; a sigmoid head is not "
-            "supported yet, so train it with two classes"
+            f"{source} has {classes} outputs and a sigmoid of each, several labels an image, which "
+            "is not supported; set model.activation: softmax in params.yaml if exactly one of them "
+            "is right"
         )
+    if activation == "softmax" and classes == 1:
+        raise InputError(
+            f"{source} has one output, of which a softmax always says 100%; if it was trained to "
+            "say yes or no (binary cross entropy), set model.activation: sigmoid in params.yaml"
+        )
+    if activation == "softmax" and threshold != THRESHOLD:
+        raise ParamsError(
+            f"params.yaml: model.threshold is {threshold:g}, which is of one sigmoid output, and "
+            f"{source} has {classes} classes, of which the largest is the answer; leave it at "
+            f"{THRESHOLD:g}"
+        )
+
+
+def _check_yes_and_no(labels: tuple[str, ...], source: str) -> None:
+    if len(labels) != 2:
+        raise InputError(
+            f"{source} answers yes or no with one output and needs two labels, the one for no "
+            "first; set model.labels in params.yaml to a file of two lines, or samples.source to a "
+            "folder with two class folders"
+        )
+
+
+def _check_classes(classes: int, labels: tuple[str, ...], source: str, images: Path) -> None:
     if classes in IMAGENET_21K and not labels:
         raise InputError(
             f"{source} has a head for the {classes} classes of ImageNet-21k, on which it was only "

@@ -83,6 +83,7 @@ def golden(params: Params, artifacts: Path, out: Path) -> GoldenEvidence:
             images=tuple(images),
             artefacts={key: _answers(path, inputs) for key, path in files.items()},
             machine=Machine(**fingerprint()),
+            threshold=contract.threshold,
         )
         write_json(new / GOLDEN_FILE, sealed_json(evidence))
     return evidence

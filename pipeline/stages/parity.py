@@ -34,7 +34,7 @@ from pipeline.evidence.samples import described
 from pipeline.files import atomic, sha256_file, write_json, write_text
 from pipeline.formats import FORMATS, REFERENCE, quantized
 from pipeline.images.samples import SampleSet
-from pipeline.metrics.logits import logits_sha256
+from pipeline.metrics.logits import answers, logits_sha256
 from pipeline.metrics.measures import weight_error_steps
 from pipeline.params import Parity, load_params
 from pipeline.runtimes.parallel import Run, run_all
@@ -54,6 +54,7 @@ def parity(params: Parity, artifacts: Path, out: Path) -> ParityEvidence:
     samples = SampleSet.load(artifacts / "samples")
     images = samples.verify()
     reference, description = _load_reference(artifacts, samples)
+    threshold = load_contract(artifacts / "checkpoint").threshold
     steps = min(params.step_samples, len(samples))
     whole = paths.delivered_files(artifacts)
     partial = {"rewritten": artifacts / "rewritten" / "model.safetensors"}
@@ -82,14 +83,14 @@ def parity(params: Parity, artifacts: Path, out: Path) -> ParityEvidence:
         samples=described(samples, images),
         noise_floor=description.noise_floor,
         published=_published(artifacts),
-        reference_accuracy=right_answers(reference, samples.labels),
+        reference_accuracy=right_answers(reference, samples.labels, threshold),
         artefacts={
-            key: file_numbers(files[key], reference, logits[key], samples.labels, floor)
+            key: file_numbers(files[key], reference, logits[key], samples.labels, floor, threshold)
             for key in whole
         },
         float_size_bytes=(artifacts / "checkpoint" / "model.safetensors").stat().st_size,
         steps={
-            name: step_numbers(everything.__getitem__, hashes, step)
+            name: step_numbers(everything.__getitem__, hashes, step, threshold)
             for name, step in steps_of(whole).items()
         },
         weights=_weights(artifacts) if quantizes else None,
@@ -101,7 +102,8 @@ def parity(params: Parity, artifacts: Path, out: Path) -> ParityEvidence:
         np.savez_compressed(new / LOGITS_FILE, allow_pickle=False, **everything)
         write_json(new / EVIDENCE_FILE, sealed_json(evidence))
         write_json(new / METRICS_FILE, _metrics(evidence))
-        write_text(new / PLOT_FILE, _confusion(logits[next(iter(whole))], samples))
+        answered = answers(logits[next(iter(whole))], threshold)
+        write_text(new / PLOT_FILE, _confusion(answered, samples))
     return evidence
 
 
@@ -193,13 +195,13 @@ def _metrics(evidence: ParityEvidence) -> dict[str, Any]:
     return shown | {"sqnr": {k: round(files[k].sqnr_db, 1) for k in quantized() if k in files}}
 
 
-def _confusion(logits: Logits, samples: SampleSet) -> str:
+def _confusion(answered: NDArray[np.int64], samples: SampleSet) -> str:
     """A file's answers beside the labels, as CSV for `dvc plots`; empty without labels."""
     lines = ["actual,predicted"]
     if samples.labels is not None:
         names = [label.replace(",", " ") for label in samples.classes]
-        answers = zip(samples.labels, logits.argmax(1), strict=True)
-        lines += [f"{names[actual]},{names[predicted]}" for actual, predicted in answers]
+        pairs = zip(samples.labels, answered, strict=True)
+        lines += [f"{names[actual]},{names[predicted]}" for actual, predicted in pairs]
     return "\n".join(lines) + "\n"
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import paths
+from pipeline.contract.files import load_contract
 from pipeline.errors import InputError, exit_on_error
 from pipeline.evidence.machine import fingerprint
 from pipeline.evidence.model import Machine, NoiseFloor
@@ -23,7 +24,7 @@ from pipeline.files import atomic, sha256_file, write_json
 from pipeline.images.samples import SampleSet
 from pipeline.metrics import chance
 from pipeline.metrics.label_order import other_order
-from pipeline.metrics.logits import logits_sha256
+from pipeline.metrics.logits import answers, logits_sha256
 from pipeline.metrics.measures import float32_resolution
 from pipeline.params import Reference as Settings
 from pipeline.params import load_params
@@ -33,7 +34,7 @@ LABELS_SHOWN = 20
 
 
 def reference(params: Settings, checkpoint: Path, samples: Path, out: Path) -> None:
-    """Write folder ``out``: ``logits.npy`` float32 [n, classes] and ``reference.json``.
+    """Write folder ``out``: ``logits.npy`` float32 [n, outputs] and ``reference.json``.
 
     Raises:
         InputError: the labels fit the model in another order only.
@@ -55,9 +56,9 @@ def reference(params: Settings, checkpoint: Path, samples: Path, out: Path) -> N
     }
     differences["float32's resolution"] = float32_resolution(expected[:probe])
     if images.labels is not None:
-        answers = expected.argmax(1)
-        _check_order(answers, images.labels, images.classes)
-        right = int((answers == images.labels).sum())
+        answered = answers(expected, load_contract(checkpoint).threshold)
+        _check_order(answered, images.labels, images.classes)
+        right = int((answered == images.labels).sum())
         if words := chance.warning(right, len(images), len(images.classes)):
             print(f"reference: {words}", file=sys.stderr)
     with atomic(out) as new:
@@ -76,14 +77,14 @@ def reference(params: Settings, checkpoint: Path, samples: Path, out: Path) -> N
 
 
 def _check_order(
-    answers: NDArray[np.int64], labels: NDArray[np.int64], classes: tuple[str, ...]
+    answered: NDArray[np.int64], labels: NDArray[np.int64], classes: tuple[str, ...]
 ) -> None:
     """Refuse labels in another order than the model's outputs, and show the one that fits."""
-    order = other_order(answers, labels, len(classes))
+    order = other_order(answered, labels, len(classes))
     if order is None:
         return
     fitting = [classes[label] for label in order]
-    before, after = (answers == labels).mean(), (np.array(order)[answers] == labels).mean()
+    before, after = (answered == labels).mean(), (np.array(order)[answered] == labels).mean()
     shown = ", ".join(fitting[:LABELS_SHOWN]) + (", ..." if len(fitting) > LABELS_SHOWN else "")
     raise InputError(
         f"labels look permuted: the float model is right for {before:.1%} of {len(labels)} images "

@@ -33,6 +33,7 @@ from pipeline.formats import FORMATS, made_by
 from pipeline.images.preprocessing import normalize
 from pipeline.images.samples import SampleSet
 from pipeline.metrics import distances
+from pipeline.metrics.logits import answers
 from pipeline.metrics.measures import SQNR_LIMIT_DB
 from pipeline.params import Params
 from pipeline.progress import progress
@@ -171,6 +172,7 @@ def _write(
     """Run the subject with each layer in float; rank them, write ``out``, return what to print."""
     count = len(reference)
     labels = None if samples.labels is None else samples.labels[:count]
+    threshold = load_contract(artifacts / "checkpoint").threshold
     runs = subject.run({ALL: (), **{name: (name,) for name in subject.own_sqnr_db}})
     whole = runs[ALL][0]
     layers = rank(
@@ -179,7 +181,7 @@ def _write(
                 name=name,
                 sqnr_db=sqnr,
                 bytes_more=runs[name][1],
-                **_gains(reference, whole, runs[name][0], labels),
+                **_gains(reference, whole, runs[name][0], labels, threshold),
             )
             for name, sqnr in subject.own_sqnr_db.items()
         ]
@@ -189,7 +191,7 @@ def _write(
     joint = None
     if kept:
         together, bytes_more = subject.run({PROPOSED: kept})[PROPOSED]
-        joint = _gains(reference, whole, together, labels) | {"bytes_more": bytes_more}
+        joint = _gains(reference, whole, together, labels, threshold) | {"bytes_more": bytes_more}
     content = seal(
         {
             "kind": "diagnosis",
@@ -199,7 +201,7 @@ def _write(
             "quantized_sha256": sha256_file(subject.file),
             "samples_sha256": samples.sha256,
             "count": count,
-            "quantized": _state(reference, whole, labels),
+            "quantized": _state(reference, whole, labels, threshold),
             "layers": [asdict(layer) for layer in layers],
             "keep_float": list(kept),
             "together": joint,
@@ -284,22 +286,27 @@ def _bytes_more(weight: Any) -> int:
     return int(4 * weight.numel() - weight.numel() - 4 * scales)
 
 
-def _state(reference: Logits, logits: Logits, labels: Any) -> dict[str, Any]:
-    right = None if labels is None else int((logits.argmax(1) == labels).sum())
+def _state(
+    reference: Logits, logits: Logits, labels: Any, threshold: float | None
+) -> dict[str, Any]:
+    answered = answers(logits, threshold)
+    right = None if labels is None else int((answered == labels).sum())
     return {
-        "agree": int((logits.argmax(1) == reference.argmax(1)).sum()),
+        "agree": int((answered == answers(reference, threshold)).sum()),
         "right": right,
         "logit_sqnr_db": round(float(distances.sqnr_db(reference, logits)), 3),
     }
 
 
-def _gains(reference: Logits, before: Logits, after: Logits, labels: Any) -> dict[str, Any]:
+def _gains(
+    reference: Logits, before: Logits, after: Logits, labels: Any, threshold: float | None
+) -> dict[str, Any]:
     """What changes from the quantized model to one with some layers in float."""
     if not np.isfinite(after).all():
         raise InputError("the quantized model answers with NaN or infinity; look at the weights")
-    truth = reference.argmax(1)
-    agreed, agrees = before.argmax(1) == truth, after.argmax(1) == truth
-    old, new = _state(reference, before, labels), _state(reference, after, labels)
+    truth = answers(reference, threshold)
+    agreed, agrees = (answers(logits, threshold) == truth for logits in (before, after))
+    old, new = (_state(reference, logits, labels, threshold) for logits in (before, after))
     return {
         "regained": int((~agreed & agrees).sum()),
         "lost": int((agreed & ~agrees).sum()),

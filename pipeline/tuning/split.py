@@ -53,7 +53,8 @@ class Split:
     artifacts: Path
     folder: Path
     samples: SampleSet
-    reference: FloatArray  # [n, classes]
+    reference: FloatArray  # [n, outputs]
+    threshold: float | None  # of the contract
     noise_floor: float
     float_bytes: int
 
@@ -75,7 +76,9 @@ class Split:
         logits = run_all([run], self.folder / "samples", label)[run.key]
         count = len(logits)
         labels = None if self.samples.labels is None else self.samples.labels[:count]
-        answers = against_float(self.reference[:count], logits, labels, self.noise_floor)
+        answers = against_float(
+            self.reference[:count], logits, labels, self.noise_floor, self.threshold
+        )
         criteria = judged(params.gate, key, answers, size_bytes, self.float_bytes)
         return MeasuredFile(size_bytes, answers), criteria
 
@@ -129,6 +132,7 @@ def tuning_split(params: Params, artifacts: Path, count: int) -> Iterator[Split]
                 folder,
                 SampleSet.load(folder / "samples"),
                 logits,
+                load_contract(artifacts / "checkpoint").threshold,
                 reference.noise_floor.max_abs,
                 (artifacts / "checkpoint" / MODEL_FILE).stat().st_size,
             )

@@ -321,11 +321,47 @@ def test_a_grid_that_is_no_square_needs_its_size() -> None:
     assert answers_as(model, contract)
 
 
-def test_one_class_is_refused() -> None:
+def one_logit() -> nn.Module:
     model = trained(timm.create_model(TINY, num_classes=1, img_size=SIZE))
     save_file(state_of(model), "own.safetensors")
-    with pytest.raises(InputError, match=r"one class, .*a sigmoid head is not supported yet"):
-        own("own.safetensors")
+    return model
+
+
+def test_a_softmax_over_one_class_is_refused_with_the_way_out() -> None:
+    one_logit()
+    for model in ({}, {"activation": "softmax"}):
+        with pytest.raises(InputError, match=r"always says 100%; .*set model.activation: sigmoid"):
+            own("own.safetensors", **model)
+
+
+def test_one_sigmoid_logit_is_the_owners_and_says_yes_above_the_threshold(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    model = one_logit()
+    Path("labels.txt").write_text("intact\nbroken\n")
+    contract = own("own.safetensors", activation="sigmoid", threshold=0.7)
+    assert (contract.labels, contract.outputs) == (("intact", "broken"), 1)
+    assert (contract.activation, contract.threshold) == ("sigmoid", 0.7)
+    assert answers_as(model, contract)
+    assert "a probability above 0.7 means 'broken', any other 'intact'" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("classes", "labels", "model", "words"),
+    [
+        (3, "cat\ndog\ncow", {"activation": "sigmoid"}, "has 3 outputs and a sigmoid of each"),
+        (1, "cat\ndog\ncow", {"activation": "sigmoid"}, "needs two labels, the one for no first"),
+        (3, "cat\ndog\ncow", {"threshold": 0.3}, r"model\.threshold is 0\.3, which is of one sig"),
+    ],
+)
+def test_a_head_that_cannot_be_read_is_refused(
+    classes: int, labels: str, model: dict[str, Any], words: str
+) -> None:
+    network = timm.create_model(TINY, num_classes=classes, img_size=SIZE)
+    save_file(state_of(network), "own.safetensors")
+    Path("labels.txt").write_text(labels)
+    with pytest.raises((InputError, ParamsError), match=words):
+        own("own.safetensors", **model)
 
 
 @pytest.mark.parametrize("own", [{"kwargs": {"depth": 3}}, {"weights": "model"}])

@@ -175,6 +175,18 @@ def test_an_old_preprocessor_with_bare_numbers_is_understood(files: tuple[Any, A
     )
 
 
+@pytest.mark.parametrize("names", [{0: "LABEL_0"}, {0: "broken"}])
+def test_one_label_of_several_possible_ones_is_a_sigmoid(
+    files: tuple[Any, Any], names: dict[int, str]
+) -> None:
+    """With this problem_type transformers trains binary cross entropy, of one label, too."""
+    config, preprocessor = files
+    config |= {"problem_type": "multi_label_classification", "id2label": names}
+    assert checkpoint_info(config, preprocessor, "it").activation == "sigmoid"
+    config["problem_type"] = "single_label_classification"
+    assert checkpoint_info(config, preprocessor, "it").activation is None
+
+
 def test_placeholder_labels_are_no_labels(files: tuple[Any, Any]) -> None:
     config, preprocessor = files
     config["id2label"] = {"0": "LABEL_0", "1": "LABEL_1", "2": "LABEL_2"}

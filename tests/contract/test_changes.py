@@ -46,6 +46,10 @@ def test_the_same_release_asks_for_nothing() -> None:
             "filter to resize with: bilinear instead of bicubic",
         ),
         (side(contract(output_name="probabilities")), "name of the output: probabilities instead"),
+        (
+            side(contract(labels=("cat", "dog"), activation="sigmoid", threshold=0.7)),
+            "function that makes probabilities of the output: sigmoid instead of softmax",
+        ),
         (side(contract(labels=("cat", "dog"))), "number of answers: 2 instead of 3"),
         (side(contract(labels=("cat", "dog"))), "ship the new labels.txt; gone: bird"),
         (

@@ -68,6 +68,38 @@ def test_what_is_written_is_read_back_and_equal_contracts_are_equal_bytes(c: Con
     assert read.to_json() == c.to_json()
 
 
+def test_a_contract_that_says_nothing_of_its_head_means_a_softmax() -> None:
+    said = json.loads(CONTRACT.to_json())
+    assert said.keys().isdisjoint({"activation", "threshold"})
+    assert (CONTRACT.outputs, CONTRACT.threshold) == (len(CONTRACT.labels), None)
+
+
+BINARY = {"activation": "sigmoid", "threshold": 0.25, "labels": ("no", "yes")}
+
+
+def test_one_logit_of_two_labels_is_written_and_read() -> None:
+    contract = builders.contract(**BINARY)
+    assert contract.outputs == 1
+    assert Contract.from_json(contract.to_json()) == contract
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"threshold": 0.0},
+        {"threshold": "high"},
+        {"threshold": None},
+        {"activation": "softmax"},
+        {"activation": "tanh"},
+        {"labels": ["no", "yes", "perhaps"]},
+    ],
+)
+def test_a_head_that_nobody_could_read_is_no_contract(change: dict[str, Any]) -> None:
+    values = json.loads(builders.contract(**BINARY).to_json()) | change
+    with pytest.raises(IntegrityError, match="not an edge-vit contract"):
+        Contract.from_json(json.dumps(values))
+
+
 def test_the_order_of_keys_and_the_layout_of_the_text_do_not_matter() -> None:
     values = dict(reversed(json.loads(CONTRACT.to_json()).items()))
     assert Contract.from_json(json.dumps(values)) == CONTRACT

@@ -24,6 +24,23 @@ def test_scores_are_those_of_torch():
     assert [p.score for p in rank(LOGITS, "abcd", 9, "none")] == [2.0, 2.0, 0.5, -1.0]
 
 
+@pytest.mark.parametrize("transform", [None, "softmax", "sigmoid"])
+def test_one_logit_gives_both_labels_and_the_answer_first(transform):
+    yes = np.array([np.log(4)], np.float32)  # 80%
+
+    def found(threshold):
+        return [(p.label, round(p.score, 6)) for p in rank(yes, "ny", 5, transform, threshold)]
+
+    assert found(0.5) == [("y", 0.8), ("n", 0.2)]
+    assert found(0.9) == [("n", 0.2), ("y", 0.8)]
+    assert rank(np.zeros(1, np.float32), "ny", 1, transform, 0.5)[0].label == "n"
+
+
+def test_one_logit_as_it_is_and_its_negative():
+    found = rank(np.array([1.5], np.float32), "ny", 2, "none", 0.5)
+    assert [(p.label, p.score) for p in found] == [("y", 1.5), ("n", -1.5)]
+
+
 def test_the_best_come_first_and_of_equals_the_lower_class():
     assert [p.label for p in rank(LOGITS, "abcd", 3)] == ["b", "c", "a"]
 

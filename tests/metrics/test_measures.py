@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from scipy.special import rel_entr, softmax
+from scipy.special import expit, rel_entr, softmax
 
 from pipeline.metrics.measures import (
     NonFinite,
@@ -71,6 +71,23 @@ def test_without_labels_there_is_no_accuracy_and_no_direction() -> None:
     measured = against_float(REFERENCE, NEAR, None, 1e-5)
     assert measured.accuracy is None
     assert measured.flips.unlabelled == 500 - measured.top1_equal > 0
+
+
+def test_one_sigmoid_logit_is_measured_by_its_yes_and_no() -> None:
+    """Four probabilities of float and file about a threshold of 0.8, whose logit is 1.386."""
+    reference = np.array([[2.0], [1.5], [1.0], [-3.0]], np.float32)
+    candidate = np.array([[2.1], [1.3], [1.1], [-3.0]], np.float32)
+    labels = np.array([1, 1, 1, 0])
+    measured = against_float(reference, candidate, labels, 1e-5, threshold=0.8)
+    assert measured.top1_equal == 3  # at 0.5 it would be all four
+    assert (measured.accuracy.right, measured.accuracy.only_float) == (2, 1)
+    assert measured.flips.right_to_wrong == 1
+    noise = (0.1**2 + 0.2**2 + 0.1**2) / (2.0**2 + 1.5**2 + 1.0**2 + 3.0**2)
+    assert measured.sqnr_db == pytest.approx(-10 * np.log10(noise), rel=1e-5)
+    both = [expit(np.hstack([-z, z]).astype(np.float64)) for z in (reference, candidate)]
+    assert measured.kl_mean == pytest.approx(rel_entr(*both).sum(1).mean(), rel=1e-5)
+    assert between_steps(reference, candidate, threshold=0.8).top1_changed == 1
+    assert between_steps(reference, candidate, threshold=0.5).top1_changed == 0
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])

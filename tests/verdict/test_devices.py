@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pipeline.errors import IntegrityError
 from pipeline.evidence.devices import Cell, DeviceEvidence, Devices
 from pipeline.evidence.golden import GoldenEvidence
 from pipeline.evidence.model import parse
@@ -70,6 +71,24 @@ def test_the_golden_answers_themselves_pass() -> None:
     assert got.outcome("device_sqnr_min_db", ".ptl on arm64") == PASS
     assert got.outcome("instructions_max_m", ".ptl on arm64") == PASS
     assert got.decide().passed
+
+
+def test_one_logit_is_compared_by_its_yes_and_no() -> None:
+    """Of a threshold of 0.8 the logit is 1.386; every golden answer is just above it."""
+    golden = copy.deepcopy(GOLDEN) | {"threshold": 0.8}
+    for answers in golden["artefacts"].values():
+        answers["logits"] = [[1.4] for _ in answers["logits"]]
+    content = parse(golden, GoldenEvidence, "golden.json", "dvc repro")
+    count = len(content.images)
+    device = [[1.4]] * (count - 3) + [[1.3]] * 3
+    named = dict.fromkeys(("sha256", "runtime", "machine"), "")
+    near = agreement(content, Cell(format="ptl", loads=True, runs=True, logits=device, **named))
+    assert near is not None
+    assert (near.top1_equal, near.count) == (count - 3, count)
+    for answers in golden["artefacts"].values():
+        answers["logits"] = [[1.0, 2.0]] * count
+    with pytest.raises(IntegrityError, match="a threshold goes with one number an image, not 2"):
+        parse(golden, GoldenEvidence, "golden.json", "dvc repro")
 
 
 def test_a_target_that_was_not_run_is_undecided_and_says_how() -> None:

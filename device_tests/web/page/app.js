@@ -71,7 +71,7 @@ async function start() {
     const bytes = new Uint8Array(await response.arrayBuffer());
     model = await Model.load(bytes, site.model.name);
     const sha256 = await hash(bytes);
-    golden = site.golden && (await loadGolden(site.golden, sha256, fetched));
+    golden = site.golden && (await loadGolden(site.golden, sha256, fetched, model.contract));
     showModel(site.model.name, bytes.length, sha256);
     showSamples();
     state("ready", "Model ready");
@@ -269,7 +269,8 @@ function ask(work) {
 function compare(image, logits) {
   if (!image.reference) return null;
   const db = sqnrDb(image.reference, logits);
-  const sameBest = ranking(image.reference)[0] === ranking(logits)[0];
+  const best = (values) => ranking(values, model.contract)[0];
+  const sameBest = best(image.reference) === best(logits);
   return {
     db,
     sameBest,
@@ -281,7 +282,7 @@ function compare(image, logits) {
 /** Show an answer, and how it compares or (a text) why it cannot; returns it in a few words. */
 function showAnswer(name, answer, agreement, label) {
   const { labels } = model.contract;
-  const best = topLabels(answer.logits, labels);
+  const best = topLabels(answer.logits, model.contract);
   const { image, seen } = answer;
   showResult("one");
   element("best").replaceChildren(

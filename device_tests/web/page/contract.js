@@ -106,6 +106,7 @@ function unknownParts(contract) {
   expect("layout", contract.layout, ["NCHW"]);
   expect("dtype", contract.dtype, ["float32"]);
   expect("output", contract.output, ["logits"]);
+  expect("activation", contract.activation ?? "softmax", ["softmax", "sigmoid"]);
   expect("interpolation", steps.interpolation, Object.keys(FILTERS));
   expect("crop_mode", steps.crop_mode, ["center", "squash"]);
   expect("colour_order", steps.colour_order, ["RGB", "BGR"]);
@@ -132,6 +133,11 @@ function unknownParts(contract) {
   }
   if (!Array.isArray(contract.labels) || contract.labels.length === 0) {
     unknown.push("it names no labels");
+  }
+  const { activation = "softmax", threshold } = contract;
+  const isShare = Number.isFinite(threshold) && threshold > 0 && threshold < 1;
+  if (activation === "sigmoid" ? !isShare || contract.labels?.length !== 2 : threshold !== undefined) {
+    unknown.push(`its threshold ${threshold} does not go with ${activation} and its labels`);
   }
   return unknown;
 }

@@ -8,7 +8,7 @@ import { evidenceForAnyClass } from "./model.js";
  * `scope` has the least evidence for any class of all labelled images, and their count.
  * Each image: { id, url, width, height, label (index or null), reference, float (logits or null) }.
  */
-export async function loadGolden(url, sha256, fetched) {
+export async function loadGolden(url, sha256, fetched, { threshold }) {
   const content = await (await fetched(`${url}golden.json`, "golden.json")).json();
   const answers = Object.values(content.artefacts).find((answer) => answer.sha256 === sha256);
   const float = content.artefacts.float;
@@ -17,8 +17,9 @@ export async function loadGolden(url, sha256, fetched) {
     label === null || !recorded ? [] : [evidenceForAnyClass(recorded.logits[index])],
   );
   return {
-    // The model was made for images such as the labelled ones; null: there are none on record.
-    scope: labelled.length ? { least: Math.min(...labelled), count: labelled.length } : null,
+    // The model was made for images such as the labelled ones; null: there are none on record, or
+    // a logit that speaks for one label speaks against the other.
+    scope: labelled.length && threshold === undefined ? { least: Math.min(...labelled), count: labelled.length } : null,
     images: content.images.map((image, index) => ({
       ...image,
       url: url + image.file,

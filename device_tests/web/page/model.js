@@ -65,25 +65,31 @@ export class Model {
   }
 
   async #run(input) {
-    const { input_name: inputName, output_name: outputName, preprocessing, labels } = this.contract;
+    const { input_name: inputName, output_name: outputName, preprocessing } = this.contract;
     const tensor = new ort.Tensor("float32", input, [1, 3, ...preprocessing.size]);
     const started = performance.now();
     const outputs = await this.session.run({ [inputName]: tensor });
     const ms = performance.now() - started;
     const logits = Float32Array.from(outputs[outputName].data);
-    if (logits.length !== labels.length) {
-      throw new Error(`it gives ${logits.length} logits, its contract names ${labels.length}`);
+    const asked = countOutputs(this.contract);
+    if (logits.length !== asked) {
+      throw new Error(`it gives ${logits.length} logits, its contract asks for ${asked}`);
     }
     return [logits, ms];
   }
 }
 
+/** How many logits a model gives: one of each label, or with a threshold one for two labels. */
+const countOutputs = ({ labels, threshold }) => (threshold === undefined ? labels.length : 1);
+
 /** The five best labels, best first: [{ label, probability }]. */
-export function topLabels(logits, labels) {
-  const highest = Math.max(...logits);
-  const powers = Array.from(logits, (value) => Math.exp(value - highest));
+export function topLabels(logits, contract) {
+  const { labels, threshold } = contract;
+  const values = threshold === undefined ? logits : [0, logits[0]]; // whose softmax is a sigmoid
+  const highest = Math.max(...values);
+  const powers = Array.from(values, (value) => Math.exp(value - highest));
   const sum = powers.reduce((total, power) => total + power, 0);
-  return ranking(logits)
+  return ranking(logits, contract)
     .slice(0, SHOWN)
     .map((index) => ({ label: labels[index], probability: powers[index] / sum }));
 }
@@ -96,8 +102,11 @@ export function evidenceForAnyClass(logits) {
 }
 
 /** Classes by their logits, highest first; of equal ones the lower class. */
-export function ranking(logits) {
-  return Array.from(logits.keys()).sort((a, b) => logits[b] - logits[a] || a - b);
+export function ranking(logits, { threshold }) {
+  // With one sigmoid logit the first label has that of the threshold.
+  const values =
+    threshold === undefined ? logits : [Math.log(threshold / (1 - threshold)), logits[0]];
+  return Array.from(values.keys()).sort((a, b) => values[b] - values[a] || a - b);
 }
 
 /** Signal to quantization noise ratio in decibels; infinite if equal. */

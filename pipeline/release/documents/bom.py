@@ -100,7 +100,7 @@ def _card(material: Material, key: str, measured: list[Number]) -> Json:
             "modelArchitecture": contract.checkpoint.architecture,
             "datasets": [{"ref": SAMPLES}],
             "inputs": [{"format": f"{contract.dtype} {contract.layout} {shape}, RGB"}],
-            "outputs": [{"format": f"{contract.dtype} {contract.output}, {len(contract.labels)}"}],
+            "outputs": [{"format": f"{contract.dtype} {contract.output}, {contract.outputs}"}],
         },
         "considerations": {
             "useCases": ["telling its classes apart in images like those it was measured on"],

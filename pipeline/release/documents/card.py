@@ -7,12 +7,13 @@ and this contract's numbers, and the tests run it.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from importlib import resources
 from typing import TYPE_CHECKING, Any, get_args
 
-from pipeline.contract.contract import Preprocessing
+from pipeline.contract.contract import Contract, Preprocessing
 from pipeline.formats import FORMATS
 from pipeline.params import Target
 from pipeline.release.documents import licences
@@ -146,10 +147,20 @@ def _context(material: Material) -> dict[str, Any]:
         "labels": contract.labels[:LABELS_SHOWN],
         "labels_left": max(0, len(contract.labels) - LABELS_SHOWN),
         "licence": licences.shown(contract.checkpoint.license),
+        "answer": _answer(contract),
         "image": material.golden_image or "photo.jpg",
         "runtimes": {key: known.used_by for key, known in FORMATS.items()},
         "border": _border(contract.preprocessing),
     }
+
+
+def _answer(contract: Contract) -> dict[str, str]:
+    """The number of the class that ``logits`` mean, in each language of the code to load a file."""
+    if contract.threshold is None:
+        cpp = "std::max_element(logits, logits + output.numel()) - logits"
+        return {"python": "logits.argmax()", "cpp": cpp}
+    limit = repr(math.log(contract.threshold / (1 - contract.threshold)))
+    return {"python": f"int(logits[0, 0] > {limit})", "cpp": f"(logits[0] > {limit})"}
 
 
 def _not_run(material: Material) -> list[str]:

@@ -18,7 +18,7 @@ from pipeline.evidence.devices import Cell, DeviceEvidence, Devices, PreviousCou
 from pipeline.evidence.golden import FLOAT, GoldenEvidence
 from pipeline.formats import FORMATS
 from pipeline.metrics import distances
-from pipeline.metrics.logits import logits_array
+from pipeline.metrics.logits import answers, logits_array
 from pipeline.metrics.measures import SQNR_LIMIT_DB
 from pipeline.params import Budget, Gate
 from pipeline.verdict.criteria.files import Files
@@ -92,7 +92,7 @@ def agreement(golden: GoldenEvidence, cell: Cell) -> Agreement | None:
         return None
     if cell.format not in golden.artefacts:
         return None
-    expected = golden.logits(cell.format)
+    expected, threshold = golden.logits(cell.format), golden.threshold
     of_float = golden.logits(FLOAT)
     actual = logits_array(cell.logits)
     count = len(actual)
@@ -102,7 +102,7 @@ def agreement(golden: GoldenEvidence, cell: Cell) -> Agreement | None:
     if not all(np.isfinite(logits).all() for logits in (expected, of_float, actual)):
         return None
     return Agreement(
-        top1_equal=int((expected.argmax(1) == actual.argmax(1)).sum()),
+        top1_equal=int((answers(expected, threshold) == answers(actual, threshold)).sum()),
         count=count,
         sqnr_db=_sqnr_db(expected, actual),
         float_sqnr_db=_sqnr_db(of_float, actual),

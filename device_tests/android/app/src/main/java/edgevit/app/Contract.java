@@ -31,6 +31,7 @@ final class Contract {
   final float[] mean; // of red, green, blue in 0..1
   final float[] std;
   final List<String> labels;
+  final Double threshold; // probability above which one logit means the second label; null: softmax
 
   private Contract(JSONObject json) throws JSONException, ContractException {
     must(json.getInt("schema") == SCHEMA, "its schema is " + json.getInt("schema") + ", not 1");
@@ -77,6 +78,13 @@ final class Contract {
     JSONArray given = json.getJSONArray("labels");
     for (int i = 0; i < given.length(); i++) names.add(given.getString(i));
     labels = Collections.unmodifiableList(names);
+    String activation = json.optString("activation", "softmax");
+    boolean sigmoid = activation.equals("sigmoid");
+    must(sigmoid || activation.equals("softmax"), lacks("activation", activation));
+    threshold = sigmoid ? json.getDouble("threshold") : null;
+    must(
+        !sigmoid || threshold > 0 && threshold < 1 && names.size() == 2,
+        "a sigmoid needs a threshold between 0 and 1, and two labels");
   }
 
   /** Read a contract; what it asks and this app lacks is an error that says so. */

@@ -178,7 +178,8 @@ public final class MainActivity extends Activity {
             laterMs[i] = since(start);
           }
           Arrays.sort(laterMs);
-          List<Ranking.Entry> best = Ranking.of(logits, model.contract().labels);
+          Contract contract = model.contract();
+          List<Ranking.Entry> best = Ranking.of(logits, contract.labels, contract.threshold);
           double first = firstMs;
           show(() -> answer(best, preparedMs, first, laterMs[LATER_RUNS / 2]));
         });

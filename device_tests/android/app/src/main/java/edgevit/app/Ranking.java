@@ -21,26 +21,37 @@ final class Ranking {
 
   private Ranking() {}
 
-  /** Softmax and sort; equal logits stay in the labels' order. */
-  static List<Entry> of(float[] logits, List<String> labels) throws ContractException {
-    if (logits.length != labels.size()) {
+  /**
+   * Softmax and sort; equal logits stay in the labels' order. With a threshold there is one logit:
+   * its sigmoid is the probability of the second label, which comes first if above the threshold.
+   */
+  static List<Entry> of(float[] logits, List<String> labels, Double threshold)
+      throws ContractException {
+    int asked = threshold == null ? labels.size() : 1;
+    if (logits.length != asked) {
       throw new ContractException(
-          "The model gave " + logits.length + " numbers for " + labels.size() + " labels.");
+          "The model gave " + logits.length + " numbers, its contract asks for " + asked + ".");
     }
-    float largest = Float.NEGATIVE_INFINITY;
     for (float logit : logits) {
       if (Float.isNaN(logit) || Float.isInfinite(logit)) {
         throw new ContractException("The model's answer is not a number.");
       }
-      largest = Math.max(largest, logit);
     }
+    // Softmax over 0 and a logit is the logit's sigmoid.
+    float[] values = threshold == null ? logits : new float[] {0, logits[0]};
+    float largest = Float.NEGATIVE_INFINITY;
+    for (float value : values) largest = Math.max(largest, value);
     double sum = 0;
-    for (float logit : logits) sum += Math.exp((double) logit - largest);
+    for (float value : values) sum += Math.exp((double) value - largest);
     List<Entry> entries = new ArrayList<>();
-    for (int i = 0; i < logits.length; i++) {
-      entries.add(new Entry(labels.get(i), Math.exp((double) logits[i] - largest) / sum));
+    for (int i = 0; i < values.length; i++) {
+      entries.add(new Entry(labels.get(i), Math.exp((double) values[i] - largest) / sum));
     }
-    Collections.sort(entries, (a, b) -> Double.compare(b.probability, a.probability));
+    if (threshold == null) {
+      Collections.sort(entries, (a, b) -> Double.compare(b.probability, a.probability));
+    } else if (entries.get(1).probability > threshold) {
+      Collections.reverse(entries);
+    }
     return entries.subList(0, Math.min(SHOWN, entries.size()));
   }
 }

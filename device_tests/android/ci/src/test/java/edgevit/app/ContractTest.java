@@ -1,6 +1,7 @@
 package edgevit.app;
 
 import static org.junit.Assert.assertEquals;
+import static org.junit.Assert.assertNull;
 import static org.junit.Assert.assertThrows;
 import static org.junit.Assert.assertTrue;
 
@@ -32,6 +33,17 @@ public final class ContractTest {
     assertEquals(3 * 224 * 224, contract.inputLength());
     assertTrue(contract.upright);
     assertEquals(0xFFFFFFFF, contract.background);
+  }
+
+  @Test
+  public void aSigmoidHasAThresholdAndTwoLabels() throws Exception {
+    JSONObject json = Contracts.json().put("activation", "sigmoid").put("threshold", 0.7);
+    assertTrue(refusal(json.toString()).contains("two labels"));
+    json.put("labels", new JSONArray("[\"no\", \"yes\"]"));
+    assertEquals(0.7, Contract.parse(json.toString()).threshold, 0);
+    assertTrue(refusal(json.put("threshold", 1).toString()).contains("threshold"));
+    assertTrue(refusal(json.put("activation", "tanh").toString()).contains("activation tanh"));
+    assertNull(Contracts.valid().threshold);
   }
 
   @Test
