@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field, model_validator
 
 from pipeline.evidence.model import Machine, NotNegative, SealedEvidence, Sha256
+from pipeline.params import Gate
 from pipeline.schema import Count, Positive, Section
 
 FLOAT = "float"  # the key of the checkpoint itself
@@ -31,10 +32,12 @@ class TimedFile(Timing):
 
 
 class Previous(Section):
-    """The files of the last release, timed in the same rounds."""
+    """The last release: its files, timed in the same rounds, and what it was judged by."""
 
     release: str
     artefacts: dict[str, Timing]
+    gate: Gate | None = None  # None: it does not say, or an earlier edge-vit judged it
+    device: str | None = None  # its reference GPU
 
 
 class LatencyEvidence(SealedEvidence):

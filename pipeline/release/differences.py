@@ -18,11 +18,10 @@ from pipeline import paths
 from pipeline.contract.changes import Change, Side
 from pipeline.contract.contract import Artefact, Contract
 from pipeline.contract.files import load_contract, read_contract
-from pipeline.errors import IntegrityError, shown
+from pipeline.errors import IntegrityError
 from pipeline.evidence.logits import load_logits
 from pipeline.evidence.read import Evidence, EvidencePaths, read_evidence
 from pipeline.evidence.samples import read_samples
-from pipeline.files import read_bytes
 from pipeline.formats import FORMATS
 from pipeline.metrics import timing
 from pipeline.metrics.distances import sqnr_db
@@ -30,9 +29,7 @@ from pipeline.metrics.intervals import Interval, PairedDrop, paired_drop
 from pipeline.metrics.logits import answers, logits_array
 from pipeline.metrics.measures import SQNR_LIMIT_DB
 from pipeline.metrics.summary import Proportion, proportion, summary_of
-from pipeline.release.folder import PARAMS_FILE
-from pipeline.release.read import Release, read_release
-from pipeline.release.verification import JudgedBy
+from pipeline.release.read import Release, judged_by, read_release
 from pipeline.verdict import limits as verdict_limits
 
 FLOAT = "float"
@@ -264,21 +261,12 @@ def limits(before: Opened, after: Opened) -> list[Change]:
     """The limits of the gate that differ, by their place in params.yaml.
 
     Raises:
-        IntegrityError: a release does not say what it was judged by.
+        InputError, IntegrityError: a release does not say what it was judged by.
     """
-    one, other = (_limits(opened.release.folder) for opened in (before, after))
+    by = [judged_by(opened.release.folder) for opened in (before, after)]
+    one, other = (verdict_limits.limits(side.gate, side.baseline.device) for side in by)
     return [
         Change(name, *(verdict_limits.shown(side.get(name)) for side in (one, other)))
         for name in sorted(one.keys() | other.keys())
         if one.get(name) != other.get(name)
     ]
-
-
-def _limits(release: Path) -> dict[str, verdict_limits.Limit]:
-    path = release / PARAMS_FILE
-    try:
-        by = JudgedBy.model_validate_json(read_bytes(path), strict=True)
-    except ValueError as error:
-        reason = shown(error, 200)
-        raise IntegrityError(f"{path} is not what edge-vit writes ({reason})") from None
-    return verdict_limits.limits(by.gate, by.baseline.device)

@@ -23,13 +23,12 @@ from pipeline.release import build
 from pipeline.release.documents.write import documents
 from pipeline.release.judge import Judged
 from pipeline.release.manifest import SUMS_FILE, difference, format_sums
-from pipeline.release.read import hashes
+from pipeline.release.read import PARAMS_FILE, hashes
 from pipeline.report import text
 
 LABELS_FILE = "labels.txt"
 VERDICT_FILE = "verdict.json"
 TEXT_FILE = "verdict.md"
-PARAMS_FILE = "params.json"  # what the gate judged by
 
 
 def fill(

@@ -11,10 +11,21 @@ from pathlib import Path
 from pipeline import formats
 from pipeline.errors import InputError, IntegrityError, shown
 from pipeline.files import read_bytes, sha256_file
+from pipeline.params import Baseline, Gate
 from pipeline.release.manifest import SUMS_FILE, UNLISTED, name_problem, parse_sums
+from pipeline.schema import Section
 
+PARAMS_FILE = "params.json"  # what the gate judged by
 MAX_FILES = 10_000
 MAX_SUMS_BYTES = 4 << 20
+
+
+class JudgedBy(Section):
+    """``params.json``: what the gate judged by."""
+
+    edge_vit: str
+    gate: Gate
+    baseline: Baseline
 
 
 @dataclass(frozen=True)
@@ -87,6 +98,20 @@ def read_release(folder: Path) -> Release:
         )
     files = {key: files_of[0] for key, files_of in model_files(folder).items()}
     return Release(folder, files, {key: checked.sha256[path.name] for key, path in files.items()})
+
+
+def judged_by(folder: Path) -> JudgedBy:
+    """What the gate judged the release in ``folder`` by.
+
+    Raises:
+        InputError: the file is missing.
+        IntegrityError: it is not what edge-vit writes.
+    """
+    path = folder / PARAMS_FILE
+    try:
+        return JudgedBy.model_validate_json(read_bytes(path), strict=True)
+    except ValueError as error:
+        raise IntegrityError(f"{path} is not what edge-vit writes ({shown(error, 200)})") from None
 
 
 def model_files(folder: Path) -> dict[str, list[Path]]:

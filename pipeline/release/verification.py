@@ -20,11 +20,9 @@ from pipeline.errors import EdgeVitError, InputError, IntegrityError, shown
 from pipeline.evidence.read import EvidencePaths, read_evidence
 from pipeline.files import read_bytes, read_json
 from pipeline.formats import FORMATS, ordered
-from pipeline.params import Baseline, Gate
 from pipeline.release import signatures
 from pipeline.release.folder import (
     LABELS_FILE,
-    PARAMS_FILE,
     TEXT_FILE,
     VERDICT_FILE,
     edge_vit_version,
@@ -32,20 +30,11 @@ from pipeline.release.folder import (
 )
 from pipeline.release.judge import Subject, checks, decided, guarded
 from pipeline.release.manifest import SUMS_FILE
-from pipeline.release.read import check_sums, model_files
+from pipeline.release.read import PARAMS_FILE, JudgedBy, check_sums, judged_by, model_files
 from pipeline.report import text as report
-from pipeline.schema import Section
 from pipeline.verdict.decide import Verdict
 
 TOLERANCE = 1e-9  # relative, between numbers that two machines computed from the same evidence
-
-
-class JudgedBy(Section):
-    """``params.json``: what the gate judged by."""
-
-    edge_vit: str
-    gate: Gate
-    baseline: Baseline
 
 
 @dataclass(frozen=True)
@@ -110,7 +99,7 @@ def examine(folder: Path, public_key: Path | None = None) -> Examined:
 def _checks(folder: Path, sha256: Mapping[str, str]) -> dict[str, Iterator[str]]:
     """What the judge asks of a run, too."""
     try:
-        return checks(_subject(folder, sha256, _judged_by(folder)))
+        return checks(_subject(folder, sha256, judged_by(folder)))
     except EdgeVitError:
         return {}  # reported where the labels are
 
@@ -128,7 +117,7 @@ def _stopped(claim: str, problems: Iterable[str], folder: Path) -> Iterator[str]
 def _other_version(folder: Path, wrong: bool) -> Iterator[str]:
     """What to do where another edge-vit may be the cause."""
     try:
-        made = _judged_by(folder).edge_vit
+        made = judged_by(folder).edge_vit
     except EdgeVitError:
         return
     if wrong and made != edge_vit_version():
@@ -142,14 +131,14 @@ def _below(text: str, folder: Path) -> str:
     return text.replace(f"{folder}/", "")
 
 
-def _subject(folder: Path, sha256: Mapping[str, str], judged_by: JudgedBy) -> Subject:
+def _subject(folder: Path, sha256: Mapping[str, str], by: JudgedBy) -> Subject:
     files = {key: found[0] for key, found in model_files(folder).items()}
     return Subject(
         places=EvidencePaths.of_release(folder),
         files=files,
         sha256={key: sha256.get(path.name, "") for key, path in files.items()},
-        gate=judged_by.gate,
-        device=judged_by.baseline.device,
+        gate=by.gate,
+        device=by.baseline.device,
     )
 
 
@@ -158,7 +147,7 @@ def _files(folder: Path) -> Iterator[str]:
     contract = load_contract(folder)
     if read_bytes(folder / LABELS_FILE) != labels_text(contract).encode():
         yield f"{LABELS_FILE} has other labels than {CONTRACT_FILE}"
-    present, budgets = model_files(folder), _judged_by(folder).gate.budgets
+    present, budgets = model_files(folder), judged_by(folder).gate.budgets
     for key in ordered([*budgets, *present]):
         files = present.get(key, [])
         if key not in budgets:
@@ -169,24 +158,16 @@ def _files(folder: Path) -> Iterator[str]:
 
 
 def _verdict(folder: Path, sha256: Mapping[str, str]) -> Iterator[str]:
-    judged_by = _judged_by(folder)
-    subject = _subject(folder, sha256, judged_by)
+    by = judged_by(folder)
+    subject = _subject(folder, sha256, by)
     evidence = read_evidence(subject.places)
     verdict = decided(subject, evidence)
     yield from _differences(read_json(folder / VERDICT_FILE), verdict)
     if not verdict.passed:
         yield f"{report.headline(verdict)}: {'; '.join(report.refusals(verdict))}"
-    text = report.markdown(verdict, evidence, judged_by.gate)
+    text = report.markdown(verdict, evidence, by.gate)
     if read_bytes(folder / TEXT_FILE) != text.encode():
         yield f"{TEXT_FILE} is not what the evidence gives"
-
-
-def _judged_by(folder: Path) -> JudgedBy:
-    path = folder / PARAMS_FILE
-    try:
-        return JudgedBy.model_validate_json(read_bytes(path), strict=True)
-    except ValueError as error:
-        raise IntegrityError(f"{path} is not what edge-vit writes ({shown(error, 200)})") from None
 
 
 def _differences(recorded: Any, verdict: Verdict) -> Iterator[str]:

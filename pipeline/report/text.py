@@ -134,7 +134,12 @@ def _open_criteria(verdict: Verdict) -> list[str]:
 def _relaxed(verdict: Verdict) -> list[str]:
     if not verdict.relaxed:
         return []
-    return ["Less was asked for than as shipped:", "", *(f"- {r}" for r in verdict.relaxed), ""]
+    return [
+        "Less was asked for than as shipped, or in the last release:",
+        "",
+        *(f"- {sentence}" for sentence in verdict.relaxed),
+        "",
+    ]
 
 
 def _passed_criteria(verdict: Verdict) -> list[str]:

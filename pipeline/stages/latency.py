@@ -15,7 +15,7 @@ from typing import Any
 
 from pipeline import paths
 from pipeline.contract.files import load_contract
-from pipeline.errors import IntegrityError, exit_on_error
+from pipeline.errors import EdgeVitError, IntegrityError, exit_on_error
 from pipeline.evidence.latency import FLOAT, LatencyEvidence, Previous, TimedFile, Timing
 from pipeline.evidence.machine import fingerprint
 from pipeline.evidence.model import Machine, sealed_json
@@ -26,7 +26,7 @@ from pipeline.images.samples import SampleSet
 from pipeline.metrics import timing
 from pipeline.params import Latency, load_params
 from pipeline.progress import note
-from pipeline.release.read import Release, last_release
+from pipeline.release.read import Release, judged_by, last_release
 from pipeline.runtimes import FloatArray, Runtime, footprint, load
 from pipeline.runtimes.interleave import interleave, time_ms
 
@@ -99,7 +99,16 @@ def _previous(
         for key in before.files
         if PREVIOUS + key in older
     }
-    return Previous(release=before.folder.name, artefacts=artefacts)
+    try:
+        by = judged_by(before.folder)
+    except EdgeVitError:  # of an earlier edge-vit; its files are still timed
+        return Previous(release=before.folder.name, artefacts=artefacts)
+    return Previous(
+        release=before.folder.name,
+        artefacts=artefacts,
+        gate=by.gate,
+        device=by.baseline.device,
+    )
 
 
 def _time_all(params: Latency, files: dict[str, Path], samples: SampleSet) -> Measured:

@@ -1,13 +1,14 @@
-"""The limits that a gate judges by, and which of them ask for less than those that are shipped.
+"""The limits that a gate judges by, and which of them ask for less than others.
 
 A criterion that is switched off leaves no line in a verdict, and a limit that was loosened looks
-like any other. So a verdict says of both what they are as shipped.
+like any other. So a verdict says of both what they are as shipped, and in the last release.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from pipeline.evidence.latency import Previous
 from pipeline.params import SHIPPED, Budget, Gate
 
 Limit = float | str | tuple[str, ...] | None
@@ -34,25 +35,31 @@ def limits(gate: Gate, device: str | None) -> dict[str, Limit]:
     return found | {"baseline.device": device}
 
 
-def relaxed(gate: Gate, device: str | None) -> tuple[str, ...]:
-    """A sentence for each limit that asks for less than the shipped one of the same formats."""
-    budgets = {key: budget for key, budget in SHIPPED.budgets.items() if key in gate.budgets}
-    shipped = SHIPPED.model_copy(update={"budgets": budgets})
-    return tuple(_looser(limits(gate, device), limits(shipped, device or "a reference GPU")))
+def relaxed(gate: Gate, device: str | None, previous: Previous | None = None) -> tuple[str, ...]:
+    """A sentence for each limit that asks for less than as shipped, or than in the last release.
+
+    Only the formats of ``gate`` are compared.
+    """
+    actual = limits(gate, device)
+    found = list(_looser(actual, limits(SHIPPED, device or "a reference GPU"), "as shipped"))
+    if previous is not None and previous.gate is not None:
+        before = limits(previous.gate, previous.device)
+        found += _looser(actual, before, f"in {previous.release}")
+    return tuple(found)
 
 
-def _looser(actual: Mapping[str, Limit], shipped: Mapping[str, Limit]) -> Iterator[str]:
-    for name, usual in shipped.items():
-        limit = actual[name]
+def _looser(actual: Mapping[str, Limit], others: Mapping[str, Limit], whose: str) -> Iterator[str]:
+    for name in (name for name in others if name in actual):
+        limit, usual = actual[name], others[name]
         if usual is None or limit == usual:
             continue
         if limit is None:
-            yield f"{name} is not asked for (as shipped: {shown(usual)})"
+            yield f"{name} is not asked for ({whose}: {shown(usual)})"
         elif isinstance(limit, tuple) and isinstance(usual, tuple):
             if missing := [target for target in usual if target not in limit]:
-                yield f"{name} does not ask for {', '.join(missing)}"
+                yield f"{name} does not ask for {', '.join(missing)}, {whose} it does"
         elif _less(name, limit, usual):
-            yield f"{name} is {shown(limit)}, looser than as shipped: {shown(usual)}"
+            yield f"{name} is {shown(limit)}, looser than {whose}: {shown(usual)}"
 
 
 def _less(name: str, limit: Limit, usual: Limit) -> bool:

@@ -300,7 +300,7 @@ def test_the_command_prints_tables_or_json(
                 listed(f),
             ),
             IntegrityError,
-            "samples.json has 95 labels, parity was measured on 96 samples",
+            "samples.json: 95 labels of 96 images",
         ),
         (
             lambda f: (

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from pipeline.evidence.latency import Previous
 from pipeline.params import SHIPPED, Gate, load_params
 from pipeline.verdict.limits import limits, relaxed
 
@@ -46,6 +47,16 @@ def test_less_is_said(gate: Gate, said: str) -> None:
 def test_no_reference_gpu_is_said() -> None:
     (sentence,) = relaxed(SHIPPED, None)
     assert sentence.startswith("baseline.device is not asked for")
+
+
+def test_less_than_in_the_last_release_is_said() -> None:
+    stricter = changed({"sqnr_min_db": 40, "size_ratio_max": None}, confidence=0.99)
+    before = Previous(release="model-0.0.1", artefacts={}, gate=stricter, device=DEVICE)
+    assert set(relaxed(SHIPPED, DEVICE, before)) == {
+        "gate.budgets.ptl.sqnr_min_db is 30, looser than in model-0.0.1: 40",
+        "gate.confidence is 0.95, looser than in model-0.0.1: 0.99",
+    }
+    assert relaxed(SHIPPED, DEVICE, before.model_copy(update={"gate": None})) == ()
 
 
 def test_more_is_not_said_nor_a_format_that_is_off() -> None:
