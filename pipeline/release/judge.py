@@ -1,6 +1,6 @@
 """The one judge: of a run before it is published, and of a release by whoever has it.
 
-Gate, report, publish and `verify` call the same functions on the same inputs (docs/adr/0037). First
+Gate, report, publish and `verify` call the same functions on the same inputs (docs/adr/0038). First
 everything is held to everything else: contracts to files, evidence to what it follows from. Only
 what agrees is decided on, for exactly the bytes that are there.
 """

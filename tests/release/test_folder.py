@@ -19,7 +19,9 @@ from pipeline.evidence.read import EvidencePaths
 from pipeline.params import Params
 from pipeline.paths import Recorded
 from pipeline.release.manifest import SIGNATURE_FILE, SUMS_FILE
+from pipeline.release.read import read_release
 from pipeline.release.verification import verify
+from pipeline.stages.latency import _previous
 from pipeline.stages.publish import publish
 from tests.release.conftest import NOWHERE, put
 
@@ -50,6 +52,12 @@ def test_it_holds_what_deciding_again_needs(published: Path) -> None:
     samples = json.loads(places.samples.read_text())
     assert set(samples) == {"sha256", "labels", "images"}  # no file names
     assert len(samples["images"]) == len(samples["labels"])
+
+
+def test_the_next_run_knows_what_it_was_judged_by(published: Path, params: Params) -> None:
+    previous = _previous(read_release(published), {}, {})
+    assert previous is not None
+    assert (previous.gate, previous.device) == (params.gate, params.baseline.device)
 
 
 def test_publishing_the_same_again_is_nothing_new(

@@ -83,7 +83,10 @@ def make_run(artifacts: Path, **changes: Any) -> Path:
 
 @pytest.fixture(scope="module")
 def params() -> Params:
-    return load_params(ROOT / "params.yaml")
+    """The default ones, with one limit that asks for less."""
+    default = load_params(ROOT / "params.yaml")
+    gate = default.gate.model_copy(update={"noise_multiple": 11.0})
+    return default.model_copy(update={"gate": gate})
 
 
 @pytest.fixture(scope="module")
@@ -170,6 +173,10 @@ def test_tables_that_scroll_are_reachable_by_keyboard_and_named(page: Page) -> N
     regions = [a for a in page.attributes("div") if "scroll" in str(a.get("class"))]
     assert len(regions) >= 3
     assert all(a.get("tabindex") == "0" and a.get("aria-label") for a in regions)
+
+
+def test_what_asks_for_less_is_said(page: Page) -> None:
+    assert "gate.noise_multiple is 11, looser than as shipped: 10" in page.text
 
 
 def test_each_refusal_is_said_with_number_and_limit(params: Params, run: Path, page: Page) -> None:

@@ -317,6 +317,15 @@ def test_time_beside_the_last_release_has_three_outcomes(factor: float, outcome:
     assert (seen.outcome, seen.unit) == (outcome, "of model-0.0.1")
 
 
+def test_what_the_last_release_was_judged_by_is_in_the_evidence_of_time() -> None:
+    case = fresh()
+    before = builders.gate(sqnr_min_db=35).model_dump(mode="json")
+    case.latency["previous"] |= {"gate": before, "device": builders.DEVICE}
+    relaxed = case.decide().relaxed
+    assert "gate.budgets.ptl.sqnr_min_db is 30, looser than in model-0.0.1: 35" in relaxed
+    assert sum("in model-0.0.1" in sentence for sentence in relaxed) == len(FORMATS)
+
+
 def test_without_a_release_there_is_nothing_to_be_slower_than() -> None:
     case = fresh()
     case.latency["previous"] = None
