@@ -74,7 +74,7 @@ class Run:
         return load_logits(EvidencePaths.of_run(self.artifacts, NOWHERE).logits, self.parity, keys)
 
 
-def pictures(root: Path) -> None:
+def draw(root: Path) -> None:
     """Dark and bright noise; the two overlap."""
     rng = np.random.default_rng(0)
     for name, mean in (("dark", 100), ("bright", 150)):
@@ -109,7 +109,7 @@ def network(root: Path) -> nn.Module:
 @pytest.fixture(scope="module")
 def run(params: Params, tmp_path_factory: pytest.TempPathFactory) -> Run:
     folder = tmp_path_factory.mktemp("binary")
-    pictures(folder / "images")
+    draw(folder / "images")
     (folder / "photos").mkdir()
     shutil.copy(folder / "images" / "0-dark" / "00.png", folder / "photos")
     owner = network(folder / "images")
