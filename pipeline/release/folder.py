@@ -85,8 +85,11 @@ def _fill_evidence(to: EvidencePaths, run: EvidencePaths, evidence: Evidence) ->
 
 
 def edge_vit_version() -> str:
-    """Return the version of this edge-vit."""
-    return importlib.metadata.version("edge-vit")
+    """Return the version of this edge-vit; "unknown" where it runs without being installed."""
+    try:
+        return importlib.metadata.version("edge-vit")
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
 
 
 def _judged_by(params: Params) -> dict[str, Any]:

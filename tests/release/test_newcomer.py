@@ -14,6 +14,7 @@ import pytest
 
 from pipeline.evidence.golden import Golden
 from tests.conftest import ROOT
+from tests.release.conftest import copy, put
 from tests.release.test_snippets import run_python
 
 UV = Path(sys.executable).with_name("uv")
@@ -49,6 +50,11 @@ def test_the_card_s_lines_give_the_golden_answers(published: Path, tmp_path: Pat
 def test_a_release_is_verified_with_the_base_dependencies(published: Path, tmp_path: Path) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     python = empty(tmp_path / "venv", *project["dependencies"])
-    command = [python, "-m", "pipeline.cli", "verify", published]
-    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    command = [python, "-m", "pipeline.cli", "verify"]
+    ran = subprocess.run([*command, published], cwd=ROOT, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
+    damaged = copy(published, tmp_path / "damaged")
+    put(damaged / "labels.txt", b"other\n")
+    ran = subprocess.run([*command, damaged], cwd=ROOT, capture_output=True, text=True)
+    assert (ran.returncode, ran.stderr) == (1, "")
+    assert "labels.txt has other labels" in ran.stdout
