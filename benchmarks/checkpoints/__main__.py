@@ -34,7 +34,10 @@ def main(words: Sequence[str] = ()) -> int:
     refused = [row for row, result in results.items() if result["refused"]]
     for row in refused:
         print(f"{row.name}, {row.how}: {'; '.join(results[row]['refused'])}", file=sys.stderr)
-    return 1 if refused else 0
+    for row, result in results.items():
+        for sentence in result.get("impossible", {}).values():
+            print(f"{row.name}, {row.how}: {sentence}", file=sys.stderr)
+    return 1 if any(not row.family for row in refused) else 0
 
 
 def _result(row: Row) -> dict[str, Any]:
@@ -53,9 +56,11 @@ def _line(row: Row, result: dict[str, Any]) -> list[str]:
     cells = [
         f"{file['size_ratio']:.3f}, {file['agreement']:.0%}, {file['sqnr_db']:.0f} dB, "
         f"{file['time_ratio']:.2f}"
-        for file in (result["files"][key] for key in quantized())
+        if (file := result["files"].get(key))
+        else "none"
+        for key in quantized()
     ]
-    verdict = "fail" if result["refused"] else "candidate"
+    verdict = "fail" if result["refused"] or not result["files"] else "candidate"
     return [row.name, row.how, f"{result['float_mb']:.1f}", *cells, verdict]
 
 

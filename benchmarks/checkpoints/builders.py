@@ -27,6 +27,8 @@ RIDGE = 30.0  # of the features' mean square: leans on what is large in them, as
 RESIDUAL = 0.25  # of what a block adds; trained blocks add little to their input, too
 SURENESS = 10.0  # of the logits, as trained classifiers have
 ADDED = ("attn.proj", "mlp.fc2", "output.dense", "out_proj")  # the last layer of a residual branch
+LAYER_SCALES = ("gamma", "gamma_1", "gamma_2")  # timm's names; they begin at 1e-6 or so
+LAYER_SCALE = 0.5  # such that blocks matter
 UNEVEN = 0.5  # deviation of a copy's share, of the even one
 SOURCE = Path("embedded/fashion_mnist")
 
@@ -107,18 +109,26 @@ def one_photograph(folder: Path) -> Path:
     return photographs
 
 
-def classifier(architecture: str, count: int) -> nn.Module:
-    """A timm classifier of Fashion-MNIST's ten classes, its head fitted on ``count`` images."""
-    model = create(architecture, num_classes=len(FASHION_MNIST_CLASSES))
+def classifier(architecture: str, count: int, image_size: int | None = None) -> nn.Module:
+    """A timm classifier of Fashion-MNIST's ten classes, its head fitted on ``count`` images.
+
+    ``image_size`` is in pixels; None is what timm has for the architecture.
+    """
+    model = create(architecture, num_classes=len(FASHION_MNIST_CLASSES), image_size=image_size)
     timm_model: Any = model
     cfg = timm_model.pretrained_cfg
     heads = timm_model.get_classifier()
     fit(
         model,
-        heads if isinstance(heads, tuple) else (heads,),
-        *images(count, cfg["input_size"][-1], cfg["mean"], cfg["std"]),
+        [_linear(head) for head in (heads if isinstance(heads, tuple) else (heads,))],
+        *images(count, image_size or cfg["input_size"][-1], cfg["mean"], cfg["std"]),
     )
     return model
+
+
+def _linear(head: nn.Module) -> nn.Module:
+    """The linear layer of a head, which may have a normalization before it."""
+    return next(module for module in head.modules() if isinstance(module, nn.Linear))
 
 
 def fit(
@@ -158,6 +168,9 @@ def _spread(model: nn.Module) -> None:
     """Initialize so that what goes in can be told from what comes out, also after 32 blocks."""
     torch.manual_seed(0)
     with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.rpartition(".")[2] in LAYER_SCALES:
+                parameter.fill_(LAYER_SCALE)
         for name, module in model.named_modules():
             if isinstance(module, nn.Linear | nn.Conv2d):
                 module.weight.normal_(0, module.weight[0].numel() ** -0.5)

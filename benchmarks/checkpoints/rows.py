@@ -16,6 +16,7 @@ from benchmarks.checkpoints.sources import (
     timm_state,
     transformers_folder,
 )
+from pipeline.errors import InputError
 from pipeline.evidence.latency import LatencyEvidence
 from pipeline.evidence.model import read_sealed
 from pipeline.evidence.parity import ParityEvidence
@@ -45,6 +46,7 @@ class Row:
     static: bool = False  # quantization; else dynamic
     convolved: bool = False  # what convolutions have stays in float with that
     samples: int = SAMPLES
+    family: bool = False  # of which nothing is known: refused by a sentence is an answer, too
     shipped: bool = False  # with all that params.yaml has for the files, instead of dynamic int8
     slow: bool = True
 
@@ -71,6 +73,7 @@ class Result:
     refused: tuple[str, ...]  # criteria in the way of a candidate
     float_mb: float
     files: dict[str, Measured]  # by format
+    impossible: dict[str, str]  # by format, the sentence that says why there is no file
 
 
 VIT: dict[str, Any] = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12}
@@ -137,6 +140,24 @@ ROWS = (
             ("ViT-B/16", ".npz", google("vit_base_patch16_224", TRAINED)),
         )
     ),
+    *(
+        Row(name, "random weights", timm_state(architecture, image_size=size), LARGE, family=True)
+        for name, architecture, size in (
+            ("DeiT-III-S", "deit3_small_patch16_224", None),
+            ("ViT-S, relative positions", "vit_relpos_small_patch16_224", None),
+            ("LeViT-128S", "levit_128s", None),
+            ("TinyViT-5M", "tiny_vit_5m_224", None),
+            ("EfficientFormer-L1", "efficientformer_l1", None),
+            ("Swin-T", "swin_tiny_patch4_window7_224", None),
+            ("DINOv2-S, registers, 224 px", "vit_small_patch14_reg4_dinov2", 224),
+            ("SigLIP-B", "vit_base_patch16_siglip_224", None),
+            ("FastViT-T8", "fastvit_t8", None),
+            ("CaiT-XXS24", "cait_xxs24_224", None),
+            ("BEiT-B", "beit_base_patch16_224", None),
+            ("EVA-02-Ti", "eva02_tiny_patch14_224", None),
+            ("MaxViT-pico", "maxvit_pico_rw_256", None),
+        )
+    ),
 )
 
 
@@ -152,14 +173,37 @@ def run(row: Row, folder: Path) -> Result:
     with row.source(folder, row.images) as model:
         params = _params(row, model, data_set(folder, row.images))
         run_stages(params, artifacts, "fetch")
-    stages = ("samples", "reference", *stages_of(), "golden", "parity", "latency")
-    # Of large ones each stage in a process of its own, as `dvc repro` has them: what one kept of
-    # ViT-H/14, 9 GB, is then not in the way of the next.
-    for group in zip(stages) if row.slow else [stages]:
-        alone(run_stages, params, artifacts, *group)
+    impossible: dict[str, str] = {}
+
+    def go(*stages: str) -> None:
+        # Of large ones each stage in a process of its own, as `dvc repro` has them: what one kept
+        # of ViT-H/14, 9 GB, is then not in the way of the next.
+        for group in zip(stages) if row.slow else [stages]:
+            alone(run_stages, params, artifacts, *group)
+
+    go("samples", "reference")
+    while True:
+        try:
+            go(*stages_of(params.formats))
+            break
+        except InputError as error:
+            if not row.family or not (key := _cannot(str(error), params)):
+                raise
+            impossible[key] = str(error)
+            left = tuple(other for other in params.formats if other != key)
+            if not left:
+                return Result((), 0.0, {}, impossible)
+            params = params.model_copy(update={"formats": left})
+    go("golden", "parity", "latency")
     nothing = Recorded(baselines=folder / "none", devices=folder / "none")
     verdict = gate(params, artifacts, nothing, artifacts / "verdict")
-    return _result(artifacts, tuple(f"{c.subject}, {c.name}: {c.note}" for c in verdict.in_the_way))
+    refused = tuple(f"{c.subject}, {c.name}: {c.note}" for c in verdict.in_the_way)
+    return _result(artifacts, refused, impossible)
+
+
+def _cannot(sentence: str, params: Params) -> str | None:
+    """The format that an exporter's sentence says cannot be made; None if it says none."""
+    return next((k for k in params.formats if f"no {FORMATS[k].suffix} can be" in sentence), None)
 
 
 def _params(row: Row, model: dict[str, Any], source: Path) -> Params:
@@ -193,7 +237,7 @@ def _params(row: Row, model: dict[str, Any], source: Path) -> Params:
     return Params.model_validate(values)
 
 
-def _result(artifacts: Path, refused: tuple[str, ...]) -> Result:
+def _result(artifacts: Path, refused: tuple[str, ...], impossible: dict[str, str]) -> Result:
     parity = read_sealed(artifacts / "parity" / EVIDENCE_FILE, ParityEvidence)
     latency = read_sealed(artifacts / "latency" / EVIDENCE_FILE, LatencyEvidence)
     size, count = parity.float_size_bytes, parity.samples.count
@@ -208,4 +252,4 @@ def _result(artifacts: Path, refused: tuple[str, ...]) -> Result:
         for key in parity.artefacts
         if (file := parity.measured(key))
     }
-    return Result(refused, size / 1e6, files)
+    return Result(refused, size / 1e6, files, impossible)

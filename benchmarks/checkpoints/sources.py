@@ -90,19 +90,26 @@ def deit_pth(architecture: str, weights: Path | None = None) -> Source:
     return source
 
 
-def timm_state(architecture: str, weights: Path | None = None, **options: Any) -> Source:
+def timm_state(
+    architecture: str, weights: Path | None = None, image_size: int | None = None, **options: Any
+) -> Source:
     """Return a user's own timm weights, with class names from a file.
 
-    ``options`` are more keys of `model` in params.yaml.
+    ``image_size`` is in pixels; ``options`` are more keys of `model` in params.yaml.
     """
 
     def source(folder: Path, count: int) -> Named:
         path = folder / f"{architecture}.safetensors"
-        network = trained(architecture, weights) if weights else classifier(architecture, count)
+        network = (
+            trained(architecture, weights)
+            if weights
+            else classifier(architecture, count, image_size)
+        )
         save_file(network.state_dict(), path)
         model = {"checkpoint": str(path), "architecture": architecture}
         identity = {"sha256": sha256_file(path), "labels": str(_labels(folder))}
-        return contextlib.nullcontext(model | identity | options)
+        size = {"image_size": image_size} if image_size else {}
+        return contextlib.nullcontext(model | identity | size | options)
 
     return source
 
