@@ -120,7 +120,7 @@ def _explain(problems: list[ErrorDetails], values: Any, model: type[Section]) ->
     wrong: dict[str, list[str]] = {}  # of a union each member says what it takes
     got: dict[str, str] = {}
     for problem in problems:
-        key, kind = _key(problem, values), problem["type"]
+        key, kind = field_path(problem, values) or "the file", problem["type"]
         if kind == "value_error":
             misspelt.append(f"{key}: {problem['ctx']['error']}")
         elif kind == "extra_forbidden":
@@ -158,16 +158,18 @@ def _allowed(problem: ErrorDetails) -> str:
     return message
 
 
-def _key(problem: ErrorDetails, values: Any) -> str:
-    """The dotted path of a key, without the members of unions that pydantic puts into it."""
-    parts, here = [], values
-    for part in problem["loc"]:
-        inside = part in here if isinstance(here, dict) else isinstance(part, int)
+def field_path(problem: ErrorDetails, values: Any) -> str:
+    """The dotted path of a problem's field, without the members of unions that pydantic adds."""
+    parts, here, location = [], values, problem["loc"]
+    for number, part in enumerate(location, 1):
+        # pydantic also names the place that a list lacks
+        within = range(len(here)) if isinstance(here, list | tuple) else here
+        inside = isinstance(within, dict | range) and part in within
         if inside:
             here = here[part]
-        if inside or problem["type"] == "missing":
+        if inside or (number == len(location) and problem["type"] == "missing"):
             parts.append(str(part))
-    return ".".join(parts) or "the file"
+    return ".".join(parts)
 
 
 def _names(annotation: Any) -> set[str]:

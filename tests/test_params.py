@@ -82,6 +82,12 @@ def test_a_wrong_value_is_explained_with_its_key_and_what_is_allowed(
     assert explained(tmp_path, key, value) == f"params.yaml: {where} must be {words}"
 
 
+def test_a_list_that_is_too_short_says_which_place_is_missing(tmp_path: Path) -> None:
+    assert explained(tmp_path, "model.background", [1, 2]).endswith(
+        "model.background.2 is missing; add it"
+    )
+
+
 @pytest.mark.parametrize(
     ("key", "meant"),
     [

@@ -17,7 +17,7 @@ from pydantic import Field, ValidationError
 from pipeline.errors import IntegrityError, shown
 from pipeline.evidence.seal import SCHEMA, check_seal, seal
 from pipeline.files import read_json
-from pipeline.schema import Count, Section
+from pipeline.schema import Count, Section, field_path
 
 ENVELOPE = ("kind", "schema")  # beside the fields of every kind
 
@@ -95,7 +95,7 @@ def parse(content: Mapping[str, Any], model: type[S], source: str, remedy: str) 
 def _problem(error: ValidationError, content: Any) -> str:
     """The first problem in words, after the path of its field."""
     first = error.errors(include_url=False)[0]
-    field = _field(first["loc"], content)
+    field = field_path(first, content)
     message, value = first["msg"], first["input"]
     if first["type"] == "missing":
         return f"{field} is missing"
@@ -109,15 +109,3 @@ def _problem(error: ValidationError, content: Any) -> str:
     expected = message.removeprefix("Input should be ").replace("a valid ", "a ")
     expected = expected.replace("a integer", "a whole number")
     return f"{field}: expected {expected}, found {shown(json.dumps(value, default=str))}"
-
-
-def _field(location: tuple[int | str, ...], content: Any) -> str:
-    """The dotted path of a field, without the members of unions that pydantic puts into it."""
-    parts, here = [], content
-    for number, part in enumerate(location):
-        there = part in here if isinstance(here, dict) else isinstance(here, list)
-        if not there and number < len(location) - 1:
-            continue
-        parts.append(str(part))
-        here = here[part] if there else None
-    return ".".join(parts)

@@ -78,6 +78,14 @@ def test_a_wrong_field_is_named(field: str, value: Any, words: str, tmp_path: Pa
     )
 
 
+def test_a_list_that_is_too_short_says_which_place_is_missing() -> None:
+    content = copy.deepcopy(KINDS[2][1])
+    content["inputs"]["shape"].pop()
+
+    with pytest.raises(IntegrityError, match=r"inputs\.shape\.3 is missing"):
+        parse(content, GoldenEvidence, "golden.json", "dvc repro")
+
+
 def test_a_format_of_your_own_is_read() -> None:
     content = copy.deepcopy(CASE.parity)
     content["artefacts"]["npy"] = content["artefacts"]["ptl"]

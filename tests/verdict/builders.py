@@ -206,6 +206,8 @@ def case(labelled: bool = True) -> Case:
             for column, key in enumerate(("float", *FORMATS))
         },
         "previous": {
+            "gate": None,
+            "device": None,
             "release": "model-0.0.1",
             "artefacts": {
                 key: _timing(key, digest(f"old {key}"), older[:, column].tolist())
