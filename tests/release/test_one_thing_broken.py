@@ -40,11 +40,11 @@ from tests.made_up import make
 from tests.release.conftest import write_baseline
 
 Broken = Callable[[Path], None]
-EXAMPLES = int(os.environ.get("EDGE_VIT_TEST_EXAMPLES", "30"))
+EXAMPLES = int(os.environ.get("EDGE_VIT_TEST_EXAMPLES", "60"))
 SETTINGS = settings(
     max_examples=EXAMPLES,
     deadline=None,
-    derandomize=EXAMPLES <= 30,
+    derandomize=EXAMPLES <= 60,
     database=None,
     phases=[Phase.generate],  # one thing is broken: there is nothing to shrink
     suppress_health_check=list(HealthCheck),
