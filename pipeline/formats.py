@@ -117,6 +117,11 @@ def unknown(key: str) -> str:
     return f"{key} is not a format; {hint}"
 
 
+def name_of(key: str) -> str:
+    """What people call a format; one that is not known here has its key."""
+    return FORMATS[key].suffix if key in FORMATS else key
+
+
 def of_file(name: str) -> Format | None:
     """The format of a file by the end of its name, the longest that fits; None if none does."""
     fits = [known for known in FORMATS.values() if name.endswith(known.suffix)]

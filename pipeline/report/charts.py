@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.formats import FORMATS
+from pipeline.formats import FORMATS, name_of
 from pipeline.metrics.intervals import Interval
 
 if TYPE_CHECKING:
@@ -166,7 +166,7 @@ def distributions(runs: Mapping[str, Sequence[float]]) -> Chart:
         _plain_log(axes, runs, "x")
         _legend(figure)
 
-    medians = ", ".join(f"{_name(key)} {np.median(values):.3g}" for key, values in runs.items())
+    medians = ", ".join(f"{name_of(key)} {np.median(values):.3g}" for key, values in runs.items())
     return _chart(draw, LARGE, f"Distribution of latency. Medians in milliseconds: {medians}.")
 
 
@@ -187,7 +187,7 @@ def rounds(runs: Mapping[str, Sequence[float]]) -> Chart:
 
     count = max(len(values) for values in runs.values())
     spread = ", ".join(
-        f"{_name(key)} {min(values):.3g} to {max(values):.3g}" for key, values in runs.items()
+        f"{name_of(key)} {min(values):.3g} to {max(values):.3g}" for key, values in runs.items()
     )
     return _chart(
         draw,
@@ -222,7 +222,7 @@ def pareto(places: Mapping[str, Place], unit: str, what: str) -> Chart:
                 markersize=9 if key == FLOAT else 6,
                 color=theme.series[key],
                 capsize=3,
-                label=_name(key),
+                label=name_of(key),
             )
         axes.set_xlim(left=0)
         axes.set_xlabel(f"{what}, {unit}")
@@ -230,10 +230,10 @@ def pareto(places: Mapping[str, Place], unit: str, what: str) -> Chart:
         _legend(figure)
 
     seen = ", ".join(
-        f"{_name(key)} {place.cost:.3g} {unit} and {100 * place.agreement:.2f}%"
+        f"{name_of(key)} {place.cost:.3g} {unit} and {100 * place.agreement:.2f}%"
         for key, place in places.items()
     )
-    alt = f"Agreement over {what}: {seen}. Not beaten in both: {', '.join(map(_name, best))}."
+    alt = f"Agreement over {what}: {seen}. Not beaten in both: {', '.join(map(name_of, best))}."
     return _chart(draw, LARGE, alt)
 
 
@@ -254,16 +254,12 @@ def frontier(places: Mapping[str, Place]) -> list[str]:
     )
 
 
-def _name(key: str) -> str:
-    return FORMATS[key].suffix if key in FORMATS else key
-
-
 def _line(key: str, theme: Theme) -> dict[str, Any]:
     return {
         "color": theme.series[key],
         "linestyle": STYLE[key].dashes,
         "linewidth": 1.5,
-        "label": _name(key),
+        "label": name_of(key),
     }
 
 

@@ -6,7 +6,7 @@ from statistics import median
 
 from pipeline.evidence.devices import Cell, Devices
 from pipeline.evidence.golden import GoldenEvidence
-from pipeline.formats import FORMATS
+from pipeline.formats import name_of
 from pipeline.metrics.measures import SQNR_LIMIT_DB
 from pipeline.params import Gate
 from pipeline.report.table import table
@@ -52,7 +52,7 @@ def _row(cell: Cell, golden: GoldenEvidence, gate: Gate) -> tuple[str, ...]:
             _decibels(agreed.float_sqnr_db),
         ]
     return (
-        FORMATS[cell.format].suffix,
+        name_of(cell.format),
         cell.runtime,
         cell.machine,
         _word(cell.loads),

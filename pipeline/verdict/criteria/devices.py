@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from pipeline.evidence.devices import Cell, DeviceEvidence, Devices, PreviousCounts
 from pipeline.evidence.golden import FLOAT, GoldenEvidence
-from pipeline.formats import FORMATS
+from pipeline.formats import name_of
 from pipeline.metrics import distances
 from pipeline.metrics.logits import answers, logits_array
 from pipeline.metrics.measures import SQNR_LIMIT_DB
@@ -66,7 +66,7 @@ def _target(
     cells = {cell.format: cell for cell in evidence.cells}
     made = {*gate.budgets, *files.artefacts}  # the formats that are not off
     for key in (key for key in evidence.formats if key in made):
-        subject = f"{_name(key)} on {target}"
+        subject = f"{name_of(key)} on {target}"
         cell = cells.get(key)
         if cell is None:
             yield _undecided(gate, target, subject, f"was not run; {again}")
@@ -78,7 +78,7 @@ def _target(
             if cell.cost.instructions:
                 yield from _instructions(budget, subject, cell, evidence.previous)
     for check in (check for check in evidence.checks if check.subject in made):
-        subject = f"{_name(check.subject)} on {target}"
+        subject = f"{name_of(check.subject)} on {target}"
         if check.sha256 != files.artefacts.get(check.subject):
             yield _undecided(gate, target, subject, f"{check.name}: of other bytes; {again}")
         else:
@@ -197,12 +197,7 @@ def _oldest_runtimes(
             UNDECIDED: f"its contract names {runtime}, where it was not run; `make device-test`",
         }
         waits_for = "" if ran else f"a run on {runtime}"
-        yield plain("oldest_runtime", _name(key), outcome, words[outcome], waits_for=waits_for)
-
-
-def _name(key: str) -> str:
-    """What people call a format; one that this edge-vit does not know has its key."""
-    return FORMATS[key].suffix if key in FORMATS else key
+        yield plain("oldest_runtime", name_of(key), outcome, words[outcome], waits_for=waits_for)
 
 
 def _undecided(gate: Gate, target: str, subject: str, note: str) -> Criterion:

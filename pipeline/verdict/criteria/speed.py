@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from pipeline.errors import IntegrityError
 from pipeline.evidence.latency import FLOAT, LatencyEvidence
-from pipeline.formats import FORMATS
+from pipeline.formats import FORMATS, name_of
 from pipeline.metrics import timing
 from pipeline.params import Budget, Gate
 from pipeline.verdict.criterion import FAIL, PASS, QUIET, UNDECIDED, Criterion, compare, plain
@@ -74,11 +74,7 @@ def _ratio(
         )
         return plain(name, FORMATS[key].suffix, UNDECIDED, note)
     ratio = timing.bootstrap_ratio(runs, other_runs, gate.confidence)
-    drifting = [
-        FORMATS[k].suffix if k in FORMATS else k
-        for k, values in timed.items()
-        if timing.drift(values).drifting
-    ]
+    drifting = [name_of(k) for k, values in timed.items() if timing.drift(values).drifting]
     outcome, waits_for = compare(ratio.interval.high <= limit, ratio.interval.low > limit), ""
     note = f"{timing.claim(ratio, gate.latency_noise)} {other} {where}"
     if drifting:
