@@ -31,13 +31,13 @@ def main(words: Sequence[str] = ()) -> int:
         return 2
     results = {row: _result(row) for row in chosen}
     print(tabulate([_line(*item) for item in results.items()], _header(), tablefmt="github"))
-    refused = [row for row, result in results.items() if result["refused"]]
-    for row in refused:
-        print(f"{row.name}, {row.how}: {'; '.join(results[row]['refused'])}", file=sys.stderr)
+    failed = [row for row, result in results.items() if result["failed"]]
+    for row in failed:
+        print(f"{row.name}, {row.how}: {'; '.join(results[row]['failed'])}", file=sys.stderr)
     for row, result in results.items():
         for sentence in result.get("impossible", {}).values():
             print(f"{row.name}, {row.how}: {sentence}", file=sys.stderr)
-    return 1 if any(not row.family for row in refused) else 0
+    return 1 if any(not row.family for row in failed) else 0
 
 
 def _result(row: Row) -> dict[str, Any]:
@@ -60,7 +60,7 @@ def _line(row: Row, result: dict[str, Any]) -> list[str]:
         else "none"
         for key in quantized()
     ]
-    verdict = "fail" if result["refused"] or not result["files"] else "candidate"
+    verdict = "fail" if result["failed"] or not result["files"] else "no fail"
     return [row.name, row.how, f"{result['float_mb']:.1f}", *cells, verdict]
 
 

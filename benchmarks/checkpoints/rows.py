@@ -70,7 +70,7 @@ class Measured:
 class Result:
     """What became of a row."""
 
-    refused: tuple[str, ...]  # criteria in the way of a candidate
+    failed: tuple[str, ...]  # criteria; so few images leave others undecided
     float_mb: float
     files: dict[str, Measured]  # by format
     impossible: dict[str, str]  # by format, the sentence that says why there is no file
@@ -167,6 +167,7 @@ def run(row: Row, folder: Path) -> Result:
 
     from pipeline.paths import Recorded
     from pipeline.stages.gate import gate
+    from pipeline.verdict.criterion import FAIL
 
     artifacts = folder / "artifacts"
     torch.manual_seed(0)  # position embeddings have no other: SQNR differed by 3 dB without
@@ -197,8 +198,9 @@ def run(row: Row, folder: Path) -> Result:
     go("golden", "parity", "latency")
     nothing = Recorded(baselines=folder / "none", devices=folder / "none")
     verdict = gate(params, artifacts, nothing, artifacts / "verdict")
-    refused = tuple(f"{c.subject}, {c.name}: {c.note}" for c in verdict.in_the_way)
-    return _result(artifacts, refused, impossible)
+    failed = (c for c in verdict.criteria if c.outcome == FAIL)
+    sentences = tuple(f"{c.subject}, {c.name}: {c.note}" for c in failed)
+    return _result(artifacts, sentences, impossible)
 
 
 def _cannot(sentence: str, params: Params) -> str | None:
@@ -237,7 +239,7 @@ def _params(row: Row, model: dict[str, Any], source: Path) -> Params:
     return Params.model_validate(values)
 
 
-def _result(artifacts: Path, refused: tuple[str, ...], impossible: dict[str, str]) -> Result:
+def _result(artifacts: Path, failed: tuple[str, ...], impossible: dict[str, str]) -> Result:
     parity = read_sealed(artifacts / "parity" / EVIDENCE_FILE, ParityEvidence)
     latency = read_sealed(artifacts / "latency" / EVIDENCE_FILE, LatencyEvidence)
     size, count = parity.float_size_bytes, parity.samples.count
@@ -252,4 +254,4 @@ def _result(artifacts: Path, refused: tuple[str, ...], impossible: dict[str, str
         for key in parity.artefacts
         if (file := parity.measured(key))
     }
-    return Result(refused, size / 1e6, files, impossible)
+    return Result(failed, size / 1e6, files, impossible)
