@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import shlex
 import subprocess
 import sys
 import tempfile
@@ -101,12 +100,14 @@ def _prepare(work: Path, architecture: str, samples: int) -> None:
 
 
 def _run(stage: str, command: str, work: Path) -> tuple[float, float]:
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     started = time.perf_counter()
     with open(work / "log.txt", "w+") as log:
         process = subprocess.Popen(
-            [sys.executable, *shlex.split(command)[1:]],  # `python -m ...`
+            f"exec env {command}",
+            shell=True,  # as DVC runs it; it may begin with variables
             cwd=work,
-            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            env=os.environ | {"PYTHONPATH": str(ROOT), "PATH": path},
             stdout=log,
             stderr=log,
         )
