@@ -515,7 +515,7 @@ def test_weights_of_another_architecture_are_refused_and_nothing_is_written(
     state: dict[str, torch.Tensor], labels: Path
 ) -> None:
     sha256 = save("own.pth", state)
-    with pytest.raises(InputError, match=r"own\.pth does not fit the model: .*; and \d+ more"):
+    with pytest.raises(InputError, match=r"own\.pth does not fit the model: .* and \d+ more"):
         run(checkpoint="own.pth", sha256=sha256, architecture="test_vit2", labels=labels)
     assert not Path("out").exists()
 
