@@ -42,11 +42,11 @@ def test_samples_predict_and_serve_feed_the_same_input(
     samples(Samples(source=folder, calibration=0), contract, tmp_path / "samples")
     taken = SampleSet.load(tmp_path / "samples")
     classifier = Classifier(next((healthy / "onnx").glob("*.onnx")))
-    assert len(taken) == len(READ) + 1
-    for image, name in zip(taken.images, taken.ids, strict=True):
-        data = (folder / name).read_bytes()
-        fed = classifier.prepare(data)
-        assert normalize(image[None], contract.preprocessing).tobytes() == fed.tobytes(), name
+    # Many show the same; samples take none twice.
+    seen = {normalize(image[None], contract.preprocessing).tobytes() for image in taken.images}
+    fed = {name: classifier.prepare(data).tobytes() for name, data in READ.items()}
+    assert [name for name in fed if fed[name] not in seen] == []
+    assert len(seen) == len(taken) == len({*fed.values()})
     data = READ["PNG, 16-bit grey"]
     body = json.dumps({"inputs": base64.b64encode(data).decode()}).encode()
     served = reply(classifier, Job(body, is_json=True))
