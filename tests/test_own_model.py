@@ -132,6 +132,7 @@ def repro() -> None:
     values["golden"] = {"samples": 1, "photographs": "path/to/val/cat"}
     for budget in values["gate"]["budgets"].values():
         budget |= {"latency_ratio_max": None, "memory_ratio_max": None, "size_ratio_max": 1.2}
+        budget |= {"top1_agreement_min": 0.8, "accuracy_drop_max_pp": 10}  # 53 images show no more
     Path(PARAMS_FILE).write_text(yaml.safe_dump(values))
     params, artifacts, recorded = load_params(), Path("artifacts"), Recorded()
     chain.run(params, artifacts, *STAGES)

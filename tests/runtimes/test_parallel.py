@@ -48,10 +48,15 @@ def kill(process: int) -> None:
 
 @pytest.fixture
 def answers(healthy):
-    """Run the int8 ONNX file on all samples."""
-    samples = healthy / "samples"
-    run = Run("x", delivered_files(healthy)["int8_onnx"], len(SampleSet.load(samples)))
-    return lambda: run_all([run], samples, "test")["x"]
+    """Run the int8 ONNX file on all samples, as often as asked."""
+    samples, path = healthy / "samples", delivered_files(healthy)["int8_onnx"]
+    count = len(SampleSet.load(samples))
+
+    def answer(times=1):
+        runs = [Run(f"x{number}", path, count) for number in range(times)]
+        return run_all(runs, samples, "test")["x0"]
+
+    return answer
 
 
 @pytest.mark.full
@@ -81,7 +86,7 @@ def test_ctrl_c_ends_at_once_and_leaves_no_worker(answers):
         os.kill(os.getpid(), signal.SIGINT)
 
     with at_each_worker(interrupt, times=1), pytest.raises(KeyboardInterrupt):
-        answers()
+        answers(times=20)
     assert time.monotonic() - interrupted[0] < 5
     deadline = time.monotonic() + 5
     while multiprocessing.active_children() and time.monotonic() < deadline:

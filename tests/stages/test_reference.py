@@ -8,6 +8,7 @@ import pytest
 
 from pipeline.errors import InputError
 from pipeline.files import read_json, write_json
+from pipeline.images.samples import content_hash, samples_sha256
 from pipeline.metrics.measures import float32_resolution
 from pipeline.params import Reference
 from pipeline.stages.reference import reference
@@ -23,7 +24,10 @@ def labelled(healthy: Path, folder: Path, labels: Callable[[int], int]) -> Path:
     content["labels"] = [labels(label) for label in content["labels"][:COUNT]]
     content["ids"] = content["ids"][:COUNT]
     folder.mkdir()
-    np.save(folder / "images.npy", np.load(healthy / "samples" / "images.npy")[:COUNT])
+    images = np.load(healthy / "samples" / "images.npy")[:COUNT]
+    np.save(folder / "images.npy", images)
+    hashes = [content_hash(image) for image in images]
+    content["sha256"] = samples_sha256(hashes, content["labels"], content["ids"])
     write_json(folder / "samples.json", content)
     return folder
 
