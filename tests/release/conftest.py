@@ -35,7 +35,13 @@ def recorded(healthy: Path, params: Params, tmp_path_factory: pytest.TempPathFac
     folder = tmp_path_factory.mktemp("recorded")
     to = Recorded(folder / "baselines", folder / "devices")
     write_baseline(healthy, to.baselines / "a-gpu" / "a-model", params.baseline.device)
-    bundle = find(healthy)
+    write_device(healthy, to.devices, Cost(instructions=(100, 100)))
+    return to
+
+
+def write_device(artifacts: Path, folder: Path, cost: Cost) -> None:
+    """Evidence of a device whose answers of the `.ptl` are the golden ones."""
+    bundle = find(artifacts)
     answers = bundle.golden.content.artefacts["ptl"]
     cell = Cell(
         format="ptl",
@@ -45,10 +51,9 @@ def recorded(healthy: Path, params: Params, tmp_path_factory: pytest.TempPathFac
         loads=True,
         runs=True,
         logits=[list(row) for row in answers.logits],
-        cost=Cost(instructions=(100, 100)),
+        cost=cost,
     )
-    record("lite_app", ("ptl",), Results([cell], ()), bundle, to.devices)
-    return to
+    record("lite_app", ("ptl",), Results([cell], ()), bundle, folder)
 
 
 def write_baseline(artifacts: Path, folder: Path, device: str) -> None:

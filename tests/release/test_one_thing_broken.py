@@ -20,9 +20,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from device_tests.bundle import find
-from device_tests.record import record
-from device_tests.target import Cell, Results
+from device_tests.target import Cost
 from pipeline.errors import EdgeVitError
 from pipeline.evidence.seal import seal
 from pipeline.files import read_json
@@ -37,7 +35,7 @@ from pipeline.stages.gate import gate
 from pipeline.stages.publish import publish
 from tests.conftest import ROOT
 from tests.made_up import make
-from tests.release.conftest import write_baseline
+from tests.release.conftest import write_baseline, write_device
 
 Broken = Callable[[Path], None]
 EXAMPLES = int(os.environ.get("EDGE_VIT_TEST_EXAMPLES", "60"))
@@ -102,18 +100,7 @@ def run(params: Params, tmp_path_factory: pytest.TempPathFactory) -> Path:
     artifacts = make(folder / "artifacts")
     write_baseline(artifacts, folder / "baselines" / "a-gpu" / "a-model", params.baseline.device)
     write_baseline(artifacts, folder / "baselines" / "b-gpu" / "a-model", "another")
-    bundle = find(artifacts)
-    answers = bundle.golden.content.artefacts["ptl"]
-    cell = Cell(
-        format="ptl",
-        sha256=answers.sha256,
-        runtime="PyTorch Lite 1.13.1",
-        machine="a test",
-        loads=True,
-        runs=True,
-        logits=[list(row) for row in answers.logits],
-    )
-    record("lite_app", ("ptl",), Results([cell], ()), bundle, folder / "devices")
+    write_device(artifacts, folder / "devices", Cost())
     return folder
 
 
