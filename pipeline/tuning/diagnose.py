@@ -23,7 +23,6 @@ from pipeline import paths
 from pipeline.contract.contract import Contract
 from pipeline.contract.files import MODEL_FILE, load_contract
 from pipeline.errors import InputError, IntegrityError
-from pipeline.evidence.logits import Logits
 from pipeline.evidence.machine import fingerprint
 from pipeline.evidence.reference import load_reference
 from pipeline.evidence.seal import SCHEMA, seal
@@ -33,7 +32,7 @@ from pipeline.formats import FORMATS, made_by
 from pipeline.images.preprocessing import normalize
 from pipeline.images.samples import SampleSet
 from pipeline.metrics import distances
-from pipeline.metrics.logits import answers
+from pipeline.metrics.logits import Logits, answers
 from pipeline.metrics.measures import SQNR_LIMIT_DB
 from pipeline.params import Params
 from pipeline.progress import progress
@@ -242,11 +241,10 @@ def _own_errors(
     import torch
 
     from pipeline.models.hooks import Hook, forward_hooks
-    from pipeline.process import use_qnnpack
+    from pipeline.process import one_thread, use_qnnpack
     from pipeline.quantization.load import layer_pairs
 
     use_qnnpack()
-    torch.set_num_threads(1)
     both = layer_pairs(float_file, quantized_file)
     layers = {name: run for name, run in both.layers.items() if fnmatchcase(name, pattern)}
     if not layers:
@@ -263,6 +261,7 @@ def _own_errors(
 
     # The float model may be a cached one, which nothing may be left on.
     with (
+        one_thread(),
         forward_hooks(both.model, {name: recorder(name) for name in layers}),
         torch.inference_mode(),
     ):
