@@ -31,7 +31,7 @@ from pipeline.evidence.seal import SCHEMA, seal
 from pipeline.files import atomic, sha256_file, write_json
 from pipeline.images.preprocessing import normalize
 from pipeline.images.samples import SampleSet
-from pipeline.metrics.logits import answers, logits_sha256
+from pipeline.metrics.logits import Logits, answers, logits_sha256
 
 if TYPE_CHECKING:
     import torch
@@ -42,8 +42,6 @@ PROBE = 64  # samples on which equally correct runs are compared
 WARMUP = 20
 THROUGHPUT_RUNS = 30
 LOGITS_BYTES_MAX = 1 << 20  # a record goes into git
-
-Logits = NDArray[np.float32]
 
 
 @dataclass(frozen=True)

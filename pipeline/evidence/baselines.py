@@ -12,19 +12,17 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
 from pipeline.contract.contract import Preprocessing
 from pipeline.errors import InputError, IntegrityError
 from pipeline.evidence.model import Machine, NoiseFloor, SealedEvidence, Sha256, read_sealed
 from pipeline.evidence.parity import RightAnswers
-from pipeline.metrics.logits import logits_sha256
+from pipeline.metrics.logits import Logits, logits_sha256
 from pipeline.metrics.measures import Compared
 from pipeline.paths import BASELINE_LOGITS, BASELINE_RECORD
 from pipeline.schema import Count, Positive, Section
 
-Logits = NDArray[np.float32]
 Times = Annotated[tuple[Positive, ...], Field(min_length=1)]  # milliseconds
 Name = Annotated[str, Field(min_length=1)]
 

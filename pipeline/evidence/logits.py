@@ -6,18 +6,15 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.errors import InputError, IntegrityError, shown
 from pipeline.evidence.parity import ParityEvidence
 from pipeline.formats import REFERENCE
-from pipeline.metrics.logits import logits_sha256
+from pipeline.metrics.logits import Logits, logits_sha256
 from pipeline.untrusted.npz import open_npz
 
 LOGITS_FILE = "logits.npz"
 MAX_BYTES = 1 << 28  # of one array: the 50 000 images of ImageNet's validation set have 200 MB
-
-Logits = NDArray[np.float32]
 
 
 def load_logits(

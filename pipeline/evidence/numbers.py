@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import paths
-from pipeline.evidence.logits import Logits
 from pipeline.evidence.parity import (
     DeliveredFile,
     MeasuredFile,
@@ -24,7 +23,7 @@ from pipeline.evidence.parity import (
 )
 from pipeline.files import sha256_file
 from pipeline.formats import FORMATS, REFERENCE, Step
-from pipeline.metrics.logits import answers
+from pipeline.metrics.logits import Logits, answers
 from pipeline.metrics.measures import (
     FloatComparison,
     NonFinite,

@@ -17,7 +17,7 @@ from pipeline.contract.contract import Contract
 from pipeline.contract.files import MODEL_FILE
 from pipeline.errors import IntegrityError, shown
 from pipeline.evidence.golden import GOLDEN_FILE
-from pipeline.evidence.logits import Logits, load_logits
+from pipeline.evidence.logits import load_logits
 from pipeline.evidence.numbers import (
     Load,
     delivered_file,
@@ -33,9 +33,9 @@ from pipeline.evidence.samples import Samples, content_sha256, described, of_ima
 from pipeline.files import sha256_file
 from pipeline.formats import FORMATS, REFERENCE, ordered
 from pipeline.images.samples import CALIBRATION_FILE, SampleSet, load_pixels
+from pipeline.metrics.logits import Logits
 from pipeline.schema import Section
 
-REWRITTEN = "rewritten/model.safetensors"  # below the artifacts of a run
 REL_TOL = 1e-9  # of numbers that are computed in float64
 
 
@@ -216,8 +216,9 @@ def _steps(
         hashes[step.after] = step.after_sha256
     keys = ordered(parity.artefacts)
     if paths.run is not None:
-        between = {name: path for key in keys for name, path in FORMATS[key].between.items()}
-        for name, path in ({"rewritten": REWRITTEN} | between).items():
+        between = {"rewritten": f"{run_paths.REWRITTEN.name}/{MODEL_FILE}"}
+        between |= {name: path for key in keys for name, path in FORMATS[key].between.items()}
+        for name, path in between.items():
             if (paths.run / path).is_file():
                 hashes[name] = sha256_file(paths.run / path)
     known = steps_of(keys)

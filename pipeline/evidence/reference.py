@@ -6,21 +6,18 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
 from pipeline.errors import InputError, IntegrityError
 from pipeline.evidence.model import Machine, NoiseFloor, Sha256, parse
 from pipeline.evidence.seal import SCHEMA
 from pipeline.files import read_json
-from pipeline.metrics.logits import logits_sha256
+from pipeline.metrics.logits import Logits, logits_sha256
 from pipeline.schema import Section
 
 LOGITS_FILE = "logits.npy"  # float32 [n, classes]
 REFERENCE_FILE = "reference.json"
 REMEDY = "dvc repro --force reference"
-
-Logits = NDArray[np.float32]
 
 
 class Reference(Section):

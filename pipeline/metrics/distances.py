@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.metrics.logits import Logits
 from pipeline.schema import Section
 
-Logits = NDArray[np.float32]
 PerSample = NDArray[np.float64]
 
 

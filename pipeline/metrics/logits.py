@@ -9,10 +9,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float32]
+Logits = NDArray[np.float32]
 
 
-def class_logits(logits: Floats, threshold: float | None) -> Floats:
+def class_logits(logits: Logits, threshold: float | None) -> Logits:
     """Logits of classes, float32 [n, classes], of which the largest is the answer.
 
     ``logits`` [n, outputs] are what a model gives. With a ``threshold`` they are one sigmoid logit,
@@ -31,22 +31,22 @@ def class_logits(logits: Floats, threshold: float | None) -> Floats:
     return np.stack([limit, column], axis=1)
 
 
-def answers(logits: Floats, threshold: float | None) -> NDArray[np.int64]:
+def answers(logits: Logits, threshold: float | None) -> NDArray[np.int64]:
     """The class [n] that each of ``logits`` [n, outputs] stands for; as :func:`class_logits`."""
     best: NDArray[np.int64] = class_logits(logits, threshold).argmax(1)
     return best
 
 
-def logits_sha256(logits: Floats) -> str:
+def logits_sha256(logits: Logits) -> str:
     """SHA-256 of logits' bytes (float32, C order)."""
     return hashlib.sha256(np.ascontiguousarray(logits, np.float32).tobytes()).hexdigest()
 
 
-def json_logits(logits: Floats) -> list[list[float | None]]:
+def json_logits(logits: Logits) -> list[list[float | None]]:
     """Logits as numbers that give the same float32 when read; null for NaN and infinity."""
     return [[float(str(value)) if np.isfinite(value) else None for value in row] for row in logits]
 
 
-def logits_array(logits: Sequence[Sequence[float | None]]) -> Floats:
+def logits_array(logits: Sequence[Sequence[float | None]]) -> Logits:
     """The logits that :func:`json_logits` wrote, float32 [n, classes]; NaN for null."""
     return np.array(logits, np.float32)

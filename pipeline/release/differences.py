@@ -26,7 +26,7 @@ from pipeline.formats import FORMATS
 from pipeline.metrics import timing
 from pipeline.metrics.distances import sqnr_db
 from pipeline.metrics.intervals import Interval, PairedDrop, paired_drop
-from pipeline.metrics.logits import answers, logits_array
+from pipeline.metrics.logits import Logits, answers, logits_array
 from pipeline.metrics.measures import SQNR_LIMIT_DB
 from pipeline.metrics.summary import Proportion, proportion, summary_of
 from pipeline.release.read import Release, judged_by, read_release
@@ -36,8 +36,6 @@ FLOAT = "float"
 KEYS = (FLOAT, *FORMATS)
 MACHINE = ("device", "processor", "cores", "flags", "system")  # what makes times comparable
 COUNTED_ON = "arm64"  # the target whose emulator counts instructions
-
-Logits = NDArray[np.float32]
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from pipeline.formats import FORMATS
 from pipeline.images.preprocessing import Pixels
 from pipeline.images.samples import SampleSet
 from pipeline.metrics import distances
+from pipeline.metrics.logits import Logits
 
 CLASSES_MAX = 20
 IMAGES_MAX = 24  # of each file
@@ -21,7 +22,6 @@ THUMBNAIL_PIXELS = 72  # so that 4 times 24 images stay below 2 MB, whatever the
 
 LOST, WON, NEITHER, UNLABELLED = "lost", "won", "wrong either way", "changed"
 
-Logits = NDArray[np.float32]
 Labels = NDArray[np.int64]
 
 

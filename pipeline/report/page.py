@@ -9,7 +9,6 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.contract.contract import Contract
 from pipeline.evidence.latency import LatencyEvidence
@@ -17,7 +16,7 @@ from pipeline.evidence.parity import ParityEvidence
 from pipeline.evidence.read import Evidence
 from pipeline.formats import FORMATS
 from pipeline.images.samples import SampleSet
-from pipeline.metrics.logits import class_logits
+from pipeline.metrics.logits import Logits, class_logits
 from pipeline.metrics.summary import proportion
 from pipeline.params import Params
 from pipeline.report import charts, comparison, device_matrix, flips, tables
@@ -31,8 +30,6 @@ if TYPE_CHECKING:
 
 TEMPLATE = "report.html.jinja"
 MARKS = {PASS: "✓", FAIL: "✕", UNDECIDED: "?"}
-
-Logits = NDArray[np.float32]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +67,7 @@ def code(text: str) -> Markup:
 def _context(findings: Findings) -> dict[str, Any]:
     params, verdict, evidence = findings.params, findings.verdict, findings.evidence
     parity, latency, confidence = evidence.parity, evidence.latency, params.gate.confidence
-    finite: dict[str, flips.Logits] = {
+    finite: dict[str, Logits] = {
         key: findings.logits[key] for key in FORMATS if parity.measured(key)
     }
     timed = latency.artefacts

@@ -16,7 +16,7 @@ from pipeline import paths
 from pipeline.checkpoints.zoo import Published, load_zoo
 from pipeline.contract.files import load_contract
 from pipeline.errors import IntegrityError, exit_on_error
-from pipeline.evidence.logits import LOGITS_FILE, Logits
+from pipeline.evidence.logits import LOGITS_FILE
 from pipeline.evidence.machine import fingerprint
 from pipeline.evidence.model import Machine, sealed_json
 from pipeline.evidence.numbers import (
@@ -34,7 +34,7 @@ from pipeline.evidence.samples import described
 from pipeline.files import atomic, sha256_file, write_json, write_text
 from pipeline.formats import FORMATS, REFERENCE, quantized
 from pipeline.images.samples import SampleSet
-from pipeline.metrics.logits import answers, logits_sha256
+from pipeline.metrics.logits import Logits, answers, logits_sha256
 from pipeline.metrics.measures import weight_error_steps
 from pipeline.params import Parity, load_params
 from pipeline.runtimes.parallel import Run, run_all
